@@ -1,0 +1,75 @@
+# A newcomer needs `make serve` and `make test`; the rest is for people who work on SmartBatch.
+PYTHON ?= python3
+MODEL ?= resnet18
+BIN := .venv/bin
+HANDLER := $(shell find handler -name '*.py' -o -name '*.yaml')
+# pip's progress bar is the only sign of life during the first, long install; bytecode makes every later start faster.
+PIP_INSTALL := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pip install --disable-pip-version-check
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
+
+.PHONY: help setup serve test check format bench soak fuzz audit clean FORCE
+.DELETE_ON_ERROR:
+.PRECIOUS: model_store/.%.settings model_store/%.mar
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: .venv/.runtime  ## create .venv and install SmartBatch into it
+
+serve: model_store/$(MODEL).mar  ## serve $(MODEL) on http://127.0.0.1:8080 until Ctrl-C
+	@exec $(BIN)/smartbatch serve --model $(MODEL)
+
+# The tests mostly wait for servers, so two at a time take half as long; those that compare measurements follow alone.
+test: .venv/.dev  ## all tests, with real servers on free ports
+	$(PYTEST) -m 'not slow and not alone' -n 2 --dist loadgroup
+	$(PYTEST) -m 'not slow and alone'
+
+check: .venv/.dev  ## what CI runs: format, lint, types, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(MAKE) --no-print-directory test
+
+bench: .venv/.runtime  ## SmartBatch beside its peers, in bench/results (about an hour; BENCH=--quick for 10 minutes)
+	bench/setup.sh
+	bench/.venv/bin/python -m bench.peers $(BENCH)
+
+fuzz: .venv/.dev  ## a million executions over the decoders
+	$(BIN)/python -m pip install -q atheris
+	$(BIN)/python -m fuzz --executions 1000000
+
+soak: .venv/.dev  ## the tests too long for CI: soak, overload, twenty retunes
+	$(PYTEST) -m slow --timeout 3600
+
+audit: .venv/.dev  ## known vulnerabilities: Python packages and the frontend's jar
+	$(BIN)/python -m pip install -q pip-audit
+	$(BIN)/python tools/audit.py
+
+format: .venv/.dev  ## put the sources in the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove the environment, archives and run directories
+	rm -rf .venv .smartbatch model_store/*.mar model_store/.*.settings .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "SmartBatch needs Python 3.10 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12" >&2; exit 1; }
+	@echo "Creating .venv"
+	$(PYTHON) -m venv .venv
+
+.venv/.runtime: pyproject.toml | .venv/bin/python
+	@echo "Installing SmartBatch, PyTorch and TorchServe into .venv: several GB, minutes at the first time"
+	$(PIP_INSTALL) -e .
+	@touch $@
+
+.venv/.dev: pyproject.toml .venv/.runtime
+	$(PIP_INSTALL) -e '.[dev]'
+	@touch $@
+
+# An archive is rebuilt when the handler changes, or MODEL_PATH does: the settings file remembers the last one.
+model_store/%.mar: model_store/.%.settings $(HANDLER) | .venv/.runtime
+	./archive.sh --model $* --force
+
+model_store/.%.settings: FORCE
+	@echo 'MODEL_PATH=$(MODEL_PATH)' | cmp -s - $@ || echo 'MODEL_PATH=$(MODEL_PATH)' > $@

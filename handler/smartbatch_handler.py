@@ -1,0 +1,227 @@
+"""TorchServe's entry point: its one class reads as the data flow.
+
+    rows ──decode──▶ items ──plan──▶ micro-batches ──forward──▶ answers ──encode──▶ one reply a row, in order
+
+Subclass it to change how one item is read or answered:
+
+    from smartbatch_handler import SmartBatchHandler
+
+    class MyHandler(SmartBatchHandler):
+        def preprocess_item(self, body, headers): ...   # bytes -> one tensor, or a list of tensors
+        def postprocess_item(self, output): ...         # one item's output -> anything JSON can hold
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from smartbatch_worker import decode, encode, recover, wire
+from smartbatch_worker import metric_names as names
+from smartbatch_worker.access_log import AccessLogFollower, find_access_log
+from smartbatch_worker.batch import Item, MicroBatch, Stacker, plan
+from smartbatch_worker.config import WorkerConfig
+from smartbatch_worker.errors import RowError
+from smartbatch_worker.model import ManagedModel
+from smartbatch_worker.replies import Replies
+from smartbatch_worker.rows import Row, check_deadline, is_describe, read_rows
+from smartbatch_worker.telemetry import StageTimer, Telemetry
+from smartbatch_worker.threads import DecoderPool, ThreadShare
+
+logger = logging.getLogger(__name__)
+
+
+class SmartBatchHandler:
+    """Serves one model in one worker process."""
+
+    def initialize(self, context: Any) -> None:
+        """Read the configuration; load the weights only if it says `load: eager`."""
+        _read_requests_fast()
+        properties = context.system_properties
+        section = (context.model_yaml_config or {}).get("handler") or {}
+        self.config = WorkerConfig.resolve(section, os.environ)
+        self.model_dir = Path(properties["model_dir"])
+        self.labels = _read_labels(self.model_dir, self.config)
+        self.telemetry = Telemetry(context.model_name, _worker_name(sys.argv))
+        device = _pick_device(self.config.device, properties.get("gpu_id"))
+        self.model = ManagedModel(
+            self.config,
+            self.model_dir,
+            device,
+            int(properties["batch_size"] or 1),
+            self._loaded,
+            self._unloaded,
+        )
+        self._threads = ThreadShare(self.config.threads)
+        self._decoders = DecoderPool()
+        self._stacker = Stacker(self.config.image_mean, self.config.image_std, pin_memory=device.type == "cuda")
+        self._ceilings = recover.MemoryCeilings()
+        self._replies = Replies(self.config, self.labels, self.postprocess_item, self._overrides_postprocess())
+        self.telemetry.add(self.telemetry.zeros())
+        # Cuts are even and any size runs as it is, so nothing is ever padded; dashboards of padding servers expect it.
+        self.telemetry.gauge(names.PADDING_RATIO, 0)
+        self._unloaded()
+        access_log = find_access_log(os.environ)
+        if access_log is None:
+            logger.warning("no access log found: smartbatch_request_seconds stays empty")
+        else:
+            AccessLogFollower(access_log, self.telemetry).start()
+        if self.config.load == "eager":
+            self._threads.apply()
+            with self.model.ready():
+                pass
+
+    def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
+        """Answer one batch: as many replies as rows, in the same order, each with its own status."""
+        if is_describe(context):
+            return [json.dumps(self.describe()).encode()]
+        self._threads.apply()
+        timer = StageTimer()
+        rows = read_rows(data, context, os.environ)
+        with timer.stage("decode"):
+            self._decoders.run(self._decode, rows)
+        self._run([row for row in rows if row.error is None], timer)
+        with timer.stage("encode"):
+            bodies = self._replies.write(rows, context, self.model.weights_description())
+        self._count(rows, timer)
+        return bodies
+
+    def preprocess_item(self, body: bytes | bytearray, headers: Mapping[str, str]) -> decode.Decoded | Any:
+        """One request body to one tensor or a list of tensors, without a batch dimension.
+
+        Args:
+            body: the raw bytes.
+            headers: of the request, names in lower case.
+
+        Raises:
+            RowError: (or ValueError, answered as 400) where the body cannot be read.
+        """
+        return decode.decode(body, headers.get("content-type", "").lower(), self.config)
+
+    def postprocess_item(self, output: Any) -> Any:
+        """One item's output to what stands in its answer's "result"; tensors and NumPy arrays are written as lists."""
+        return output
+
+    def describe(self) -> dict[str, Any]:
+        """What `GET /models/<name>?customized=true` and `smartbatch status` show of this worker."""
+        calibration = self.model.micro_batch
+        shape = "x".join(map(str, calibration.shape)) if calibration else ""
+        return {
+            "loaded": self.model.is_loaded,
+            "model": self.config.model,
+            "weights": self.model.weights_description(),
+            "device": str(self.model.device),
+            "precision": self.config.precision,
+            "compile": self.model.compiler,
+            "threads": torch.get_num_threads(),
+            "micro_batch": {shape: calibration.best} if calibration else {},
+            "micro_batch_ms_per_item": {shape: calibration.ms_per_item()} if calibration else {},
+            "memory_ceilings": self._ceilings.as_dict(),
+            "loads": self.model.num_loads,
+            "load_seconds": round(self.model.load_seconds, 3),
+            "pid": os.getpid(),
+            "config": self.config.as_dict(),
+        }
+
+    def _decode(self, row: Row) -> None:
+        check_deadline(row)
+        row.take(self.preprocess_item(row.body, row.headers))
+
+    def _run(self, rows: Sequence[Row], timer: StageTimer) -> None:
+        """Fill in every row's outputs; what fails, fails for its own row."""
+        items = [
+            Item(tensor, index, position, row.deadline)
+            for index, row in enumerate(rows)
+            for position, tensor in enumerate(row.items)
+        ]
+        if not items:
+            return
+        try:
+            with self.model.ready():
+                for micro_batch in plan(items, self._micro_batch_size):
+                    self._run_micro_batch(micro_batch, rows, timer)
+        except RowError as error:  # the weights cannot be loaded: every row that needs them says so
+            for row in rows:
+                row.error = error
+
+    def _run_micro_batch(self, micro_batch: MicroBatch, rows: Sequence[Row], timer: StageTimer) -> None:
+        for item in micro_batch.items:
+            rows[item.row].attempt(check_deadline, rows[item.row])
+        live = [item for item in micro_batch.items if rows[item.row].error is None]
+        if not live:
+            return
+
+        def run(items: Sequence[Item]) -> list[Any]:
+            with timer.stage("stack"):
+                batch = self._stacker.stack([item.tensor for item in items])
+            with timer.stage("forward"):
+                return encode.split(self.model.forward(batch), len(items))
+
+        answers = recover.run_isolated(run, live, micro_batch.shape, self._ceilings, self._count_split)
+        for item, answer in zip(live, answers, strict=True):
+            rows[item.row].put(item.position, answer, require_finite=self.config.nonfinite == "error")
+
+    def _micro_batch_size(self, shape: tuple[int, ...]) -> int:
+        return self._ceilings.limit(shape, self.model.micro_batch_size(shape))
+
+    def _count(self, rows: Sequence[Row], timer: StageTimer) -> None:
+        telemetry = self.telemetry
+        values: dict[Any, float] = {telemetry.key(names.BATCHES): 1.0}
+        for row in rows:
+            key = telemetry.key(names.REQUESTS, status=str(row.status))
+            values[key] = values.get(key, 0.0) + 1
+        values[telemetry.key(names.ITEMS)] = float(sum(len(row.items) for row in rows))
+        for stage, seconds in timer.seconds.items():
+            values[telemetry.key(names.STAGE_SECONDS, stage=stage)] = seconds
+        telemetry.histogram(values, names.BATCH_SIZE, len(rows), names.BATCH_SIZE_BOUNDS)
+        telemetry.add(values)
+
+    def _count_split(self, reason: str) -> None:
+        self.telemetry.count(names.SPLITS, reason=reason)
+
+    def _loaded(self, seconds: float) -> None:
+        self.telemetry.count(names.MODEL_LOADS)
+        self.telemetry.gauge(names.MODEL_LOAD_SECONDS, seconds, per_worker=True)
+        self.telemetry.gauge(names.MODEL_LOADED, 1, per_worker=True)
+
+    def _unloaded(self) -> None:
+        self.telemetry.gauge(names.MODEL_LOADED, 0, per_worker=True)
+
+    def _overrides_postprocess(self) -> bool:
+        return type(self).postprocess_item is not SmartBatchHandler.postprocess_item
+
+
+def _read_requests_fast() -> None:
+    """Take over the reading of requests, where TorchServe runs this handler; a test or a bench has no connection."""
+    protocol = sys.modules.get("ts.protocol.otf_message_handler")
+    if protocol is not None:
+        wire.install(protocol)
+
+
+def _read_labels(model_dir: Path, config: WorkerConfig) -> list[str] | None:
+    """Class names in index order, from `{"0": "tench", …}`; None where the archive has none."""
+    if config.labels is None or not (model_dir / config.labels).is_file():
+        return None
+    mapping = json.loads((model_dir / config.labels).read_text())
+    return [mapping[str(index)] for index in range(len(mapping))]
+
+
+def _pick_device(wanted: str, gpu_id: int | None) -> torch.device:
+    if wanted != "auto":
+        return torch.device(wanted)
+    has_gpu = gpu_id is not None and torch.cuda.is_available()
+    return torch.device(f"cuda:{gpu_id}" if has_gpu else "cpu")
+
+
+def _worker_name(argv: Sequence[str]) -> str:
+    """W-9000 and so on, as TorchServe's log calls the worker: the end of its socket's name, or its port."""
+    for flag in ("--sock-name", "--port"):
+        if flag in argv[:-1]:
+            return "W-" + argv[argv.index(flag) + 1].rsplit(".", 1)[-1]
+    return f"W-{os.getpid()}"

@@ -1,0 +1,155 @@
+"""The micro-batch size that this machine runs fastest, measured on the real forward and kept beside the weights.
+
+The best size is rarely the batch size: on CPUs a batch of 32 images falls out of cache where 8 fit.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from smartbatch_worker.config import WorkerConfig
+from smartbatch_worker.processor import cpu_name
+
+logger = logging.getLogger(__name__)
+
+BUDGET_S = 2.0
+NUM_ROUNDS = 3
+MIN_LARGEST = 8
+MAX_LARGEST = 64
+GOOD_ENOUGH = 1.03
+"""Within 3 % of the fastest, the smallest size wins: it answers its items sooner."""
+MIN_CPU_SHARE = 0.25
+CACHE_FILE = "smartbatch-calibration.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Seconds per item by micro-batch size, for one item shape."""
+
+    shape: tuple[int, ...]
+    seconds_per_item: dict[int, float]
+
+    @property
+    def best(self) -> int:
+        """The smallest size within 3 % of the fastest."""
+        limit = GOOD_ENOUGH * min(self.seconds_per_item.values())
+        return min(size for size, seconds in self.seconds_per_item.items() if seconds <= limit)
+
+    def ms_per_item(self) -> dict[str, float]:
+        """What was measured, for people and JSON."""
+        return {str(size): round(1000 * seconds, 3) for size, seconds in self.seconds_per_item.items()}
+
+    def size_for(self, shape: tuple[int, ...]) -> int:
+        """The size for another shape: as many numbers per forward as the best one has."""
+        if shape == self.shape:
+            return self.best
+        return max(1, self.best * math.prod(self.shape) // math.prod(shape))
+
+
+def known_shape(config: WorkerConfig) -> tuple[int, ...] | None:
+    """The item shape to measure: the declared one, free image dimensions at the crop's size; None if not known."""
+    shape = config.input_shape
+    if shape is None:
+        return None
+    if None not in shape:
+        return tuple(d for d in shape if d is not None)
+    if len(shape) == 3 and shape[0] is not None and shape[1:] == (None, None):
+        return (shape[0], config.image_crop, config.image_crop)
+    return None
+
+
+def remember(model_dir: Path, key: str, measure_it: Callable[[], Any]) -> Any:
+    """What was measured under `key` on this machine, or a measurement now, kept for the next worker.
+
+    Workers that start together take turns: the first measures undisturbed, the others read.
+    """
+    full_key = f"{key} threads={torch.get_num_threads()} torch={torch.__version__} {cpu_name()}"
+    with (model_dir / CACHE_FILE).open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        try:
+            cache = json.loads(file.read() or "{}")
+        except ValueError:
+            cache = {}
+        if full_key not in cache:
+            cache[full_key] = measure_it()
+            file.seek(0)
+            file.truncate()
+            json.dump(cache, file, indent=1)
+        return cache[full_key]
+
+
+def calibrate(
+    model_dir: Path,
+    settings: str,
+    forward: Callable[[torch.Tensor], Any],
+    shape: tuple[int, ...],
+    max_size: int,
+    device: torch.device,
+) -> Calibration:
+    """Measure once per archive, machine and settings."""
+    key = f"micro-batch {settings} shape={shape} max={max_size}"
+    entry = remember(model_dir, key, lambda: measure(forward, shape, max_size, device).seconds_per_item)
+    return Calibration(shape, {int(size): seconds for size, seconds in entry.items()})
+
+
+def measure(
+    forward: Callable[[torch.Tensor], Any], shape: tuple[int, ...], max_size: int, device: torch.device
+) -> Calibration:
+    """Time the forward at 1, 2, 4 … max_size items, in rounds, keeping each size's fastest time.
+
+    Rounds rather than repeats: a moment of other load then slows one sample of each size and not all of one. The
+    first round always reaches MIN_LARGEST items; beyond that, the budget and a clear loss end it.
+    """
+    generator = torch.Generator().manual_seed(0)
+    memory_format = torch.channels_last if len(shape) == 3 else torch.contiguous_format
+    max_size = min(max_size, MAX_LARGEST)
+    largest = torch.randn((max_size, *shape), generator=generator).contiguous(memory_format=memory_format)
+    forward(largest[:1])  # the first call sets things up
+    sizes = [size for size in (2**power for power in range(16)) if size <= max_size]
+    seconds_per_item: dict[int, float] = {}
+    began = time.perf_counter()
+    for round_index in range(NUM_ROUNDS):
+        for size in sizes:
+            seconds = time_forward(forward, largest[:size], device) / size
+            seconds_per_item[size] = min(seconds, seconds_per_item.get(size, math.inf))
+            is_over_budget = time.perf_counter() - began > BUDGET_S
+            loses = seconds > 1.25 * min(seconds_per_item.values())
+            if round_index == 0 and size >= MIN_LARGEST and (is_over_budget or loses):
+                sizes = sizes[: sizes.index(size) + 1]
+                break
+        if time.perf_counter() - began > BUDGET_S:
+            break
+    calibration = Calibration(shape, seconds_per_item)
+    logger.info(
+        "micro-batch calibrated to %d of %s (ms per item: %s)",
+        calibration.best,
+        shape,
+        {size: round(1000 * seconds, 2) for size, seconds in seconds_per_item.items()},
+    )
+    return calibration
+
+
+def time_forward(forward: Callable[[torch.Tensor], Any], batch: torch.Tensor, device: torch.device) -> float:
+    """Seconds of one forward, on the GPU until it is done.
+
+    Of CPU time where one thread computes it: on a busy machine other programs' turns are not the forward's. Where that
+    thread hardly computes (it waits for something, or got next to no turn), of wall time.
+    """
+    start, cpu_start = time.perf_counter(), time.process_time()
+    forward(batch)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+    is_computing = device.type == "cpu" and torch.get_num_threads() == 1 and cpu_seconds > MIN_CPU_SHARE * seconds
+    return cpu_seconds if is_computing else seconds

@@ -1,0 +1,232 @@
+"""The `handler:` section of model-config.yaml, as one checked value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+ENV_PREFIX = "SMARTBATCH_"
+# Variables that share the prefix and belong to the control plane or to the process, not to a model's handler.
+RESERVED_ENV = frozenset(
+    {
+        "SMARTBATCH_RUN_DIR",
+        "SMARTBATCH_DRAIN_FILE",
+        "SMARTBATCH_ACCESS_LOG",
+        "SMARTBATCH_TOKEN",
+        "SMARTBATCH_CA_CERT",
+    }
+)
+
+_PRECISIONS = ("fp32", "bf16", "fp16")
+_COMPILERS = ("auto", "off", "winograd", "inductor", "openvino")
+_LOADS = ("lazy", "eager")
+_OUTPUTS = ("auto", "raw", "topk")
+_NONFINITE = ("error", "allow")
+_INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerConfig:
+    """Everything one model's handler can be told. Units stand in the names; `None` means "not set"."""
+
+    model: str = "resnet18"
+    """A torchvision classifier's name, or a file in the archive: `model.py`, `*.pt` (TorchScript), `*.pt2`."""
+    model_class: str | None = None
+    """The class in `model.py`; needed only where the file defines several `nn.Module`s."""
+    weights: str | None = None
+    """State dict in the archive, `.safetensors` or `.pth` (read with `weights_only=True`)."""
+    weights_source: str | None = None
+    """What the archive step recorded: pretrained, random, file or embedded."""
+    weights_note: str | None = None
+    """One line on where the weights are from; shown in status, the log and `X-SmartBatch-Weights`."""
+    num_classes: int | None = None
+    """Width of the classifier's last layer, where it is not the torchvision default."""
+    input_shape: tuple[int | None, ...] | None = (3, None, None)
+    """Shape of one item, without the batch dimension; a null dimension is free; null accepts any shape."""
+    image_resize: int = 256
+    """Shorter side of an image after resizing, pixels."""
+    image_crop: int = 224
+    """Side of the centre crop, pixels."""
+    image_interpolation: str = "bilinear"
+    """bilinear, bicubic or nearest."""
+    image_mean: tuple[float, ...] = IMAGENET_MEAN
+    """Per-channel mean subtracted from images and uint8 tensors scaled to 0-1."""
+    image_std: tuple[float, ...] = IMAGENET_STD
+    """Per-channel divisor applied after the mean."""
+    labels: str | None = "index_to_name.json"
+    """Class names in the archive; answers fall back to indexes where the file is absent."""
+    device: str = "auto"
+    """auto (the GPU TorchServe gives this worker, else CPU), cpu, cuda or cuda:N."""
+    precision: str = "fp32"
+    """fp32, bf16 or fp16."""
+    compile: str = "auto"
+    """auto (the fastest of what this machine can do at no cost in precision), off, winograd, inductor or openvino."""
+    threads: int | str = "auto"
+    """Intra-op threads; auto shares the cores among this server's workers."""
+    load: str = "lazy"
+    """lazy loads the weights at the first request, eager when the worker starts."""
+    idle_unload_s: float = 0.0
+    """Free the weights after this many idle seconds; 0 keeps them."""
+    micro_batch: int | str = "auto"
+    """Most items in one forward; auto times the real forward once and keeps the best."""
+    output: str = "auto"
+    """auto (topk for images, raw for tensors), raw or topk."""
+    topk: int = 5
+    """Classes in a topk answer."""
+    max_pixels: int = 50_000_000
+    """Largest image accepted, width x height, read from its header before any decoding."""
+    max_items: int = 256
+    """Most items in one request."""
+    max_elements: int = 16_777_216
+    """Most numbers in one request's tensor (64 MiB as float32)."""
+    nonfinite: str = "error"
+    """error refuses NaN and infinity in inputs and reports them in outputs; allow passes them on."""
+
+    def __post_init__(self) -> None:
+        _one_of("precision", self.precision, _PRECISIONS)
+        _one_of("compile", self.compile, _COMPILERS)
+        _one_of("load", self.load, _LOADS)
+        _one_of("output", self.output, _OUTPUTS)
+        _one_of("nonfinite", self.nonfinite, _NONFINITE)
+        _one_of("image_interpolation", self.image_interpolation, _INTERPOLATIONS)
+        for name in ("image_resize", "image_crop", "topk", "max_pixels", "max_items", "max_elements"):
+            _at_least(name, getattr(self, name), 1)
+        for name in ("threads", "micro_batch"):
+            value = getattr(self, name)
+            if value != "auto":
+                _at_least(name, value, 1)
+        _at_least("idle_unload_s", self.idle_unload_s, 0)
+        if self.num_classes is not None:
+            _at_least("num_classes", self.num_classes, 1)
+        if self.image_crop > self.image_resize:
+            raise ValueError(f"image_crop must not exceed image_resize; got {self.image_crop} > {self.image_resize}")
+        if len(self.image_mean) != len(self.image_std):
+            raise ValueError(
+                "image_mean and image_std must have one number per channel each; "
+                f"got {len(self.image_mean)} and {len(self.image_std)}"
+            )
+        if any(s == 0 for s in self.image_std):
+            raise ValueError(f"image_std must not hold zero; got {list(self.image_std)}")
+        if self.device not in ("auto", "cpu", "cuda") and not self.device.startswith("cuda:"):
+            raise ValueError(f"device must be auto, cpu, cuda or cuda:N; got {self.device!r}")
+        if self.input_shape is not None and any(d is not None and d < 1 for d in self.input_shape):
+            raise ValueError(f"input_shape takes positive numbers and null; got {list(self.input_shape)}")
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Every key the `handler:` section accepts."""
+        return tuple(f.name for f in fields(cls))
+
+    @classmethod
+    def resolve(cls, section: Mapping[str, Any], env: Mapping[str, str]) -> WorkerConfig:
+        """Merge YAML and environment: environment beats YAML beats default.
+
+        Raises:
+            ValueError: an unknown key or a value of the wrong kind, named with what is accepted.
+        """
+        merged: dict[str, Any] = {}
+        for key, value in section.items():
+            if key not in _PARSERS:
+                raise ValueError(f"unknown key {key!r} in handler:; accepted are {', '.join(cls.names())}")
+            merged[key] = _parse(key, value)
+        for variable, text in env.items():
+            if not variable.startswith(ENV_PREFIX) or variable in RESERVED_ENV:
+                continue
+            key = variable[len(ENV_PREFIX) :].lower()
+            if key not in _PARSERS:
+                accepted = ", ".join(ENV_PREFIX + k.upper() for k in cls.names())
+                raise ValueError(f"unknown environment variable {variable}; accepted are {accepted}")
+            merged[key] = _parse(key, text)
+        return cls(**merged)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for YAML and JSON."""
+        return {key: list(value) if isinstance(value := getattr(self, key), tuple) else value for key in self.names()}
+
+
+def _one_of(name: str, value: object, accepted: tuple[str, ...]) -> None:
+    if value not in accepted:
+        raise ValueError(f"{name} must be one of {', '.join(accepted)}; got {value!r}")
+
+
+def _at_least(name: str, value: Any, low: float) -> None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or value < low:
+        raise ValueError(f"{name} must be a number of at least {low}; got {value!r}")
+
+
+def _str(value: Any) -> str:
+    # YAML 1.1 reads a bare `off` as False; "compile: off" must mean what it says.
+    if value is False:
+        return "off"
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _optional(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None or value in ("", "null", "none") else parse(value)
+
+
+def _int(value: Any) -> int:
+    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+        raise TypeError
+    return int(value)
+
+
+def _auto_or_int(value: Any) -> int | str:
+    return "auto" if value == "auto" else _int(value)
+
+
+def _sequence(value: Any) -> list[Any]:
+    if isinstance(value, str):
+        return [part.strip() for part in value.strip("[]() ").split(",") if part.strip()]
+    return list(value)
+
+
+def _shape(value: Any) -> tuple[int | None, ...]:
+    return tuple(None if d in (None, "null", "*", "?") else _int(d) for d in _sequence(value))
+
+
+def _floats(value: Any) -> tuple[float, ...]:
+    return tuple(float(v) for v in _sequence(value))
+
+
+_PARSERS: dict[str, Callable[[Any], Any]] = {
+    "model": _str,
+    "model_class": _optional(_str),
+    "weights": _optional(_str),
+    "weights_source": _optional(_str),
+    "weights_note": _optional(_str),
+    "num_classes": _optional(_int),
+    "input_shape": _optional(_shape),
+    "image_resize": _int,
+    "image_crop": _int,
+    "image_interpolation": _str,
+    "image_mean": _floats,
+    "image_std": _floats,
+    "labels": _optional(_str),
+    "device": _str,
+    "precision": _str,
+    "compile": _str,
+    "threads": _auto_or_int,
+    "load": _str,
+    "idle_unload_s": float,
+    "micro_batch": _auto_or_int,
+    "output": _str,
+    "topk": _int,
+    "max_pixels": _int,
+    "max_items": _int,
+    "max_elements": _int,
+    "nonfinite": _str,
+}
+assert set(_PARSERS) == {f.name for f in fields(WorkerConfig)}, "every config key needs a parser"
+
+
+def _parse(key: str, value: Any) -> Any:
+    try:
+        return _PARSERS[key](value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"bad value for {key}: {value!r}") from error

@@ -1,0 +1,200 @@
+"""The model's life: loaded at the first request (or at start), run, freed when idle, loaded again.
+
+One lock guards the weights: TorchServe calls a worker one batch at a time, but the idle timer lives in its own thread.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from smartbatch_worker import calibrate, compiled
+from smartbatch_worker.config import WorkerConfig
+from smartbatch_worker.errors import ModelUnavailable
+from smartbatch_worker.loaders import ModelLoadError, build_model, describe_weights, max_batch_size
+
+logger = logging.getLogger(__name__)
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class ManagedModel:
+    """A model that is in memory only when it is needed.
+
+    Args:
+        config: the handler's configuration.
+        model_dir: the extracted archive.
+        device: where the forward runs.
+        max_batch_size: TorchServe's batch size, the most calibration tries.
+        on_load: told the seconds a load took.
+        on_unload: told when the weights were freed.
+    """
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        model_dir: Path,
+        device: torch.device,
+        max_batch_size: int,
+        on_load: Callable[[float], None],
+        on_unload: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._model_dir = model_dir
+        self.device = device
+        self._max_batch_size = max_batch_size
+        self._on_load = on_load
+        self._on_unload = on_unload
+        self._lock = threading.RLock()
+        self._module_bound: int | None = None
+        self._forward: Callable[[torch.Tensor], Any] | None = None
+        self.compiler = config.compile
+        self._last_used = time.monotonic()
+        self.micro_batch: calibrate.Calibration | None = None
+        self.num_loads = 0
+        self.load_seconds = 0.0
+        if config.idle_unload_s > 0:
+            threading.Thread(target=self._unload_when_idle, name="smartbatch-idle", daemon=True).start()
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the weights are in memory."""
+        return self._forward is not None
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """Load if need be, and hold the weights in memory for the length of the block.
+
+        Raises:
+            ModelUnavailable: the weights cannot be loaded now; the next call tries again.
+        """
+        with self._lock:
+            if self._forward is None:
+                self._load()
+            try:
+                yield
+            finally:
+                self._last_used = time.monotonic()
+
+    def forward(self, batch: torch.Tensor) -> Any:
+        """Run the model on float32 [N, ...] from the host; call inside `ready()`.
+
+        Returns:
+            What the model gives; its memory is never that of `batch`.
+        """
+        assert self._forward is not None, "forward() is called inside ready()"
+        with torch.inference_mode():
+            output = self._forward(batch.to(self.device, dtype=self._input_dtype, non_blocking=True))
+            # A model that hands its input on would give out memory that the next micro-batch overwrites.
+            if isinstance(output, torch.Tensor):
+                same = output.untyped_storage().data_ptr() == batch.untyped_storage().data_ptr()
+                return output.clone() if same else output
+            return _clone_tree(output)
+
+    def micro_batch_size(self, shape: tuple[int, ...]) -> int:
+        """Most items of this shape in one forward."""
+        if self._config.micro_batch != "auto":
+            size = int(self._config.micro_batch)
+        elif self.micro_batch is not None:
+            size = self.micro_batch.size_for(shape)
+        else:
+            size = self._max_batch_size
+        return size if self._module_bound is None else min(size, self._module_bound)
+
+    def weights_description(self) -> str:
+        """Where the weights are from, for status, log and header."""
+        return describe_weights(self._config)
+
+    def unload(self) -> None:
+        """Free the weights; the next request loads them again."""
+        with self._lock:
+            if self._forward is None:
+                return
+            self._forward = None
+            gc.collect()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            _return_memory_to_system()
+        logger.info("model freed from memory")
+        self._on_unload()
+
+    @property
+    def _input_dtype(self) -> torch.dtype:
+        return _DTYPES[self._config.precision]
+
+    def _load(self) -> None:
+        start = time.perf_counter()
+        try:
+            module = build_model(self._config, self._model_dir)
+        except (ModelLoadError, OSError) as error:
+            logger.error("cannot load the model: %s", error)
+            raise ModelUnavailable(f"the model cannot be loaded now: {error}") from error
+        compiled.warn_if_emulated(self._config, self.device)
+        self._module_bound = max_batch_size(module)
+        module = module.to(self.device, dtype=self._input_dtype)
+        if not isinstance(module, torch.jit.ScriptModule):
+            module = module.to(memory_format=torch.channels_last)
+        shape = calibrate.known_shape(self._config)
+        with torch.inference_mode():
+            try:
+                forward, self.compiler = compiled.compile_forward(
+                    module, self._config, self.device, shape, self._model_dir
+                )
+            except (ValueError, RuntimeError) as error:
+                logger.exception("cannot compile the model")
+                raise ModelUnavailable(f"the model cannot be compiled: {error}") from error
+            self._forward = forward
+            if shape is not None and self._config.micro_batch == "auto" and self.micro_batch is None:
+                self.micro_batch = self._calibrate(shape)
+        self.load_seconds = time.perf_counter() - start
+        self.num_loads += 1
+        logger.info(
+            "model loaded in %.2f s: %s, weights: %s",
+            self.load_seconds,
+            self._config.model,
+            self.weights_description(),
+        )
+        self._on_load(self.load_seconds)
+
+    def _calibrate(self, shape: tuple[int, ...]) -> calibrate.Calibration:
+        settings = f"{self._config.precision} {self.compiler} {self.device}"
+        most = min(self._max_batch_size, self._module_bound or self._max_batch_size)
+        return calibrate.calibrate(self._model_dir, settings, self.forward, shape, most, self.device)
+
+    def _unload_when_idle(self) -> None:
+        while True:
+            idle_s = time.monotonic() - self._last_used
+            if self.is_loaded and idle_s >= self._config.idle_unload_s:
+                self.unload()
+                idle_s = 0.0
+            time.sleep(max(0.05, min(1.0, self._config.idle_unload_s - idle_s)))
+
+
+def _clone_tree(output: Any) -> Any:
+    if isinstance(output, torch.Tensor):
+        return output.clone()
+    if isinstance(output, dict):
+        return {key: _clone_tree(value) for key, value in output.items()}
+    if isinstance(output, (tuple, list)):
+        return type(output)(_clone_tree(value) for value in output) if type(output) in (tuple, list) else output
+    return output
+
+
+def _return_memory_to_system() -> None:
+    """glibc keeps freed memory for itself; give it back, so that an idle model costs nothing."""
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

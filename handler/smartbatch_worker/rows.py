@@ -1,0 +1,181 @@
+"""One request of a batch, from TorchServe's dictionaries to a row that is either valid or failed."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from smartbatch_worker.decode import Decoded
+from smartbatch_worker.encode import is_finite
+from smartbatch_worker.errors import (
+    DeadlinePassed,
+    Draining,
+    MalformedBody,
+    NonFiniteOutput,
+    RowError,
+    UnknownFormat,
+)
+from smartbatch_worker.wire import MAX_FIELDS, TOO_MANY_FIELDS
+
+logger = logging.getLogger(__name__)
+
+MAX_CLOCK_AHEAD_S = 1.0  # an X-Request-Start further in the future is another clock's, or made up
+
+
+@dataclass(slots=True)
+class Row:
+    """One request: its body, then its items, then its outputs, or the error it is answered with."""
+
+    body: bytes | bytearray
+    headers: Mapping[str, str]
+    deadline: float = math.inf
+    items: list[torch.Tensor] = field(default_factory=list)
+    outputs: list[Any] = field(default_factory=list)
+    is_image: bool = False
+    has_batch_dim: bool = False
+    error: RowError | None = None
+
+    @property
+    def status(self) -> int:
+        """The HTTP status of this row's answer."""
+        return 200 if self.error is None else self.error.status
+
+    def attempt(self, step: Callable[..., None], *args: Any) -> None:
+        """Run one step for this row; its failure becomes this row's error and nobody else's."""
+        if self.error is not None:
+            return
+        try:
+            step(*args)
+        except RowError as error:
+            self.error = error
+        except ValueError as error:  # what a user's preprocess_item raises for a bad body
+            self.error = MalformedBody(str(error))
+        except Exception:
+            logger.exception("a request failed")
+            self.error = RowError("the server failed on this request; its log says why")
+
+    def take(self, decoded: Decoded | torch.Tensor | Sequence[torch.Tensor]) -> None:
+        """Accept what preprocess_item gave."""
+        if isinstance(decoded, torch.Tensor):
+            decoded = Decoded([decoded], False, False)
+        elif not isinstance(decoded, Decoded):
+            decoded = Decoded(list(decoded), False, True)
+        if not all(isinstance(item, torch.Tensor) for item in decoded.items):
+            raise TypeError("preprocess_item must give a tensor or a list of tensors")
+        self.items = [
+            item if item.dtype in (torch.uint8, torch.float32) else item.to(torch.float32) for item in decoded.items
+        ]
+        self.outputs = [None] * len(self.items)
+        self.is_image, self.has_batch_dim = decoded.is_image, decoded.has_batch_dim
+        self.body = b""  # a batch of 3 MB bodies need not be kept beside its tensors
+
+    def put(self, position: int, answer: Any, require_finite: bool) -> None:
+        """Store one item's output, or the error that fails its row."""
+        if isinstance(answer, RowError):
+            self.error = self.error or answer
+        elif require_finite and not is_finite(answer):
+            self.error = self.error or NonFiniteOutput("the model answered NaN or infinity for this request")
+        else:
+            self.outputs[position] = answer
+
+
+def read_rows(data: Sequence[Mapping[str, Any]], context: Any, env: Mapping[str, str]) -> list[Row]:
+    """TorchServe's batch to rows: same length, same order."""
+    draining_since = _draining_since(env)
+    now = time.time()
+    rows = []
+    for index, fields in enumerate(data):
+        headers = context.get_all_request_header(index)
+        row = Row(_body_of(fields), _lower_case(headers))
+        row.attempt(_check_form, fields, headers)
+        row.attempt(_read_deadline, row, now)
+        if draining_since is not None and now >= draining_since:
+            row.error = Draining("the server is stopping; retry elsewhere")
+        rows.append(row)
+    return rows
+
+
+def is_describe(context: Any) -> bool:
+    """Whether this call is `GET /models/<name>?customized=true` and not an inference."""
+    return bool(context.get_request_header(0, "describe") == "True")
+
+
+def check_deadline(row: Row) -> None:
+    """Refuse a row whose caller has stopped waiting, before it costs a forward."""
+    if time.time() > row.deadline:
+        raise DeadlinePassed("the deadline (X-Request-Deadline-Ms) passed before the forward started")
+
+
+def _body_of(fields: Mapping[str, Any]) -> bytes | bytearray:
+    """The bytes of a plain body, or of the one field of a multipart form."""
+    value = fields.get("body")
+    if value is None:
+        value = fields.get("data")
+    if value is None and len(fields) == 1:
+        value = next(iter(fields.values()))
+    if isinstance(value, str):
+        return value.encode()
+    return value if isinstance(value, (bytes, bytearray)) else b""
+
+
+def _check_form(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> None:
+    """Refuse what TorchServe has taken apart as a form: the body is no longer whole."""
+    request_type = next((value for name, value in headers.items() if name.lower() == "content-type"), "")
+    if isinstance(request_type, str) and request_type.lower().startswith("application/x-www-form-urlencoded"):
+        raise UnknownFormat(
+            "the body came as a web form, which is what `curl -d` says of any body: name its own type "
+            "(-H 'Content-Type: application/json'), or send a file with `curl -T FILE`"
+        )
+    if TOO_MANY_FIELDS in fields:
+        raise MalformedBody(f"a form may have {MAX_FIELDS} fields at most; send the body as it is")
+
+
+def _lower_case(headers: Mapping[str, Any]) -> dict[str, str]:
+    # TorchServe adds one entry a body field, a dict with its content type; the field's type wins over the request's.
+    lower = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
+    for value in headers.values():
+        if isinstance(value, dict) and value.get("content-type"):
+            lower["content-type"] = value["content-type"]
+    return lower
+
+
+def _read_deadline(row: Row, now: float) -> None:
+    budget_ms = _number(row, "x-request-deadline-ms")
+    if budget_ms is None:
+        return
+    start = _number(row, "x-request-start")
+    if start is None or start > now + MAX_CLOCK_AHEAD_S:
+        start = now
+    row.deadline = start + budget_ms / 1000
+
+
+def _number(row: Row, header: str) -> float | None:
+    text = row.headers.get(header)
+    if text is None:
+        return None
+    try:
+        value = float(text.strip().removeprefix("t="))
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value < 0:
+        raise MalformedBody(f"header {header} must be a number of at least 0; got {text[:40]!r}")
+    return value
+
+
+def _draining_since(env: Mapping[str, str]) -> float | None:
+    """When the control plane said to refuse newcomers: the unix time in SMARTBATCH_DRAIN_FILE, None without one."""
+    path = env.get("SMARTBATCH_DRAIN_FILE")
+    if path is None or not os.path.exists(path):  # noqa: PTH110  (once a batch: no Path object needed)
+        return None
+    try:
+        return float(Path(path).read_text().strip() or 0)
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,351 @@
+"""Tensor bodies: JSON, msgpack, .npy and safetensors to one array each, without Python objects per number."""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+import struct
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+import orjson
+import simdjson
+import torch
+
+from smartbatch_worker.errors import BodyTooLarge, MalformedBody, WrongShape
+
+MAX_DIMS = 8
+MAX_LISTS = 2**20  # each costs a Python object: a few bytes of body must not become gigabytes
+MAX_NPY_HEADER_BYTES = 10_000
+MAX_SAFETENSORS_HEADER_BYTES = 2**20
+_NPY_HEADER = re.compile(rb"\s*\{[\w\s:,'\"<>|=]*\([\d\s,]*\)[\w\s:,'\"<>|=]*\}\s*")
+_NUMERIC_KINDS = "fiu"  # floats, signed and unsigned integers; objects, strings, times and complex are refused
+_SAFETENSORS_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+}
+
+
+def from_json(body: bytes | bytearray, max_elements: int) -> torch.Tensor:
+    """Read `{"data": nested lists of numbers}` into float32.
+
+    simdjson writes the numbers of a nested array straight into one buffer; only the list lengths above the
+    innermost level are walked in Python, to refuse ragged lists.
+
+    Raises:
+        MalformedBody: not JSON, no "data", ragged lists, or anything but numbers inside.
+        BodyTooLarge: more than `max_elements` numbers, or MAX_LISTS lists.
+    """
+    try:
+        # A parser owns its documents' memory and refuses reuse while one is alive, so each body gets its own.
+        document = simdjson.Parser().parse(body)
+    except (ValueError, RuntimeError, UnicodeDecodeError) as error:
+        raise MalformedBody(f"the body is not valid JSON: {_first_line(error)}") from None
+    if not isinstance(document, simdjson.Object):
+        raise MalformedBody('the JSON body must be an object {"data": [...]}')
+    try:
+        data = document["data"]
+    except KeyError:
+        raise MalformedBody('the JSON body has no "data"; send {"data": [...]} with nested lists of numbers') from None
+    if not isinstance(data, simdjson.Array):
+        raise MalformedBody(f'"data" must be a nested list of numbers; got {_json_kind(data)}')
+    shape = _json_shape(data, max_elements)
+    try:
+        numbers = np.frombuffer(data.as_buffer(of_type="d"), dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise MalformedBody(f'"data" must hold numbers only: {_first_line(error)}') from None
+    if numbers.size != math.prod(shape):
+        raise MalformedBody(_ragged(shape))
+    # as_buffer flattens, so [1, [2]] would pass for two numbers. The bracket count tells at memchr speed that no
+    # list hides among the numbers; only a body with other brackets in it is walked.
+    if body.count(b"[") != _num_lists(shape):
+        if numbers.size > MAX_LISTS:
+            raise MalformedBody('with more than a million numbers, nothing but the lists of "data" may hold a "["')
+        if _holds_lists(data, len(shape)):
+            raise MalformedBody('"data" mixes numbers and lists at one level')
+    with np.errstate(over="ignore"):
+        return torch.from_numpy(numbers.astype(np.float32)).reshape(shape)
+
+
+def _num_lists(shape: tuple[int, ...]) -> int:
+    return sum(math.prod(shape[:level]) for level in range(len(shape)))
+
+
+def _holds_lists(data: Any, depth: int) -> bool:
+    """Whether any entry of the innermost level is a list."""
+    if depth == 1:
+        return any(isinstance(entry, simdjson.Array) for entry in data)
+    return any(_holds_lists(child, depth - 1) for child in data)
+
+
+def _json_shape(data: Any, max_elements: int) -> tuple[int, ...]:
+    """Lengths per level, e.g. [3, H, W]; walks every list above the innermost level, none before it is counted."""
+    shape: list[int] = []
+    level = [data]
+    while True:
+        length = len(level[0])
+        if any(len(entry) != length for entry in level):
+            raise MalformedBody(_ragged((*shape, length)))
+        shape.append(length)
+        _check_count(math.prod(shape), max_elements)
+        if length == 0 or not isinstance(level[0][0], simdjson.Array):
+            return tuple(shape)
+        if len(shape) == MAX_DIMS:
+            raise MalformedBody(f'"data" is nested deeper than {MAX_DIMS} levels')
+        _check_num_lists(shape)
+        children = [child for entry in level for child in entry]
+        if not all(isinstance(child, simdjson.Array) for child in children):
+            raise MalformedBody('"data" mixes numbers and lists at one level')
+        level = children
+
+
+def _json_kind(value: object) -> str:
+    if value is None:
+        return "null"
+    return {"bool": "a boolean", "str": "a string", "Object": "an object"}.get(type(value).__name__, "a number")
+
+
+def _ragged(shape: tuple[int, ...]) -> str:
+    return f'"data" is ragged: its first lists say {list(shape)}, and not all lists at a level are equally long'
+
+
+class _Document(msgspec.Struct):
+    data: msgspec.Raw
+    shape: Any = None
+    dtype: Any = "float32"
+
+
+_DOCUMENTS = msgspec.msgpack.Decoder(_Document)
+_CHILDREN = msgspec.msgpack.Decoder(list[msgspec.Raw])
+_NUMBERS = msgspec.msgpack.Decoder(list[float])
+_BYTES = msgspec.msgpack.Decoder(bytes)
+_MSGPACK_BYTES = (0xC4, 0xC5, 0xC6)
+
+
+def from_msgpack(body: bytes | bytearray, max_elements: int) -> torch.Tensor:
+    """Read `{"data": nested lists}` in msgpack into float32.
+
+    `{"data": bytes, "shape": [...], "dtype": "float32" | "uint8"}` is taken without a copy per number. Lists are
+    decoded one innermost list at a time, after their headers were checked: a byte of body would else become a
+    Python object of 32 to 64.
+    """
+    try:
+        document = _DOCUMENTS.decode(body)
+    except msgspec.ValidationError as error:
+        raise MalformedBody(f'the msgpack body must be a map with "data": {_first_line(error)}') from None
+    except (msgspec.DecodeError, RecursionError, MemoryError, UnicodeDecodeError) as error:
+        raise MalformedBody(f"the body is not valid msgpack: {_first_line(error)}") from None
+    data = memoryview(document.data)
+    if data[0] in _MSGPACK_BYTES:
+        return _from_raw(_BYTES.decode(data), document.shape, document.dtype, max_elements)
+    shape = _msgpack_shape(data, max_elements)
+    array = np.empty(shape, dtype=np.float32)
+    try:
+        with np.errstate(over="ignore"):
+            _fill(array, data)
+    except (msgspec.ValidationError, ValueError, OverflowError) as error:
+        raise MalformedBody(f'"data" must be nested lists of numbers, equally long: {_first_line(error)}') from None
+    return torch.from_numpy(array)
+
+
+def _msgpack_shape(data: memoryview, max_elements: int) -> tuple[int, ...]:
+    """Lengths per level, from the headers of the first list of each."""
+    shape: list[int] = []
+    while (header := _array_header(data)) is not None:
+        if len(shape) == MAX_DIMS:
+            raise MalformedBody(f'"data" is nested deeper than {MAX_DIMS} levels')
+        if shape:
+            _check_num_lists(shape)
+        length, header_bytes = header
+        shape.append(length)
+        _check_count(math.prod(shape), max_elements)
+        data = data[header_bytes:]
+        if length == 0:
+            break
+    if not shape:
+        raise MalformedBody('"data" must be nested lists of numbers, or bytes beside "shape"')
+    return tuple(shape)
+
+
+def _array_header(data: memoryview) -> tuple[int, int] | None:
+    """(length, bytes of the header) of a msgpack array; None for anything else."""
+    first = data[0]
+    if 0x90 <= first <= 0x9F:
+        return first & 0x0F, 1
+    if first == 0xDC:
+        return struct.unpack_from(">H", data, 1)[0], 3
+    if first == 0xDD:
+        return struct.unpack_from(">I", data, 1)[0], 5
+    return None
+
+
+def _fill(array: np.ndarray[Any, Any], data: memoryview) -> None:
+    header = _array_header(data)
+    if header is None or header[0] != len(array):
+        found = "something else" if header is None else f"one of {header[0]}"
+        raise ValueError(f"a list of {len(array)} was expected, {found} found")
+    if array.ndim == 1:
+        array[:] = _NUMBERS.decode(data)
+    else:
+        for target, child in zip(array, _CHILDREN.decode(data), strict=True):
+            _fill(target, memoryview(child))
+
+
+def _from_raw(data: bytes, shape: object, dtype: object, max_elements: int) -> torch.Tensor:
+    if dtype not in ("float32", "uint8"):
+        raise MalformedBody(f'"dtype" must be float32 or uint8; got {str(dtype)[:40]!r}')
+    if not isinstance(shape, list) or len(shape) > MAX_DIMS or not all(_is_size(d) for d in shape):
+        raise MalformedBody(f'"shape" must be a list of at most {MAX_DIMS} sizes beside the bytes of "data"')
+    _check_bytes(len(data), math.prod(shape) * (4 if dtype == "float32" else 1), shape)
+    _check_count(math.prod(shape), max_elements)
+    if not data:
+        return torch.empty(shape)
+    return _float32(torch.from_numpy(np.frombuffer(bytearray(data), dtype=str(dtype))).reshape(shape))
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def from_npy(body: bytes | bytearray, max_elements: int) -> torch.Tensor:
+    """Read a NumPy .npy file; uint8 stays uint8, every other numeric type becomes float32.
+
+    Source: the format's description in numpy.lib.format. Objects (pickle) are never loaded.
+    """
+    shape, fortran_order, dtype, offset = _npy_header(body)
+    if dtype.kind not in _NUMERIC_KINDS or dtype.itemsize > 8:
+        raise MalformedBody(f".npy arrays must hold numbers of at most 8 bytes; got dtype {dtype}")
+    if len(shape) > MAX_DIMS:
+        raise MalformedBody(f".npy arrays take at most {MAX_DIMS} dimensions; got {len(shape)}")
+    _check_bytes(len(body) - offset, math.prod(shape) * dtype.itemsize, shape)
+    _check_count(math.prod(shape), max_elements)
+    if math.prod(shape) == 0:
+        return torch.empty(shape)
+    array = np.frombuffer(body, dtype=dtype, offset=offset).reshape(shape, order="F" if fortran_order else "C")
+    if dtype == np.uint8:
+        return torch.from_numpy(_writable(array))
+    with np.errstate(over="ignore"):
+        return _float32(torch.from_numpy(_writable(array.astype(np.float32, copy=False))))
+
+
+def _npy_header(body: bytes | bytearray) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """(shape, Fortran order, dtype, offset of the data).
+
+    Python literals, as NumPy writes them: plain types only, and nothing that could nest, so that a header can neither
+    exhaust the stack nor warn. NumPy's own reader also repairs what Python 2 wrote; we refuse that.
+    """
+    version = bytes(body[6:8])
+    length_format, start = ("<H", 10) if version == b"\x01\x00" else ("<I", 12)
+    if version not in (b"\x01\x00", b"\x02\x00", b"\x03\x00") or len(body) < start:
+        raise MalformedBody("the .npy header is cut off, or of a version that does not exist")
+    (length,) = struct.unpack_from(length_format, body, start - struct.calcsize(length_format))
+    if length > MAX_NPY_HEADER_BYTES or len(body) < start + length:
+        raise MalformedBody(f"the .npy header is cut off, or longer than {MAX_NPY_HEADER_BYTES} bytes")
+    text = bytes(body[start : start + length])
+    if not _NPY_HEADER.fullmatch(text):
+        raise MalformedBody("the .npy header is malformed: it must hold 'descr', 'fortran_order' and 'shape' alone")
+    try:
+        fields = ast.literal_eval(text.decode("ascii").strip())
+        shape, fortran_order, dtype = fields["shape"], fields["fortran_order"], np.dtype(fields["descr"])
+    except (ValueError, TypeError, SyntaxError, KeyError) as error:
+        raise MalformedBody(f"the .npy header is malformed: {_first_line(error)}") from None
+    if len(fields) != 3 or not isinstance(shape, tuple) or not all(_is_size(d) for d in shape):
+        raise MalformedBody("the .npy header is malformed: 'shape' must be a tuple of sizes")
+    return shape, bool(fortran_order), dtype, start + length
+
+
+def _writable(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    # Bodies come as bytearrays (writable, no copy); bytes, from tests and direct callers, are copied.
+    return array if array.flags.writeable else array.copy()
+
+
+def from_safetensors(body: bytes | bytearray, max_elements: int) -> torch.Tensor:
+    """Read the tensor named `data`; uint8 stays uint8, every other numeric type becomes float32.
+
+    Source: the format's description (8 bytes of header length, a JSON header, the bytes of all tensors). Only the
+    tensor wanted is copied; the library would make objects of every tensor a client chose to declare.
+    """
+    entry, start = _safetensors_entry(body)
+    dtype = _SAFETENSORS_DTYPES.get(entry.dtype)
+    if dtype is None:
+        accepted = ", ".join(sorted(_SAFETENSORS_DTYPES))
+        raise MalformedBody(f'tensor "data" has dtype {entry.dtype[:16]!r}; accepted are {accepted}')
+    shape = entry.shape
+    if len(shape) > MAX_DIMS:
+        raise MalformedBody(f"tensors take at most {MAX_DIMS} dimensions; got {len(shape)}")
+    first, last = (start + offset for offset in entry.data_offsets)
+    if not start <= first <= last <= len(body):
+        raise MalformedBody("the body is not valid safetensors: data_offsets lie outside of the body")
+    _check_bytes(last - first, math.prod(shape) * dtype.itemsize, shape)
+    _check_count(math.prod(shape), max_elements)
+    if math.prod(shape) == 0:
+        return torch.empty(shape)
+    tensor = torch.frombuffer(bytearray(body[first:last]), dtype=dtype).reshape(shape)
+    return tensor if dtype == torch.uint8 else _float32(tensor)
+
+
+class _TensorEntry(msgspec.Struct):
+    dtype: str
+    shape: list[Annotated[int, msgspec.Meta(ge=0)]]
+    data_offsets: tuple[int, int]
+
+
+def _safetensors_entry(body: bytes | bytearray) -> tuple[_TensorEntry, int]:
+    """What the header says of the tensor named `data`, and where the tensors' bytes start."""
+    length = struct.unpack_from("<Q", body)[0] if len(body) >= 8 else 0
+    if not 2 <= length <= min(MAX_SAFETENSORS_HEADER_BYTES, len(body) - 8):
+        raise MalformedBody(
+            "the body is not valid safetensors: its header is cut off or longer than "
+            f"{MAX_SAFETENSORS_HEADER_BYTES} bytes"
+        )
+    try:
+        entries = msgspec.json.decode(memoryview(body)[8 : 8 + length], type=dict[str, msgspec.Raw])
+        if "data" in entries:
+            return msgspec.json.decode(entries["data"], type=_TensorEntry), 8 + length
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise MalformedBody(f"the body is not valid safetensors: {_first_line(error)}") from None
+    raise MalformedBody(f'safetensors bodies need a tensor named "data"; got {sorted(n[:40] for n in entries)[:8]}')
+
+
+def to_json(value: object) -> bytes:
+    """Encode an answer; NumPy arrays are written natively, without a Python object per number."""
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def require_finite(tensor: torch.Tensor) -> None:
+    """Refuse NaN and infinity (also numbers that overflow float32)."""
+    # NumPy, not torch: a few hundred kB are not worth waking torch's thread pool for.
+    if tensor.is_floating_point() and not np.isfinite(tensor.numpy()).all():
+        raise WrongShape("the tensor holds NaN, infinity or numbers beyond float32; send finite numbers")
+
+
+def _float32(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if tensor.dtype == torch.uint8 else tensor.to(torch.float32)
+
+
+def _check_bytes(actual: int, declared: int, shape: object) -> None:
+    if actual != declared:
+        raise MalformedBody(f"the header declares shape {shape} = {declared} bytes of data; the body has {actual}")
+
+
+def _check_num_lists(shape: list[int]) -> None:
+    if math.prod(shape) > MAX_LISTS:
+        raise BodyTooLarge(f'"data" has {math.prod(shape)} lists at one level; at most {MAX_LISTS}: send .npy instead')
+
+
+def _check_count(count: int, max_elements: int) -> None:
+    if count > max_elements:
+        raise BodyTooLarge(f"the tensor has {count} numbers; at most {max_elements} are accepted (max_elements)")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
