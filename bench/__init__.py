@@ -1,0 +1,1 @@
+"""The judge: SmartBatch beside its peers, beside its own limit, and as the work grows."""

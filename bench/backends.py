@@ -1,0 +1,151 @@
+"""The servers that take part, each started once per run on ports of its own."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from smartbatch.batching import resolve_batching
+from smartbatch.server import RunningServer, start_server
+from smartbatch.settings import ServerSettings
+
+from bench.load import Body, multipart
+from bench.processes import Process
+from bench.servers.options import MAX_BATCH_SIZE, MAX_WAIT_MS
+from bench.work import Work
+
+STOCK_PROPERTIES = "disable_token_authorization=true\nenable_model_api=true\nmax_request_size=67108864\n"
+"""TorchServe as it comes, but for what the bench needs: registration, no tokens, room for 3 MB bodies."""
+
+
+class TorchServe:
+    """One TorchServe with several models; `smartbatch` says whether on the project's configuration or its own."""
+
+    def __init__(self, name: str, work: Work, smartbatch: bool, models: Mapping[str, tuple[str, int]]) -> None:
+        run_dir = work.folder / name
+        run_dir.mkdir(parents=True, exist_ok=True)
+        settings: dict[str, Any] = {}
+        if not smartbatch:
+            config = run_dir / "stock.properties"
+            config.write_text(STOCK_PROPERTIES)
+            settings["base_config"] = config
+        environment = {k: v for k, v in os.environ.items() if k.startswith("SMARTBATCH_")}
+        for stray in environment:
+            del os.environ[stray]
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        self._server: RunningServer = start_server(
+            ServerSettings(
+                model_store=work.store, run_dir=run_dir, inference_port=0, management_port=0, metrics_port=0, **settings
+            )
+        )
+        self.pid = self._server.pid
+        batching, _ = resolve_batching(None, None, None, {})
+        with self._server.management() as client:
+            for model, (archive, workers) in models.items():
+                client.register(
+                    archive,
+                    model,
+                    batch_size=batching.batch_size if smartbatch else MAX_BATCH_SIZE,
+                    max_batch_delay_ms=batching.max_batch_delay_ms if smartbatch else MAX_WAIT_MS,
+                    workers=workers or batching.workers,
+                )
+                client.wait_ready(model)
+
+    def url(self, model: str) -> str:
+        """Where to POST."""
+        return f"{self._server.inference_url}/predictions/{model}"
+
+    def body(self, body: Body) -> Body:
+        """As it is."""
+        return body
+
+    def stop(self) -> None:
+        """End it at once."""
+        self._server.stop(grace_s=0)
+
+
+class Peer:
+    """One framework's server from bench/servers, in one style."""
+
+    def __init__(self, module: str, path: str, style: str, work: Work) -> None:
+        self._module, self._path = module, path
+        self._port = _free_port()
+        env = {
+            "BENCH_STYLE": style,
+            "BENCH_PORT": str(self._port),
+            "BENCH_WEIGHTS": str(work.weights),
+            "BENCH_MODEL_DIR": str(work.model_dir),
+        }
+        if style == "identical":
+            env |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+        log = work.folder / f"{module}-{style}.log"
+        self._process = Process([sys.executable, "-m", f"bench.servers.{module}"], env, log)
+        self.pid = self._process.pid
+        workload = "json" if module == "fastapi_reference" and style == "documented" else "jpeg375"
+        body = self.body(work.bodies[workload])
+        try:
+            self._process.wait_until_answers(self.url(""), body.payloads[0], body.content_type)
+        except BaseException:
+            self._process.stop()
+            raise
+
+    def url(self, model: str) -> str:
+        """Where to POST; a peer serves one model."""
+        return f"http://127.0.0.1:{self._port}{self._path}"
+
+    def body(self, body: Body) -> Body:
+        """The same bytes in the envelope that this framework's users send."""
+        if self._module == "litserve_server":
+            encoded = (json.dumps({"image": base64.b64encode(p).decode()}).encode() for p in body.payloads)
+            return Body("application/json", tuple(encoded))
+        if self._module == "bentoml_server":
+            return multipart("images", "image", body.content_type, body.payloads)
+        return body
+
+    def stop(self) -> None:
+        """End it and all its processes."""
+        self._process.stop()
+
+
+Backend = TorchServe | Peer
+
+PEERS = {
+    "FastAPI": ("fastapi_reference", "/predict"),
+    "LitServe": ("litserve_server", "/predict"),
+    "mosec": ("mosec_server", "/inference"),
+    "BentoML": ("bentoml_server", "/classify"),
+    "Ray Serve": ("ray_server", "/"),
+}
+
+
+def start(key: str, work: Work) -> Backend:
+    """Start the backend `key`: smartbatch, smartbatch_bf16, stock, plain (SmartBatch's archive) or `<peer>/<style>`."""
+    if key == "smartbatch":
+        return TorchServe(key, work, True, {key: (f"{key}.mar", 0)})
+    if key == "stock":
+        # One worker: two of its workers would run two threads each on two cores, which is slower.
+        return TorchServe(key, work, False, {"stock": ("stock.mar", 1)})
+    if key == "plain":
+        return TorchServe(key, work, False, {"smartbatch": ("smartbatch.mar", 0)})
+    if key == "smartbatch_bf16":
+        return TorchServe(key, work, True, {key: (f"{key}.mar", 0)})
+    name, style = key.split("/")
+    return Peer(*PEERS[name], style, work)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def log_of(work: Work, key: str) -> Path:
+    """Where a peer's output goes."""
+    return work.folder / f"{PEERS[key.split('/')[0]][0]}-{key.split('/')[1]}.log"

@@ -1,0 +1,157 @@
+"""Closed-loop load from wrk, and the rate at which whole batches were answered."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from smartbatch_worker.processor import num_cores
+
+from bench.processes import CpuWatch, wait_idle
+
+LUA = Path(__file__).with_name("wrk.lua")
+RAMP_UP_SHARE = 0.2
+"""Of the time under load: answers before it do not count (the first batches are small, or late)."""
+
+MIN_SPAN_SHARE = 0.3
+LONGEST_S = 64.0
+"""Of one measurement that is prolonged until its rate is steady."""
+
+
+class LoadError(RuntimeError):
+    """The load generator is missing or failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """Request bodies that a contestant accepts, of one kind."""
+
+    content_type: str
+    payloads: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadResult:
+    """What one run of wrk saw."""
+
+    requests_per_s: float
+    p50_ms: float
+    p95_ms: float
+    num_ok: int
+    num_failed: int
+    """Answers other than 200, timeouts, broken connections."""
+    generator_cpu_share: float
+    """Of all cores, used by wrk itself."""
+    is_steady: bool
+    """Whether the rate was taken between the ends of two bursts; if not, it says little of a slow server."""
+    server_cpu_ms: float | None
+    """The server's CPU time per answer: hardly touched by other programs on the machine, as the rate is."""
+
+
+def run_wrk(url: str, body: Body, connections: int, seconds: float, server_pid: int | None = None) -> LoadResult:
+    """Keep `connections` requests in flight for `seconds`; with `server_pid`, also count that tree's CPU time.
+
+    Raises:
+        LoadError: wrk is not installed, or gave no result.
+    """
+    wrk = shutil.which("wrk")
+    if wrk is None:
+        raise LoadError("wrk is not installed: apt-get install wrk (or run bench/setup.sh)")
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+        folder = Path(scratch)
+        answers, job = folder / "answers", folder / "job"
+        paths = []
+        for index, payload in enumerate(body.payloads):
+            path = folder / f"body{index}"
+            path.write_bytes(payload)
+            paths.append(str(path))
+        job.write_text("\n".join([str(answers), body.content_type, *paths]) + "\n")
+        command = [wrk, "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "600s"]
+        command += ["-s", str(LUA), url, "--", str(job)]
+        before, started = os.times(), time.monotonic()
+        with CpuWatch(server_pid) as watch:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        after, wall_s = os.times(), time.monotonic() - started
+        if done.returncode:
+            raise LoadError(f"wrk failed on {url}: {(done.stderr or done.stdout).strip()[-500:]}")
+        lines = [line.split() for line in answers.read_text().splitlines()]
+    summary = json.loads(done.stdout.strip().splitlines()[-1])
+    times = [float(seconds) for seconds, status, _ in lines if status == "200"]
+    span = steady_span(times, started, wall_s)
+    cpu_s = after.children_user + after.children_system - before.children_user - before.children_system
+    return LoadResult(
+        requests_per_s=steady_rate(times, started, wall_s),
+        p50_ms=summary["p50_ms"],
+        p95_ms=summary["p95_ms"],
+        num_ok=len(times),
+        num_failed=len(lines) - len(times) + summary["timeouts"] + summary["broken"],
+        generator_cpu_share=cpu_s / wall_s / num_cores(),
+        is_steady=span is not None,
+        server_cpu_ms=None if span is None else watch.ms_per_answer(times, *span),
+    )
+
+
+def run_until_steady(url: str, body: Body, connections: int, seconds: float, server_pid: int) -> LoadResult:
+    """`run_wrk`, twice as long each time until the rate is steady; ends when the server has nothing left to do.
+
+    A server that answers too few bursts in the time given would look slower than it is.
+    """
+    while True:
+        result = run_wrk(url, body, connections, seconds, server_pid)
+        wait_idle(server_pid)
+        if result.is_steady or seconds >= LONGEST_S:
+            return result
+        seconds = min(2 * seconds, LONGEST_S)
+
+
+def steady_span(times: Sequence[float], started: float, wall_s: float) -> tuple[int, int] | None:
+    """The last answers of two bursts, as indexes into `times`, so that no batch between them is counted in part.
+
+    A server that answers 32 requests at once every two seconds would otherwise gain or lose a batch by luck.
+
+    Args:
+        times: when answers came, seconds, ascending.
+        started: when the load began, on the same clock.
+        wall_s: how long it lasted.
+
+    Returns:
+        The end of the first burst after the ramp-up and of the last one; None where there are too few bursts.
+    """
+    if len(times) < 3:
+        return None
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    pause = max(gaps) / 4
+    ends = [index for index, gap in enumerate(gaps) if gap >= pause]
+    ends.append(len(times) - 1)
+    after_ramp = [index for index in ends if times[index] >= started + RAMP_UP_SHARE * wall_s]
+    if len(after_ramp) < 2 or times[after_ramp[-1]] - times[after_ramp[0]] < MIN_SPAN_SHARE * wall_s:
+        return None
+    return after_ramp[0], after_ramp[-1]
+
+
+def steady_rate(times: Sequence[float], started: float, wall_s: float) -> float:
+    """Answers a second over the steady span, or over all of the time where there is none."""
+    span = steady_span(times, started, wall_s)
+    if span is None:
+        return len(times) / wall_s
+    first, last = span
+    return (last - first) / (times[last] - times[first])
+
+
+def multipart(field: str, filename: str, content_type: str, payloads: Sequence[bytes]) -> Body:
+    """Forms of one file each."""
+    mark = "smartbatchbench"
+    head = (
+        f'--{mark}\r\nContent-Disposition: form-data; name="{field}"; filename="{filename}"\r\n'
+        f"Content-Type: {content_type}\r\n\r\n"
+    )
+    forms = tuple(head.encode() + payload + f"\r\n--{mark}--\r\n".encode() for payload in payloads)
+    return Body(f"multipart/form-data; boundary={mark}", forms)

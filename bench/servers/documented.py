@@ -1,0 +1,29 @@
+"""What a tutorial's server does with an image: PIL, torchvision's transforms, eager float32 ResNet18, argmax."""
+
+from __future__ import annotations
+
+import io
+
+import torch
+import torchvision
+from PIL import Image
+from torchvision import transforms
+
+from bench.images import MEAN, STD
+
+TRANSFORM = transforms.Compose(
+    [transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+)
+
+
+def load_model(weights: str) -> torch.nn.Module:
+    """ResNet18 in eval mode."""
+    model: torch.nn.Module = torchvision.models.resnet18()
+    model.load_state_dict(torch.load(weights, weights_only=True))
+    return model.eval()
+
+
+def to_tensor(body: bytes) -> torch.Tensor:
+    """An image file to [3, 224, 224]."""
+    tensor: torch.Tensor = TRANSFORM(Image.open(io.BytesIO(body)).convert("RGB"))
+    return tensor

@@ -1,0 +1,152 @@
+"""What one bench run lays out on disk before any server starts: images, weights, archives."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from smartbatch.archive import build_archive
+from smartbatch.archive_settings import ArchiveSettings
+from smartbatch_worker.processor import cpu_flags
+
+from bench import images
+from bench.load import Body
+from bench.weights import make_weights, reference_classes
+
+NUM_IMAGES = 8
+"""Per size; the load goes round them."""
+
+STOCK_MODEL = """
+from torchvision.models.resnet import BasicBlock, ResNet
+
+
+class ImageClassifier(ResNet):
+    def __init__(self):
+        super().__init__(BasicBlock, [2, 2, 2, 2])
+"""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One run's folder and what is in it."""
+
+    folder: Path
+    overrides: tuple[tuple[str, str], ...] = ()
+    """Further handler keys of the SmartBatch archives, `--set KEY=VALUE`."""
+
+    @property
+    def weights(self) -> Path:
+        """State dict that every contestant loads."""
+        return self.folder / "weights.pth"
+
+    @property
+    def store(self) -> Path:
+        """Model store of both TorchServes."""
+        return self.folder / "store"
+
+    @property
+    def model_dir(self) -> Path:
+        """SmartBatch's archive, unpacked."""
+        return self.folder / "unpacked"
+
+    @cached_property
+    def photos(self) -> tuple[bytes, ...]:
+        """375×500 JPEGs."""
+        return tuple(images.jpeg(375, 500, seed) for seed in range(NUM_IMAGES))
+
+    @cached_property
+    def squares(self) -> tuple[bytes, ...]:
+        """224×224 JPEGs."""
+        return tuple(images.jpeg(224, 224, 100 + seed) for seed in range(NUM_IMAGES))
+
+    @cached_property
+    def bodies(self) -> dict[str, Body]:
+        """Request bodies by workload. The same 224×224 pixels as JSON, uint8 .npy and JPEG."""
+        seeds = [100 + seed for seed in range(NUM_IMAGES)]
+        return {
+            "jpeg375": Body("image/jpeg", self.photos),
+            "jpeg224": Body("image/jpeg", self.squares),
+            "npy": Body("application/octet-stream", tuple(images.uint8_npy(224, seed) for seed in seeds)),
+            "json": Body("application/json", tuple(images.json_body(224, seed) for seed in seeds)),
+        }
+
+    @cached_property
+    def expected(self) -> dict[str, list[int]]:
+        """Eager float32's class for each body.
+
+        Raises:
+            ValueError: two classes are so close that a right answer could differ.
+        """
+        from bench.servers.documented import to_tensor
+
+        pixels = {
+            "jpeg375": [to_tensor(body) for body in self.photos],
+            "jpeg224": [to_tensor(body) for body in self.squares],
+            "json": [torch.from_numpy(images.tensor(224, 100 + seed)) for seed in range(NUM_IMAGES)],
+        }
+        classes: dict[str, list[int]] = {}
+        for workload, tensors in pixels.items():
+            classes[workload], lead = reference_classes(torch.stack(tensors), self.weights)
+            if lead < 0.05:
+                raise ValueError(f"the images of {workload} are too alike to judge answers by: lead {lead:.3f}")
+        return classes | {"npy": classes["json"]}
+
+    def build(self) -> None:
+        """Write weights and archives."""
+        self.store.mkdir(parents=True, exist_ok=True)
+        make_weights([*self.photos, *self.squares], self.weights)
+        overrides = dict(self.overrides)
+        self._archive("smartbatch", overrides)
+        # Where a CPU has no bf16 instructions eager PyTorch emulates them; OpenVINO then computes in float32.
+        compiler = "inductor" if {"avx512_bf16", "amx_bf16"} & cpu_flags() else "openvino"
+        self._archive("smartbatch_bf16", {"compile": compiler} | overrides | {"precision": "bf16"})
+        with zipfile.ZipFile(self.store / "smartbatch.mar") as archive:
+            archive.extractall(self.model_dir)
+        self._stock_archive()
+
+    def _archive(self, name: str, overrides: dict[str, str]) -> None:
+        settings = ArchiveSettings(
+            model="resnet18", model_path=self.weights, name=name, overrides=overrides, output=self.store, force=True
+        )
+        build_archive(settings)
+
+    def _stock_archive(self) -> None:
+        """As torch-model-archiver would pack it, for the handler named image_classifier."""
+        model = {"modelName": "stock", "handler": "image_classifier", "modelVersion": "1.0"}
+        model |= {"modelFile": "model.py", "serializedFile": self.weights.name}
+        manifest = {"runtime": "python", "model": model, "archiverVersion": "0.12.0"}
+        with zipfile.ZipFile(self.store / "stock.mar", "w") as archive:
+            archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+            archive.writestr("model.py", STOCK_MODEL)
+            archive.writestr("index_to_name.json", json.dumps({str(i): str(i) for i in range(1000)}))
+            archive.write(self.weights, self.weights.name)
+
+
+def top_class(reply: bytes) -> int:
+    """The best class of any contestant's answer: an index, labels with scores best first, or one score a class."""
+    answer = json.loads(reply)
+    while True:
+        if isinstance(answer, str):
+            answer = json.loads(answer)
+        elif isinstance(answer, int):
+            return answer
+        elif isinstance(answer, list) and len(answer) > 5:
+            return int(np.argmax(answer))
+        elif isinstance(answer, list):
+            answer = answer[0]
+        else:
+            key = next((name for name in ("result", "answer", "class", "index") if name in answer), None)
+            answer = int(next(iter(answer))) if key is None else answer[key]
+
+
+def npy(array: np.ndarray) -> bytes:
+    """An array as a .npy file."""
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
