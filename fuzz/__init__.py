@@ -1,0 +1,1 @@
+"""Hostile bodies against every decoder: seeds, oracles, and a coverage-guided run (`python -m fuzz`)."""

@@ -1,0 +1,109 @@
+"""What tests share: an exact-answer model, its archive, and a real server that always ends.
+
+The model answers y = 2x + 1, so that any answer can be checked by eye. TINY_SLEEP_S in a server's environment makes
+each forward take that long.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from smartbatch.server import RunningServer, ServerSettings, start_server
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # workers start three times faster from cached bytecode
+
+TINY_MODEL = '''
+import os
+import time
+
+import torch
+
+
+class Line(torch.nn.Module):
+    """y = 2x + 1."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(2.0))
+        self.bias = torch.nn.Parameter(torch.tensor(1.0))
+        self.sleep_s = float(os.environ.get("TINY_SLEEP_S", "0"))
+
+    def forward(self, x):
+        time.sleep(self.sleep_s)
+        return self.weight * x + self.bias
+'''
+
+StartServer = Callable[..., RunningServer]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one file share its servers, so run in one process; all faults do, for they write one report."""
+    for item in items:
+        group = "faults" if "faults" in item.path.parts else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.fixture(autouse=True)
+def environment_is_left_as_it_was() -> Iterator[None]:
+    """A variable one test leaves behind reaches the servers of every later one."""
+    before = dict(os.environ)
+    yield
+    after = dict(os.environ)
+    for environment in (before, after):
+        environment.pop("PYTEST_CURRENT_TEST", None)
+    assert after == before
+
+
+@pytest.fixture(scope="session")
+def tiny_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny.mar`: y = 2x + 1 on items of shape [4], through the real handler."""
+    from smartbatch.archive import build_archive  # imports torch, which unit tests do not need
+    from smartbatch.archive_settings import ArchiveSettings
+
+    folder = tmp_path_factory.mktemp("tiny")
+    source = folder / "model.py"
+    source.write_text(TINY_MODEL, encoding="utf-8")
+    return build_archive(ArchiveSettings(model_file=source, name="tiny", input_shape="4", output=folder))
+
+
+@pytest.fixture(scope="module")
+def model_store(tmp_path_factory: pytest.TempPathFactory, tiny_archive: Path) -> Path:
+    """A model store of the module's own that holds `tiny.mar`."""
+    store = tmp_path_factory.mktemp("store")
+    (store / tiny_archive.name).symlink_to(tiny_archive)
+    return store
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory, model_store: Path) -> Iterator[StartServer]:
+    """Start servers on free ports, in folders of their own; each is ended with the module, by pid."""
+    started: list[RunningServer] = []
+
+    def start_one(*, tiny_workers: int = 0, batch_size: int = 8, **settings: object) -> RunningServer:
+        defaults = {
+            "model_store": model_store,
+            "run_dir": tmp_path_factory.mktemp("run"),
+            "inference_port": 0,
+            "management_port": 0,
+            "metrics_port": 0,
+        }
+        server = start_server(ServerSettings(**{**defaults, **settings}))  # type: ignore[arg-type]
+        started.append(server)
+        if tiny_workers:
+            with server.management() as client:
+                client.register("tiny.mar", batch_size=batch_size, max_batch_delay_ms=5, workers=tiny_workers)
+                client.wait_ready("tiny")
+        return server
+
+    yield start_one
+    for server in started:
+        server.stop(grace_s=0)
+
+
+@pytest.fixture(scope="module")
+def running_server(start: StartServer) -> RunningServer:
+    """A server with one worker of `tiny`, shared by the module."""
+    return start(tiny_workers=1)

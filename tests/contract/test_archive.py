@@ -1,0 +1,182 @@
+"""The archive itself: it holds the handler, the weights, the configuration and the labels, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load
+from smartbatch.archive import ArchiveError, ArchiveSettings, build_archive
+from smartbatch.archive_stage import HANDLER_DIR
+from smartbatch_worker.architectures import build_torchvision
+from smartbatch_worker.config import WorkerConfig
+from smartbatch_worker.loaders import build_model
+
+AFFINE = """
+import torch
+
+class Affine(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.linear(x)
+"""
+
+HANDLER_FILES = {"smartbatch_handler.py"} | {
+    path.relative_to(HANDLER_DIR).as_posix()
+    for path in (HANDLER_DIR / "smartbatch_worker").rglob("*")
+    if path.is_file() and "__pycache__" not in path.parts
+}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """model.py and its weights, y = 2x + 1 over the sum of four inputs."""
+    folder = tmp_path / "affine"
+    folder.mkdir()
+    (folder / "model.py").write_text(AFFINE)
+    torch.save({"linear.weight": torch.full((2, 4), 2.0), "linear.bias": torch.ones(2)}, folder / "w.pth")
+    return folder
+
+
+def archive(tmp_path: Path, **keys: Any) -> Path:
+    return build_archive(ArchiveSettings(output=tmp_path / "store", **keys))
+
+
+def affine(tmp_path: Path, source: Path, **keys: Any) -> Path:
+    return archive(
+        tmp_path, **{"model_file": source / "model.py", "model_path": source / "w.pth", "input_shape": "4", **keys}
+    )
+
+
+def refusal(tmp_path: Path, **keys: Any) -> str:
+    with pytest.raises(ArchiveError) as caught:
+        archive(tmp_path, **keys)
+    assert not list((tmp_path / "store").glob("*")), "a failed archive leaves nothing behind"
+    return str(caught.value)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    with zipfile.ZipFile(path) as mar:
+        loaded = yaml.safe_load(mar.read("model-config.yaml"))
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A torchvision classifier with random weights."""
+    folder = tmp_path_factory.mktemp("classifier")
+    return archive(folder, model="squeezenet1_1", random_weights=True)
+
+
+def test_a_classifiers_archive_holds_what_a_worker_needs_and_nothing_else(classifier: Path) -> None:
+    with zipfile.ZipFile(classifier) as mar:
+        names = set(mar.namelist())
+        labels = json.loads(mar.read("index_to_name.json"))
+        manifest = json.loads(mar.read("MAR-INF/MANIFEST.json"))
+    extras = {"model-config.yaml", "weights.safetensors", "index_to_name.json", "MAR-INF/MANIFEST.json"}
+    assert names == HANDLER_FILES | extras
+    assert (len(labels), labels["0"]) == (1000, "tench")
+    assert manifest["model"] == {
+        "modelName": "squeezenet1_1",
+        "modelVersion": "1.0",
+        "handler": "smartbatch_handler.py",
+        "configFile": "model-config.yaml",
+    }
+
+
+def test_random_weights_are_recorded_as_such(classifier: Path) -> None:
+    section = read_config(classifier)["handler"]
+    assert section["weights_source"] == "random"
+    assert section["weights_note"] == "random seed 0 (NOT pretrained)"
+    assert (section["image_resize"], section["image_crop"]) == (256, 224)
+
+
+def test_what_was_archived_is_what_loads(classifier: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(classifier) as mar:
+        mar.extractall(tmp_path)
+    module = build_model(WorkerConfig.resolve(read_config(classifier)["handler"], {}), tmp_path)
+    images = torch.rand(2, 3, 64, 64)
+    assert torch.equal(module(images), build_torchvision("squeezenet1_1", None, random_seed=0).eval()(images))
+
+
+def test_same_input_same_bytes(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    first = affine(tmp_path, source, version="2.5").read_bytes()
+    path = affine(tmp_path, source, version="2.5", force=True)
+    assert path.name == "affine.mar"
+    assert path.read_bytes() == first
+    with zipfile.ZipFile(path) as mar:
+        manifest = json.loads(mar.read("MAR-INF/MANIFEST.json"))
+        weights = load(mar.read("weights.safetensors"))
+    assert manifest["model"]["modelVersion"] == "2.5"
+    assert manifest["createdOn"] == "14/11/2023 22:13:20"
+    assert weights["linear.weight"].tolist() == [[2.0] * 4] * 2
+    assert read_config(path)["handler"]["weights_note"] == "file w.pth"
+
+
+def test_handler_labels_and_extra_files_of_ones_own(tmp_path: Path, source: Path) -> None:
+    (source / "mine.py").write_text(
+        "from smartbatch_handler import SmartBatchHandler\nfrom mine_rules import RULE\n"
+        "class Mine(SmartBatchHandler):\n    rule = RULE\n"
+    )
+    extra = tmp_path / "extra"
+    (extra / "__pycache__").mkdir(parents=True)
+    (extra / "__pycache__" / "mine_rules.pyc").write_bytes(b"")
+    (extra / "mine_rules.py").write_text("RULE = 1\n")
+    (source / "labels.txt").write_text("low\nhigh\n")
+    path = affine(tmp_path, source, handler=source / "mine.py", extra_files=(extra,), labels=source / "labels.txt")
+    with zipfile.ZipFile(path) as mar:
+        manifest = json.loads(mar.read("MAR-INF/MANIFEST.json"))
+        assert json.loads(mar.read("index_to_name.json")) == {"0": "low", "1": "high"}
+        files = {"mine.py", "mine_rules.py", "model.py", "model-config.yaml", "weights.safetensors"}
+        assert set(mar.namelist()) == HANDLER_FILES | files | {"index_to_name.json", "MAR-INF/MANIFEST.json"}
+    assert manifest["model"]["handler"] == "mine.py"
+
+
+def test_exported_programs_tell_their_own_shape(tmp_path: Path) -> None:
+    shapes = ({0: torch.export.Dim("batch")},)
+    program = torch.export.export(torch.nn.Linear(4, 3), (torch.zeros(2, 4),), dynamic_shapes=shapes)
+    torch.export.save(program, tmp_path / "net.pt2")
+    path = archive(tmp_path, model_path=tmp_path / "net.pt2")
+    assert path.name == "net.mar"
+    section = read_config(path)["handler"]
+    assert (section["model"], section["input_shape"]) == ("model.pt2", [4])
+    assert (section["weights_source"], section["weights_note"]) == ("embedded", "embedded in net.pt2")
+
+
+def test_corrupt_weights(tmp_path: Path, source: Path) -> None:
+    path = source / "w.pth"
+    path.write_bytes(path.read_bytes()[:200])
+    message = refusal(tmp_path, model_file=source / "model.py", model_path=path)
+    assert message.startswith(f"{path}: corrupt")
+
+
+def test_a_model_that_kills_its_process(tmp_path: Path, source: Path) -> None:
+    (source / "model.py").write_text("import os\nos._exit(3)\n")
+    assert "exit code 3" in refusal(tmp_path, model_file=source / "model.py")
+
+
+def test_the_command_says_it_on_stderr_and_exits_nonzero(tmp_path: Path, source: Path) -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "smartbatch.cli", "archive", "--output", str(tmp_path / "store")]
+        return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=240)
+
+    model = ["--model-file", str(source / "model.py"), "--input-shape", "4"]
+    built = run(*model, "--model-path", str(source / "w.pth"), "--json")
+    assert built.returncode == 0, built.stderr
+    assert json.loads(built.stdout)["archive"] == str(tmp_path / "store" / "affine.mar")
+    assert "checking that affine loads and answers" in built.stderr
+    missing = run(*model, "--model-path", str(source / "absent.pth"), "--force")
+    assert missing.returncode == 2
+    assert f"{source / 'absent.pth'}: no such file" in missing.stderr

@@ -1,0 +1,84 @@
+"""The bench runs: wrk against a real server, the handler in this process. No figure is judged."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from smartbatch.server import RunningServer
+
+from bench import gpu
+from bench.load import Body, run_wrk
+from bench.processes import Process, pause, resume, tree
+
+
+def test_the_in_process_bench_runs_on_the_cpu(tmp_path: Path) -> None:
+    arguments = ["--device", "cpu", "--batch", "2", "--side", "32", "--seconds", "0.05", "--out", str(tmp_path)]
+    assert gpu.main(arguments) == 0
+    result = json.loads((tmp_path / "gpu.json").read_text())
+    assert result["device"] == "cpu"
+    assert result["ratios"]["batched_over_single"] > 0
+    assert set(result["handler_stage_ms_per_batch"]) == {"decode", "stack", "forward", "encode"}
+
+
+def test_agreement_of_a_compiler_with_eager(tmp_path: Path) -> None:
+    arguments = ["--images", "2", "--batch", "2", "--only", "folded", "--out", str(tmp_path)]
+    subprocess.run([sys.executable, "-m", "bench.agreement", *arguments], capture_output=True, check=True)
+    folded = json.loads((tmp_path / "agreement.json").read_text())["variants"]["folded"]
+    assert folded["top1_agreement"] == 1
+    assert folded["largest_difference"] < 1e-4 * folded["largest_answer"]
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
+def test_wrk_drives_a_real_server(running_server: RunningServer) -> None:
+    body = Body("application/json", (b'{"data": [1, 2, 3, 4]}', b'{"data": [5, 6, 7, 8]}'))
+    result = run_wrk(f"{running_server.inference_url}/predictions/tiny", body, connections=4, seconds=1)
+    assert result.num_ok > 0
+    assert result.num_failed == 0
+    assert result.requests_per_s > 0
+    assert result.p95_ms >= result.p50_ms > 0
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
+def test_wrk_counts_failures(running_server: RunningServer) -> None:
+    body = Body("application/json", (b'{"data": "no numbers"}',))
+    result = run_wrk(f"{running_server.inference_url}/predictions/tiny", body, connections=2, seconds=1)
+    assert result.num_ok == 0
+    assert result.num_failed > 0
+
+
+def test_a_paused_server_stands_still_and_continues(tmp_path: Path) -> None:
+    count = tmp_path / "count"
+    program = f"import time\nwhile True:\n open({str(count)!r}, 'a').write('x')\n time.sleep(0.01)"
+    process = Process([sys.executable, "-c", program], {}, tmp_path / "log")
+    try:
+        _wait_for(lambda: count.exists() and count.stat().st_size > 2)
+        pause(process.pid)
+        _wait_for(lambda: all(p.status() == "stopped" for p in tree(process.pid)))
+        size = count.stat().st_size
+        assert count.stat().st_size == size
+        resume(process.pid)
+        _wait_for(lambda: count.stat().st_size > size)
+    finally:
+        process.stop()
+    assert tree(process.pid) == []
+
+
+def test_the_judge_explains_itself() -> None:
+    command = [sys.executable, "-m", "bench.peers", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), check=True)
+    assert "--quick" in done.stdout
+
+
+def _wait_for(condition: object, timeout_s: float = 30.0) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)

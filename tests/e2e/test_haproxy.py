@@ -1,0 +1,95 @@
+"""deploy/haproxy.cfg in front of a real server: what it refuses, what it adds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+from smartbatch.ports import free_ports
+from smartbatch.server import RunningServer
+
+from bench.processes import Process
+from tests.conftest import StartServer
+
+CONFIG = Path(__file__).parents[2] / "deploy" / "haproxy.cfg"
+BODY = {"data": [1, 2, 3, 4]}
+FORWARD_S = 0.5
+
+pytestmark = pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy is not installed")
+
+
+@pytest.fixture(scope="module")
+def slow_server(start: StartServer) -> RunningServer:
+    """One request at a time, FORWARD_S each."""
+    return start(tiny_workers=1, batch_size=1, env={"TINY_SLEEP_S": str(FORWARD_S)})
+
+
+@pytest.fixture(scope="module")
+def proxy(slow_server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The proxy's URL."""
+    (port,) = free_ports(1)
+    address = f"127.0.0.1:{port}"
+    env = {
+        **os.environ,
+        "BIND": address,
+        "SMARTBATCH": urlsplit(slow_server.inference_url).netloc,
+        "HEADER_TIMEOUT": "2s",
+    }
+    log = tmp_path_factory.mktemp("haproxy") / "log"
+    process = Process(["haproxy", "-db", "-f", str(CONFIG)], env, log)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=60).close()
+                break
+            except ConnectionRefusedError:
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.05)
+        yield f"http://{address}"
+    finally:
+        process.stop()
+
+
+def test_predictions_pass_and_nothing_else(proxy: str) -> None:
+    assert requests.post(f"{proxy}/predictions/tiny", json=BODY, timeout=60).json() == {"result": [3, 5, 7, 9]}
+    assert requests.get(f"{proxy}/ping", timeout=60).json() == {"status": "Healthy"}
+    for path in ("/models", "/explanations/tiny", "/api-description"):
+        assert requests.get(proxy + path, timeout=60).status_code == 404
+
+
+def test_forms_and_large_bodies_end_at_the_proxy(proxy: str) -> None:
+    form = requests.post(f"{proxy}/predictions/tiny", data={"a": "1"}, timeout=60)
+    assert (form.status_code, form.text[:12]) == (415, "no web forms")
+    url = urlsplit(proxy)
+    with socket.create_connection((url.hostname, url.port), timeout=60) as client:
+        client.sendall(b"POST /predictions/tiny HTTP/1.1\r\nHost: x\r\nContent-Length: 67108865\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 413 ")  # without a byte of the body
+
+
+def test_half_a_request_is_not_waited_for(proxy: str) -> None:
+    url = urlsplit(proxy)
+    with socket.create_connection((url.hostname, url.port), timeout=60) as client:
+        client.sendall(b"POST /predictions/tiny HTTP/1.1\r\nHost:")
+        assert client.recv(100).startswith(b"HTTP/1.1 408 ")
+
+
+def test_deadlines_count_the_time_in_the_queue(proxy: str, slow_server: RunningServer) -> None:
+    def statuses(base: str) -> list[int]:
+        def post(_: int) -> int:
+            headers = {"X-Request-Deadline-Ms": str(round(2500 * FORWARD_S))}
+            return requests.post(f"{base}/predictions/tiny", json=BODY, headers=headers, timeout=60).status_code
+
+        with ThreadPoolExecutor(8) as pool:
+            return list(pool.map(post, range(8)))
+
+    assert set(statuses(slow_server.inference_url)) == {200}, "the worker alone cannot know how long they waited"
+    assert set(statuses(proxy)) == {200, 504}

@@ -1,0 +1,128 @@
+"""Workers that die, hang, or cannot load: what clients see meanwhile, and that all is well afterwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+from smartbatch.server import RunningServer
+
+from tests.faults.conftest import Serve
+from tests.faults.models.hostile import HANGS, SLEEPS
+from tests.faults.serving import Load, Service, good
+
+BATCH_SIZE = 4
+
+
+def sleeping(number: float) -> list[float]:
+    """A good item whose batch takes 50 ms."""
+    return [SLEEPS, 0.05, number, 0.0]
+
+
+def test_sigkill_of_a_worker_under_load(serve: Serve, figures: dict[str, Any]) -> None:
+    with serve(workers=2, batch_size=BATCH_SIZE) as service:
+        pids = service.worker_pids()
+        victim = min(pids)
+        with Load(service, 16, sleeping) as load:
+            load.wait_for(64)
+            os.kill(victim, signal.SIGKILL)
+            killed = time.monotonic()
+            load.wait_for(64)
+            back_s = service.wait_workers(lambda now: len(now) == 2 and victim not in now)
+            load.wait_for(64)
+        failed = [reply for reply in load.replies if not reply.is_right]
+        # Only the batch the victim had in hand is lost, and each of its requests is told so.
+        assert len(failed) <= BATCH_SIZE, failed
+        assert {reply.status for reply in failed} <= {500, 507}, failed
+        served = [reply for reply in load.replies if reply.is_right and reply.ended > killed]
+        figures["worker killed by SIGKILL, 2 workers, 16 clients"] = {
+            "requests": len(load.replies),
+            "failed": sorted(reply.status for reply in failed),
+            "longest wait for an answer after the kill, s": round(max(reply.seconds for reply in served), 2),
+            "both workers READY again after, s": round(back_s, 1),
+        }
+
+
+def test_queued_requests_outlive_the_only_worker(serve: Serve, figures: dict[str, Any]) -> None:
+    with serve(batch_size=BATCH_SIZE) as service:
+        (victim,) = service.worker_pids()
+        with Load(service, 16, sleeping) as load:
+            load.wait_for(32)
+            os.kill(victim, signal.SIGKILL)
+            killed = time.monotonic()
+            service.wait_workers(lambda now: bool(now - {victim}))
+            load.wait_for(32)
+        failed = [reply for reply in load.replies if not reply.is_right]
+        # 507 where the frontend saw the exit status of SIGKILL in time: it takes that for a lack of memory.
+        assert {reply.status for reply in failed} <= {500, 503, 507}, failed
+        in_hand = [reply for reply in failed if reply.status != 503]
+        assert len(in_hand) <= BATCH_SIZE, failed
+        waited = [
+            reply for reply in load.replies if reply.is_right and reply.ended - reply.seconds < killed < reply.ended
+        ]
+        figures["the only worker killed by SIGKILL, 16 clients"] = {
+            "failed in the batch it had": len(in_hand),
+            "queued, and served by its successor": len(waited),
+            "refused 503 meanwhile": len(failed) - len(in_hand),
+        }
+
+
+def test_a_model_that_hangs(serve: Serve, figures: dict[str, Any]) -> None:
+    with serve(archive="impatient", workers=2, batch_size=1) as service:
+        pids = service.worker_pids()
+        with Load(service, 1, lambda _: [HANGS, 0.0, 0.0, 0.0], once=True) as hanging:
+            time.sleep(0.5)
+            with Load(service, 4) as load:
+                load.wait_for(200)
+                while not hanging.replies:
+                    load.wait_for(10)
+        assert all(reply.is_right for reply in load.replies), load.statuses()
+        first = hanging.replies[0]
+        assert first.status == 500, first
+        back_s = service.wait_workers(lambda now: len(now) == 2)
+        assert len(service.worker_pids() & pids) <= 1
+        figures["a model that hangs"] = {
+            "status": first.status,
+            "after, s": round(first.seconds, 1),
+            "others answered meanwhile": len(load.replies),
+            "worker READY again after, s": round(back_s, 1),
+        }
+
+
+@pytest.mark.parametrize("damage", ["removed", "corrupted", "of another model"])
+def test_weights_lost_before_the_lazy_load(
+    serve: Serve, shared_server: RunningServer, figures: dict[str, Any], damage: str
+) -> None:
+    with serve(warm=False) as service:
+        (weights,) = _weights_of(service)
+        kept = weights.read_bytes()
+        if damage == "removed":
+            weights.unlink()
+        elif damage == "corrupted":
+            weights.write_bytes(kept[: len(kept) // 2])
+        else:
+            state = load_file(weights)
+            state["other"] = state.pop("bias")
+            weights.unlink()
+            save_file(state, weights)
+        pids = service.worker_pids()
+        for _ in range(3):
+            reply = service.post(good(1))
+            assert (reply.status, reply.code) == (503, "model_unavailable"), reply
+            assert weights.name in reply.body["error"]["message"]
+            assert reply.headers["Retry-After"] == "1"
+        weights.write_bytes(kept)
+        assert service.post(good(1)).is_right
+        assert service.worker_pids() == pids  # no crash, no restart
+        figures.setdefault("weights lost before the lazy load", {})[damage] = "503, then 200 when back; same worker"
+
+
+def _weights_of(service: Service) -> list[Path]:
+    """The file the worker will read: its folder is the newest that the frontend unpacked."""
+    folders = sorted((Path(service.server.state.tmp_dir) / "models").iterdir(), key=lambda path: path.stat().st_mtime)
+    return list(folders[-1].glob("*.safetensors"))

@@ -1,0 +1,134 @@
+"""What the archive check finds wrong with a model or a handler; here without the child process it runs in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from smartbatch.archive_check import job_of
+from smartbatch.archive_probe import CheckError, check_entry_point, probe
+from smartbatch.archive_settings import ArchiveSettings
+from smartbatch.archive_stage import stage
+from smartbatch_worker.architectures import build_torchvision
+from smartbatch_worker.loaders import ModelLoadError
+
+AFFINE = """
+import torch
+
+class Affine(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.linear(x)
+"""
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """model.py and its weights."""
+    folder = tmp_path / "affine"
+    folder.mkdir()
+    (folder / "model.py").write_text(AFFINE)
+    torch.save({"linear.weight": torch.full((2, 4), 2.0), "linear.bias": torch.ones(2)}, folder / "w.pth")
+    return folder
+
+
+def run(tmp_path: Path, **keys: Any) -> dict[str, Any]:
+    folder = tmp_path / "staged"
+    folder.mkdir()
+    return probe(job_of(stage(ArchiveSettings(**keys), folder, lambda _: None)))
+
+
+def run_affine(tmp_path: Path, source: Path, **keys: Any) -> dict[str, Any]:
+    defaults = {"model_file": source / "model.py", "model_path": source / "w.pth", "input_shape": "4"}
+    return run(tmp_path, **{**defaults, **keys})
+
+
+def refusal(tmp_path: Path, **keys: Any) -> str:
+    with pytest.raises((CheckError, ModelLoadError)) as caught:
+        run(tmp_path, **keys)
+    return str(caught.value)
+
+
+def refusal_of_affine(tmp_path: Path, source: Path, **keys: Any) -> str:
+    with pytest.raises((CheckError, ModelLoadError)) as caught:
+        run_affine(tmp_path, source, **keys)
+    return str(caught.value)
+
+
+def test_a_good_model_finds_nothing(tmp_path: Path, source: Path) -> None:
+    assert run_affine(tmp_path, source) == {"found": {}, "notes": []}
+
+
+def test_open_sizes_are_not_guessed(tmp_path: Path, source: Path) -> None:
+    (note,) = run_affine(tmp_path, source, input_shape="*")["notes"]
+    assert note == "not run once: input_shape [None] leaves sizes open"
+
+
+def test_weights_of_another_architecture(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(build_torchvision("squeezenet1_0", None, random_seed=0).state_dict(), path)
+    message = refusal(tmp_path, model="squeezenet1_1", model_path=path)
+    assert message == (
+        f"{path}: does not fit squeezenet1_1: key 'features.0.weight' has shape [96, 3, 7, 7] in the file "
+        "and [64, 3, 3, 3] in the model"
+    )
+
+
+def test_weights_of_another_number_of_classes(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(build_torchvision("squeezenet1_1", 7, random_seed=0).state_dict(), path)
+    message = refusal(tmp_path, model="squeezenet1_1", model_path=path)
+    assert "[7, 512, 1, 1] in the file and [1000, 512, 1, 1] in the model" in message
+    assert message.endswith("try --num-classes 7)")
+
+
+def test_a_model_that_does_not_take_the_shape(tmp_path: Path, source: Path) -> None:
+    message = refusal_of_affine(tmp_path, source, input_shape="5")
+    assert "shape [5]" in message
+    assert "--input-shape" in message
+
+
+def test_a_model_that_forgets_the_batch(tmp_path: Path, source: Path) -> None:
+    (source / "model.py").write_text(AFFINE.replace("self.linear(x)", "self.linear(x).sum(0)"))
+    assert "first dimension must be the batch" in refusal_of_affine(tmp_path, source)
+
+
+def test_labels_that_do_not_match_the_output(tmp_path: Path, source: Path) -> None:
+    (source / "labels.txt").write_text("one\n")
+    message = refusal_of_affine(tmp_path, source, labels=source / "labels.txt")
+    assert message == "the model answers 2 classes, and there are 1 labels"
+
+
+def test_a_model_of_one_image_size_says_so(tmp_path: Path, source: Path) -> None:
+    (source / "model.py").write_text(
+        AFFINE.replace("Linear(4, 2)", "Linear(3 * 8 * 8, 2)").replace("linear(x)", "linear(x.flatten(1))")
+    )
+    keys: dict[str, Any] = {"model_path": None, "input_shape": None}
+    answer = run_affine(tmp_path, source, overrides={"image_crop": "8", "image_resize": "8"}, **keys)
+    assert answer["found"] == {"input_shape": [3, 8, 8]}
+    assert "takes [3, 8, 8] only" in answer["notes"][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("two", "from smartbatch_handler import SmartBatchHandler as S\nclass A(S): pass\nclass B: pass\n", "A, B"),
+        ("gone", "import no_such_package_x\n", "no_such_package_x"),
+        ("bare", "class A: pass\n", "no initialize()"),
+    ],
+)
+def test_handlers_torchserve_would_stumble_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str, said: str
+) -> None:
+    file = f"smartbatch_test_handler_{name}.py"
+    (tmp_path / file).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(CheckError) as caught:
+        check_entry_point(file, tmp_path)
+    assert said in str(caught.value)
+    assert str(tmp_path / file) in str(caught.value)

@@ -1,0 +1,84 @@
+"""Bodies hold the picture they are made from, in every format."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from PIL import Image
+
+from loadtest.images import load_pictures, seeded_pictures
+from loadtest.payloads import FORMATS, check_formats, file_payloads, picture_payloads
+
+
+def test_seeded_pictures_are_the_same_everywhere_and_differ_from_each_other() -> None:
+    one, two = seeded_pictures(2, 7)
+    again = seeded_pictures(2, 7)
+    assert np.array_equal(one.pixels, again[0].pixels)
+    assert not np.array_equal(one.pixels, two.pixels)
+    assert not np.array_equal(one.pixels, seeded_pictures(1, 8)[0].pixels)
+    assert one.pixels.shape == (3, 224, 224)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_has_one_payload_a_picture(name: str) -> None:
+    payloads = picture_payloads(name, images=None, count=2, seed=0)
+    assert [p.name for p in payloads] == [f"{name}:seed 0 picture 0", f"{name}:seed 0 picture 1"]
+    assert payloads[0].body != payloads[1].body
+
+
+def test_tensor_formats_hold_the_same_numbers() -> None:
+    picture = seeded_pictures(1, 0)[0]
+    wanted = picture.normalised()
+    from_json = np.array(json.loads(FORMATS["json"].encode(picture))["data"], dtype=np.float32)
+    from_msgpack = np.array(msgspec.msgpack.decode(FORMATS["msgpack"].encode(picture))["data"], dtype=np.float32)
+    from_npy = np.load(io.BytesIO(FORMATS["npy-float"].encode(picture)))
+    for got in (from_json, from_msgpack, from_npy):
+        assert np.array_equal(got, wanted)
+    assert np.array_equal(np.load(io.BytesIO(FORMATS["npy"].encode(picture))), picture.pixels)
+    assert len(FORMATS["json"].encode(picture)) > 2_500_000
+
+
+def test_normalised_pixels_are_imagenets() -> None:
+    picture = seeded_pictures(1, 0)[0]
+    back = picture.normalised()[1] * 0.224 + 0.456
+    assert np.allclose(back * 255, picture.pixels[1], atol=1e-3)
+
+
+def test_a_folder_of_pictures_is_read_in_order_and_jpegs_are_sent_as_they_are(tmp_path: Path) -> None:
+    Image.new("RGB", (300, 400), "red").save(tmp_path / "b.jpg", quality=55)
+    Image.new("RGBA", (50, 60), "blue").save(tmp_path / "a.png")
+    (tmp_path / "notes.txt").write_text("no picture")
+    first, second = load_pictures(tmp_path, 10)
+    assert (first.name, second.name) == ("a.png", "b.jpg")
+    assert second.jpeg == (tmp_path / "b.jpg").read_bytes()
+    assert Image.open(io.BytesIO(first.jpeg)).format == "JPEG"
+    assert first.pixels.shape == second.pixels.shape == (3, 224, 224)
+    assert len(load_pictures(tmp_path, 1)) == 1
+
+
+def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no picture"):
+        load_pictures(tmp_path, 1)
+    with pytest.raises(ValueError, match="must be a folder"):
+        load_pictures(tmp_path / "gone", 1)
+
+
+def test_files_are_sent_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "body.JSON"
+    path.write_text('{"data": [1]}')
+    (payload,) = file_payloads([path])
+    assert (payload.body, payload.content_type) == (b'{"data": [1]}', "application/json")
+    with pytest.raises(ValueError, match=r"must end in .*body\.txt"):
+        file_payloads([tmp_path / "body.txt"])
+
+
+def test_unknown_formats_are_refused() -> None:
+    with pytest.raises(ValueError, match="got 'bmp'"):
+        check_formats(["jpeg", "bmp"])
+    with pytest.raises(ValueError, match="at least one"):
+        check_formats([])

@@ -1,0 +1,245 @@
+"""Settings, generated config, ports, state file, and how the server is found: all without starting one."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from smartbatch.announce import example_curl
+from smartbatch.batching import Batching, resolve_batching
+from smartbatch.endpoints import find_endpoints, find_state
+from smartbatch.errors import NotRunningError, StartupError, UsageError
+from smartbatch.ports import free_ports, is_free, is_loopback
+from smartbatch.properties import read_properties, write_properties
+from smartbatch.server import start_server
+from smartbatch.settings import PROJECT_DIR, ServerSettings
+from smartbatch.state import STATE_FILE, ServerState, live_process, read_state
+from smartbatch.torchserve_config import torchserve_properties
+
+
+def settings(tmp_path: Path, **changed: Any) -> ServerSettings:
+    return ServerSettings(**{"model_store": tmp_path, "run_dir": tmp_path / "run", **changed})
+
+
+def state(run_dir: Path, **changed: Any) -> ServerState:
+    me = psutil.Process()
+    fields = {
+        "pid": me.pid,
+        "pid_started": me.create_time(),
+        "supervisor_pid": me.pid,
+        "supervisor_started": me.create_time(),
+        "run_dir": str(run_dir),
+        "tmp_dir": str(run_dir / "tmp"),
+        "model_store": str(run_dir),
+        "inference_url": "http://127.0.0.1:9080",
+        "management_url": "http://127.0.0.1:9081",
+        "metrics_url": "http://127.0.0.1:9082/metrics",
+        "token_auth": False,
+        "tls_cert": None,
+        "started_at": time.time(),
+    }
+    run_dir.mkdir(parents=True, exist_ok=True)
+    return ServerState(**{**fields, **changed})
+
+
+class TestSettings:
+    def test_loopback_needs_no_token(self, tmp_path: Path) -> None:
+        assert not settings(tmp_path, host="127.0.0.1").token_auth
+        assert not settings(tmp_path, host="localhost").token_auth
+
+    @pytest.mark.parametrize("where", ["host", "management_host"])
+    @pytest.mark.parametrize("host", ["0.0.0.0", "10.1.2.3", "models.example.com"])
+    def test_other_addresses_need_tokens(self, tmp_path: Path, where: str, host: str) -> None:
+        with pytest.raises(UsageError, match="needs token authorization"):
+            settings(tmp_path, **{where: host})
+        settings(tmp_path, **{where: host, "token_auth": True})
+
+    @pytest.mark.parametrize(
+        ("changed", "message"),
+        [
+            ({"inference_port": 70000}, "between 0 and 65534, got 70000"),
+            ({"inference_port": 8081}, "must differ"),
+            ({"model_store": Path("/nowhere")}, "model store must be a folder, got '/nowhere'"),
+            ({"base_config": Path("/nowhere")}, "base config must be a file"),
+            ({"tls_cert": Path("cert.pem")}, "belong together"),
+            ({"host": "::1"}, "IPv4"),
+            ({"token_expiration_min": 0.0}, "above 0, got 0"),
+        ],
+    )
+    def test_refuses(self, tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+        with pytest.raises(UsageError, match=message):
+            settings(tmp_path, **changed)
+
+    def test_free_ports_may_all_be_zero(self, tmp_path: Path) -> None:
+        settings(tmp_path, inference_port=0, management_port=0, metrics_port=0)
+
+
+class TestGeneratedConfig:
+    def test_addresses_and_absolute_paths(self, tmp_path: Path) -> None:
+        properties, vm_args = torchserve_properties(settings(tmp_path, inference_port=9080), (7001, 7002), 9500)
+        assert properties["inference_address"] == "http://127.0.0.1:9080"
+        assert properties["grpc_inference_port"] == "7001"
+        assert properties["disable_token_authorization"] == "true"
+        assert properties["metrics_config"] == str(PROJECT_DIR / "config/metrics.yaml")
+        assert f"-Dlog4j.configurationFile={PROJECT_DIR / 'config/log4j2.xml'}" in vm_args
+        assert Path(properties["metrics_config"]).is_file()
+
+    def test_tls_is_for_inference_and_whatever_leaves_the_machine(self, tmp_path: Path) -> None:
+        pem = tmp_path / "x.pem"
+        pem.touch()
+        tls = settings(tmp_path, host="0.0.0.0", management_host="0.0.0.0", token_auth=True, tls_cert=pem, tls_key=pem)
+        properties, _ = torchserve_properties(tls, (7001, 7002), 9500)
+        assert properties["inference_address"] == "https://0.0.0.0:8080"
+        assert properties["management_address"] == "https://0.0.0.0:8081"
+        assert properties["metrics_address"] == "http://127.0.0.1:8082"
+        assert properties["certificate_file"] == str(pem)
+
+    def test_given_properties_win(self, tmp_path: Path) -> None:
+        properties, _ = torchserve_properties(settings(tmp_path, properties={"job_queue_size": "7"}), (1, 2), 3)
+        assert properties["job_queue_size"] == "7"
+
+    def test_the_projects_config_keeps_to_loopback_and_the_store(self) -> None:
+        shipped = read_properties(PROJECT_DIR / "config.properties")
+        for which in ("inference", "management", "metrics"):
+            assert shipped[f"{which}_address"].startswith("http://127.0.0.1:")
+        assert shipped["allowed_urls"] == "(?!)"
+        assert shipped["install_py_dep_per_model"] == "false"
+
+    def test_properties_survive_any_path(self, tmp_path: Path) -> None:
+        path = tmp_path / "c.properties"
+        write_properties(path, {"plain": "a=b", "umlaut": "/tmp/ä", "windows": r"C:\x"})
+        assert path.read_text() == "plain=a=b\numlaut=/tmp/\\u00e4\nwindows=C:\\\\x\n"
+        with pytest.raises(ValueError, match="one line"):
+            write_properties(path, {"x": "a\nb"})
+
+
+class TestPorts:
+    def test_free_ports_differ_and_are_free(self) -> None:
+        ports = free_ports(5)
+        assert len(set(ports)) == 5
+        assert all(is_free(port) for port in ports)
+
+    def test_a_taken_port_stops_the_start_with_the_flag_to_use(self, tmp_path: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            assert not is_free(port)
+            with pytest.raises(StartupError, match=rf"inference port {port} .* in use .* --inference-port"):
+                start_server(settings(tmp_path, inference_port=port, management_port=0, metrics_port=0))
+
+    def test_loopback(self) -> None:
+        assert is_loopback("127.0.0.1")
+        assert is_loopback("127.1.2.3")
+        assert is_loopback("localhost")
+        assert not is_loopback("0.0.0.0")
+        assert not is_loopback("example.com")
+
+
+class TestState:
+    def test_is_read_back_and_readable_by_its_owner_only(self, tmp_path: Path) -> None:
+        written = state(tmp_path)
+        written.write()
+        assert read_state(tmp_path) == written
+        assert (tmp_path / STATE_FILE).stat().st_mode & 0o777 == 0o600
+
+    def test_another_process_with_the_same_pid_is_not_taken_for_it(self) -> None:
+        me = psutil.Process()
+        assert live_process(me.pid, me.create_time()) == me
+        assert live_process(me.pid, me.create_time() - 100) is None
+
+    def test_missing_and_broken_files_say_so(self, tmp_path: Path) -> None:
+        with pytest.raises(NotRunningError, match="no server was started"):
+            read_state(tmp_path)
+        (tmp_path / STATE_FILE).write_text("{")
+        with pytest.raises(NotRunningError, match="cannot read"):
+            read_state(tmp_path)
+
+    def test_a_second_server_in_the_same_folder_is_refused(self, tmp_path: Path) -> None:
+        state(tmp_path / "run").write()
+        with pytest.raises(StartupError, match=f"pid {os.getpid()}\\) already runs"):
+            start_server(settings(tmp_path, inference_port=0, management_port=0, metrics_port=0))
+
+
+class TestFinding:
+    @pytest.fixture(autouse=True)
+    def _in_empty_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.delenv("SMARTBATCH_RUN_DIR", raising=False)
+        monkeypatch.delenv("SMARTBATCH_TOKEN", raising=False)
+
+    def test_the_only_living_server(self) -> None:
+        state(Path(".smartbatch/9080")).write()
+        state(Path(".smartbatch/9090"), pid_started=1.0).write()
+        assert find_state().run_dir == ".smartbatch/9080"
+        assert find_endpoints().management_url == "http://127.0.0.1:9081"
+
+    def test_several_must_be_told_apart(self) -> None:
+        state(Path(".smartbatch/9080")).write()
+        state(Path(".smartbatch/9090"), inference_url="http://127.0.0.1:9090").write()
+        with pytest.raises(UsageError, match="9080, 9090"):
+            find_state()
+        assert find_state(inference_port=9090).inference_url == "http://127.0.0.1:9090"
+
+    def test_plain_torchserve_on_its_standard_ports_is_the_fallback(self) -> None:
+        assert find_endpoints().inference_url == "http://127.0.0.1:8080"
+        with pytest.raises(NotRunningError):
+            find_endpoints(inference_port=9999)
+
+    def test_an_address_given_wins(self) -> None:
+        state(Path(".smartbatch/9080")).write()
+        found = find_endpoints(management_url="http://10.0.0.1:8081")
+        assert found.management_url == "http://10.0.0.1:8081"
+        assert found.state is None
+
+
+class TestBatching:
+    def test_defaults_environment_and_flags(self) -> None:
+        assert resolve_batching(None, None, 1, {})[0] == Batching(batch_size=32, max_batch_delay_ms=10, workers=1)
+        env = {"MAX_BATCH_SIZE": "64", "MAX_WAIT_TIME": "0.05"}
+        assert resolve_batching(None, None, 1, env)[0] == Batching(batch_size=64, max_batch_delay_ms=50, workers=1)
+        assert resolve_batching(8, 3, 1, env)[0] == Batching(batch_size=8, max_batch_delay_ms=3, workers=1)
+
+    @pytest.mark.parametrize(("wait", "delay_ms"), [("0", 1), ("0.0001", 1), ("0.0126", 13)])
+    def test_rounding_is_said(self, wait: str, delay_ms: int) -> None:
+        batching, notes = resolve_batching(None, None, 1, {"MAX_WAIT_TIME": wait})
+        assert batching.max_batch_delay_ms == delay_ms
+        assert len(notes) == 1
+
+    def test_whole_ms_need_no_note(self) -> None:
+        assert resolve_batching(None, None, 1, {"MAX_WAIT_TIME": "0.007"})[1] == []
+
+    @pytest.mark.parametrize(
+        "env", [{"MAX_BATCH_SIZE": "many"}, {"MAX_BATCH_SIZE": "0"}, {"MAX_WAIT_TIME": "-1"}, {"MAX_WAIT_TIME": "nan"}]
+    )
+    def test_refuses(self, env: dict[str, str]) -> None:
+        with pytest.raises(UsageError):
+            resolve_batching(None, None, 1, env)
+
+
+class TestExampleCurl:
+    def test_image_model_gets_a_grey_image(self, tmp_path: Path) -> None:
+        curl = example_curl(state(tmp_path), "resnet18", [3, None, None])
+        assert curl == (
+            "curl -s http://127.0.0.1:9080/predictions/resnet18 -H 'Content-Type: application/json' "
+            "-d '{\"data\": [[0.1, 0.2], [0.3, 0.4]]}'"
+        )
+
+    def test_small_shapes_are_filled_and_large_ones_take_a_file(self, tmp_path: Path) -> None:
+        assert '{"data": [0.5, 0.5]}' in example_curl(state(tmp_path), "tiny", [2])
+        assert example_curl(state(tmp_path), "big", [1, 100, 100]).endswith("-T FILE")
+        assert example_curl(state(tmp_path), "any", None).endswith("-T FILE")
+
+    def test_tokens_and_certificates_are_part_of_it(self, tmp_path: Path) -> None:
+        curl = example_curl(state(tmp_path, token_auth=True, tls_cert="/c.pem"), "tiny", [1])
+        assert "--cacert /c.pem" in curl
+        assert f"Bearer $(smartbatch token show --run-dir {tmp_path})" in curl
+
+
+def test_a_variable_no_handler_knows_is_said_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="unknown environment variable SMARTBATCH_PRECISON"):
+        start_server(settings(tmp_path, env={"SMARTBATCH_PRECISON": "bf16"}))
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,94 @@
+"""Telemetry: lines TorchServe can parse, histograms that add up, nothing lost between flushes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from smartbatch_worker import metric_names as names
+from smartbatch_worker.telemetry import Labels, StageTimer, Telemetry
+
+# The pattern in TorchServe 0.12's Metric.java.
+TORCHSERVE_LINE = re.compile(
+    r"\s*([\w\s]+)\.([\w\s]+):([0-9\-,.e]+)\|#([^|]*)(\|#type:([^|,]+))?\|#hostname:([^,]+),([^,]+)(,(.*))?"
+)
+CONFIG = Path(__file__).parents[2] / "config" / "metrics.yaml"
+
+
+def test_metrics_yaml_declares_what_the_worker_emits() -> None:
+    declared = yaml.safe_load(CONFIG.read_text())["model_metrics"]
+    for kind, table in (("counter", names.COUNTERS), ("gauge", names.GAUGES)):
+        ours = {m["name"]: m["dimensions"] for m in declared[kind] if m["name"].startswith("smartbatch_")}
+        assert ours == {name: ["ModelName", "Level", *labels] for name, labels in table.items()}
+
+
+def test_lines_are_what_torchserve_parses() -> None:
+    written: list[str] = []
+    telemetry = Telemetry("m", "W-9000", written.append)
+    telemetry.count(names.REQUESTS, 3, status="200")
+    telemetry.gauge(names.MODEL_LOADED, 1, per_worker=True)
+    telemetry.count(names.STAGE_SECONDS, 1.5e-7, stage="decode")
+    telemetry.flush()
+    lines = "".join(written).splitlines()
+    assert len(lines) == 3
+    for line in lines:
+        assert line.startswith("[METRICS]")
+        assert TORCHSERVE_LINE.fullmatch(line.removeprefix("[METRICS]"))
+    assert "smartbatch_requests_total.unit:3|#ModelName:m,Level:Model,status:200|#type:COUNTER" in lines[0]
+
+
+def value_of(line: str) -> float:
+    match = TORCHSERVE_LINE.fullmatch(line.removeprefix("[METRICS]"))
+    assert match is not None
+    return float(match[3])
+
+
+def test_rapid_updates_are_added_up_and_written_by_themselves() -> None:
+    written: list[str] = []
+    telemetry = Telemetry("m", "W-1", written.append)
+    for _ in range(1000):
+        telemetry.count(names.BATCHES)
+    deadline = time.monotonic() + 10
+    total = 0.0
+    while total < 1000 and time.monotonic() < deadline:
+        time.sleep(0.01)
+        total = sum(value_of(line) for line in "".join(written).splitlines())
+    assert total == 1000
+    assert len(written) < 100
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 32, 33, 600])
+def test_histograms_are_cumulative(size: int) -> None:
+    telemetry = Telemetry("m", "W-1", lambda text: None)
+    values: dict[tuple[str, Labels], float] = {}
+    telemetry.histogram(values, names.BATCH_SIZE, size, names.BATCH_SIZE_BOUNDS)
+    buckets = {dict(labels)["le"] for (name, labels) in values if name.endswith("_bucket")}
+    assert buckets == {names.le_label(b) for b in (*names.BATCH_SIZE_BOUNDS, math.inf) if b >= size}
+
+
+def test_latency_buckets_are_fine_enough() -> None:
+    bounds = names.REQUEST_SECONDS_BOUNDS
+    assert bounds[0] == 0.001
+    assert bounds[-1] > 100
+    assert all(b / a < 1.16 for a, b in itertools.pairwise(bounds))
+
+
+def test_stage_timer_adds_up_even_when_a_stage_raises() -> None:
+    timer = StageTimer()
+    with pytest.raises(ValueError, match="x"), timer.stage("decode"):
+        raise ValueError("x")
+    assert timer.seconds["decode"] > 0
+
+
+def test_every_counter_starts_at_zero() -> None:
+    telemetry = Telemetry("m", "W-1", lambda text: None)
+    zeros = telemetry.zeros()
+    assert {name for name, _ in zeros} == set(names.COUNTERS)
+    assert set(zeros.values()) == {0.0}
+    buckets = [dict(labels)["le"] for name, labels in zeros if name == f"{names.REQUEST_SECONDS}_bucket"]
+    assert len(buckets) == len(names.REQUEST_SECONDS_BOUNDS) + 1

@@ -1,0 +1,88 @@
+"""`smartbatch top`'s figures, from two expositions."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from rich.console import Console
+from smartbatch.scrape import parse
+from smartbatch.top import Look, sparkline, view, views
+
+
+def exposition(
+    requests: int, errors: int, batches: int, rows: int, waited_us: float, latencies: tuple[int, int]
+) -> str:
+    """The counters of a server with one model; latencies: how many within 0.1 s, and in all."""
+    labels = 'ModelName="m",Level="Model",Hostname="h"'
+    lines = [
+        "# HELP smartbatch_batch_size_sum Torchserve prometheus counter metric with unit: unit",
+        "# TYPE smartbatch_batch_size_sum counter",
+        f'smartbatch_requests_total{{{labels},status="200",}} {requests - errors}',
+        f'smartbatch_requests_total{{{labels},status="422",}} {errors}',
+        f"smartbatch_batches_total{{{labels},}} {batches}",
+        f"smartbatch_batch_size_sum{{{labels},}} {rows}",
+        f"smartbatch_batch_size_count{{{labels},}} {batches}",
+        f'smartbatch_batch_size_bucket{{{labels},le="4",}} 0',
+        f'smartbatch_batch_size_bucket{{{labels},le="8",}} {batches}',
+        f'smartbatch_batch_size_bucket{{{labels},le="+Inf",}} {batches}',
+        f'smartbatch_stage_seconds_total{{{labels},stage="decode",}} {batches * 0.002}',
+        f'smartbatch_stage_seconds_total{{{labels},stage="forward",}} {batches * 0.030}',
+        f'smartbatch_request_seconds_bucket{{{labels},le="0.1",}} {latencies[0]}',
+        f'smartbatch_request_seconds_bucket{{{labels},le="0.2",}} {latencies[1]}',
+        f'smartbatch_request_seconds_bucket{{{labels},le="+Inf",}} {latencies[1]}',
+        f'ts_queue_latency_microseconds{{model_name="m",model_version="default",hostname="h",}} {waited_us}',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def look(unix_s: float, *counters: object) -> Look:
+    return Look(unix_s=unix_s, samples=parse(exposition(*counters)))  # type: ignore[arg-type]
+
+
+BEFORE = (1000, 10, 200, 1000, 5e6, (0, 900))
+AFTER = (1080, 14, 210, 1080, 45e6, (80, 980))
+
+
+def test_figures_are_what_the_counters_gained() -> None:
+    found = view("m", look(100.0, *BEFORE), look(102.0, *AFTER))
+    assert (found.rps, found.errors_per_s, found.batches_per_s, found.avg_batch_size) == (40, 2, 5, 8)
+    assert found.queue_depth == pytest.approx(20)  # 40 s of waiting in 2 s
+    assert found.p95_s is not None
+    assert found.p95_s <= 0.1  # the old, slow answers do not count
+    assert found.stage_s["forward"] == pytest.approx(0.030)
+    assert found.batch_sizes == {"8": 1.0}
+    assert (found.total_requests, found.total_batches) == (1080, 210)
+
+
+def test_an_idle_model_has_rates_of_zero_and_nothing_else() -> None:
+    found = view("m", look(100.0, *AFTER), look(101.0, *AFTER))
+    assert (found.rps, found.avg_batch_size, found.p50_s, found.stage_s, found.batch_sizes) == (0, None, None, {}, {})
+
+
+def test_a_restarted_server_counts_from_zero() -> None:
+    found = view("m", look(100.0, *AFTER), look(101.0, 8, 0, 1, 8, 1e6, (8, 8)))
+    assert (found.rps, found.avg_batch_size, found.errors_per_s) == (8, 8, 0)
+
+
+def test_a_server_without_answers_has_no_models() -> None:
+    assert views(Look(unix_s=0, samples=parse("")), Look(unix_s=1, samples=parse(""))) == []
+
+
+def test_the_tables_show_every_model_and_fit_a_terminal() -> None:
+    from smartbatch.top import _json, _tables
+
+    found = views(look(100.0, *BEFORE), look(102.0, *AFTER))
+    console = Console(width=100, record=True, file=open("/dev/null", "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+    console.print(_tables(found, {}, 2.0, "http://127.0.0.1:8082/metrics"))
+    text = console.export_text()
+    console.file.close()
+    for part in ("m", "40.0", "8.0", "20.0", "≤8 100%", "forward 30 ms"):
+        assert part in text
+    assert json.loads(_json(found))["models"][0]["rps"] == 40
+
+
+def test_sparklines() -> None:
+    assert sparkline([0, 1, 2]) == "▁▄█"
+    assert sparkline([0, 0]) == "▁▁"
+    assert sparkline([]) == ""
