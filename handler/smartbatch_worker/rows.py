@@ -36,7 +36,7 @@ class Row:
 
     body: bytes | bytearray
     headers: Mapping[str, str]
-    deadline: float = math.inf
+    deadline: float = math.inf  # on the monotonic clock: a step of the machine's time expires nobody
     items: list[torch.Tensor] = field(default_factory=list)
     outputs: list[Any] = field(default_factory=list)
     is_image: bool = False
@@ -90,13 +90,13 @@ class Row:
 def read_rows(data: Sequence[Mapping[str, Any]], context: Any, env: Mapping[str, str]) -> list[Row]:
     """TorchServe's batch to rows: same length, same order."""
     draining_since = _draining_since(env)
-    now = time.time()
+    now, monotonic_now = time.time(), time.monotonic()
     rows = []
     for index, fields in enumerate(data):
         headers = context.get_all_request_header(index)
         row = Row(_body_of(fields), _lower_case(headers))
         row.attempt(_check_form, fields, headers)
-        row.attempt(_read_deadline, row, now)
+        row.attempt(_read_deadline, row, now, monotonic_now)
         if draining_since is not None and now >= draining_since:
             row.error = Draining("the server is stopping; retry elsewhere")
         rows.append(row)
@@ -110,7 +110,7 @@ def is_describe(context: Any) -> bool:
 
 def check_deadline(row: Row) -> None:
     """Refuse a row whose caller has stopped waiting, before it costs a forward."""
-    if time.time() > row.deadline:
+    if time.monotonic() > row.deadline:
         raise DeadlinePassed("the deadline (X-Request-Deadline-Ms) passed before the forward started")
 
 
@@ -147,14 +147,14 @@ def _lower_case(headers: Mapping[str, Any]) -> dict[str, str]:
     return lower
 
 
-def _read_deadline(row: Row, now: float) -> None:
+def _read_deadline(row: Row, now: float, monotonic_now: float) -> None:
     budget_ms = _number(row, "x-request-deadline-ms")
     if budget_ms is None:
         return
     start = _number(row, "x-request-start")
     if start is None or start > now + MAX_CLOCK_AHEAD_S:
         start = now
-    row.deadline = start + budget_ms / 1000
+    row.deadline = monotonic_now + (start - now) + budget_ms / 1000
 
 
 def _number(row: Row, header: str) -> float | None:
