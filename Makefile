@@ -21,7 +21,7 @@ serve: model_store/$(MODEL).mar  ## serve $(MODEL) on http://127.0.0.1:8080 unti
 
 # The tests mostly wait for servers, so two at a time take half as long; those that compare measurements follow alone.
 test: .venv/.dev  ## all tests, with real servers on free ports
-	$(PYTEST) -m 'not slow and not alone' -n 2 --dist loadgroup
+	$(PYTEST) -m 'not slow and not alone' -n 2
 	$(PYTEST) -m 'not slow and alone'
 
 check: .venv/.dev  ## what CI runs: format, lint, types, tests

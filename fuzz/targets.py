@@ -8,6 +8,7 @@ a body of at most MAX_BODY_BYTES costs at most MAX_CPU_S of CPU and MAX_GROWTH_B
 from __future__ import annotations
 
 import json
+import math
 import re
 import resource
 import time
@@ -170,8 +171,8 @@ def _run_headers(data: bytes) -> bool:
     if row.error is not None:
         check_answer(row.error)
         return False
-    if not row.deadline >= 0:
-        raise Finding(f"deadline {row.deadline}")
+    if math.isnan(row.deadline) or (lines[0] and row.deadline == math.inf):
+        raise Finding(f"deadline {row.deadline} for {lines[0]!r}")
     try:
         decode(body, row.headers.get("content-type", "").lower(), CONFIGS[1])
     except RowError as error:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from smartbatch.server import RunningServer, ServerSettings, start_server
+from xdist.scheduler import LoadScopeScheduling
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # workers start three times faster from cached bytecode
 
@@ -39,11 +41,26 @@ class Line(torch.nn.Module):
 StartServer = Callable[..., RunningServer]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one file share its servers, so run in one process; all faults do, for they write one report."""
-    for item in items:
-        group = "faults" if "faults" in item.path.parts else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+# Each test of these starts servers of its own, so the file's tests may run in several processes.
+OWN_SERVERS = {f"tests/e2e/test_{name}.py" for name in ("retune", "serve", "stop", "stress", "study")}
+
+
+class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+    """Tests of one file share its servers, so run in one process; all faults do, for they write one report.
+
+    pytest-xdist's own way, a marker with `--dist loadgroup`, does nothing with pytest 9.2: it changes node ids no more.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        if file in OWN_SERVERS:
+            return nodeid
+        return "faults" if file.startswith("tests/faults/") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    """What runs where, in place of `--dist`."""
+    return ByFile(config, log)
 
 
 @pytest.fixture(autouse=True)

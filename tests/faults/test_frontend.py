@@ -40,7 +40,9 @@ def test_the_frontend_killed_under_load(start_faulty: Start, tmp_path: Path, fig
         killed = time.monotonic()
         load.wait_for(4)
     assert load.statuses().keys() <= {200, 0}  # right answers, then broken and refused connections: nothing hangs
-    assert not service.server.is_alive
+    while service.server.is_alive:  # its connections break before its memory is freed and it is gone
+        assert time.monotonic() < killed + 60
+        time.sleep(0.05)
     gone, alive = psutil.wait_procs(workers, timeout=60)
     assert not alive  # no worker outlives its frontend
     orphans_s = time.monotonic() - killed
