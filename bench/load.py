@@ -99,14 +99,20 @@ def run_wrk(url: str, body: Body, connections: int, seconds: float, server_pid: 
     )
 
 
+def run_until_idle(url: str, body: Body, connections: int, seconds: float, server_pid: int) -> LoadResult:
+    """`run_wrk`, then wait until the server has nothing left to do."""
+    result = run_wrk(url, body, connections, seconds, server_pid)
+    wait_idle(server_pid)
+    return result
+
+
 def run_until_steady(url: str, body: Body, connections: int, seconds: float, server_pid: int) -> LoadResult:
-    """`run_wrk`, twice as long each time until the rate is steady; ends when the server has nothing left to do.
+    """`run_until_idle`, twice as long each time until the rate is steady.
 
     A server that answers too few bursts in the time given would look slower than it is.
     """
     while True:
-        result = run_wrk(url, body, connections, seconds, server_pid)
-        wait_idle(server_pid)
+        result = run_until_idle(url, body, connections, seconds, server_pid)
         if result.is_steady or seconds >= LONGEST_S:
             return result
         seconds = min(2 * seconds, LONGEST_S)

@@ -26,7 +26,7 @@ from smartbatch_worker.processor import num_cores
 from bench import backends, processes, report
 from bench.bare import BareLoop
 from bench.cells import BARE, CELLS, Cell, ratios
-from bench.load import LoadResult, run_until_steady, run_wrk
+from bench.load import LoadResult, run_until_idle, run_until_steady
 from bench.machine import describe
 from bench.report import TITLES
 from bench.work import Work, top_class
@@ -127,14 +127,13 @@ class Judge:
                 say(f"  {error}")
                 continue
             warm_up_s = JVM_WARM_UP_S if is_cold_jvm and cell is cells[0] else CELL_WARM_UP_S
-            run_wrk(
+            run_until_idle(
                 backend.url(cell.model),
                 backend.body(self.work.bodies[cell.workload]),
                 self.args.connections,
                 warm_up_s,
                 backend.pid,
             )
-            processes.wait_idle(backend.pid)
             self.samples[cell.key] = []
         self.memory_mb[key] = processes.memory_mb(backend.pid)
         processes.pause(backend.pid)

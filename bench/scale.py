@@ -29,7 +29,7 @@ from smartbatch.status import describe_workers
 from smartbatch_worker import metric_names as names
 
 from bench import images, processes
-from bench.load import Body, LoadResult, run_until_steady, run_wrk
+from bench.load import Body, LoadResult, run_until_idle, run_until_steady
 from bench.machine import describe
 from bench.peers import CONNECTIONS, JVM_WARM_UP_S, say
 from bench.work import Work, npy
@@ -186,9 +186,7 @@ class Scale:
         return point
 
     def _load(self, body: Body, connections: int, seconds: float) -> LoadResult:
-        result = run_wrk(self.url, body, connections, seconds)
-        processes.wait_idle(self.server.pid)
-        return result
+        return run_until_idle(self.url, body, connections, seconds, self.server.pid)
 
     def _some(self, values: tuple[int, ...]) -> tuple[int, ...]:
         return values[::3] if self.quick else values

@@ -38,6 +38,18 @@ class Line(torch.nn.Module):
         return self.weight * x + self.bias
 '''
 
+AFFINE_MODEL = """
+import torch
+
+class Affine(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.linear(x)
+"""
+
 StartServer = Callable[..., RunningServer]
 
 
@@ -84,6 +96,18 @@ def tiny_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = folder / "model.py"
     source.write_text(TINY_MODEL, encoding="utf-8")
     return build_archive(ArchiveSettings(model_file=source, name="tiny", input_shape="4", output=folder))
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A folder with model.py and its weights w.pth: each output is 2 x (sum of the four inputs) + 1."""
+    import torch  # which most unit tests do not need
+
+    folder = tmp_path / "affine"
+    folder.mkdir()
+    (folder / "model.py").write_text(AFFINE_MODEL)
+    torch.save({"linear.weight": torch.full((2, 4), 2.0), "linear.bias": torch.ones(2)}, folder / "w.pth")
+    return folder
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,6 @@ TOO_MANY_FIELDS = "smartbatch: too many fields"
 _BUFFER_BYTES = 256 * 1024
 _INT = struct.Struct("!i")
 _END_OF_LIST = -1
-_REPLACED = ("_retrieve_buffer", "_retrieve_inference_msg", "_retrieve_int")
 
 Field = dict[str, Any]
 
@@ -148,9 +147,6 @@ def install(protocol: ModuleType) -> bool:
     """
     if getattr(protocol, "_reads_for_smartbatch", False):
         return True
-    if any(not callable(getattr(protocol, name, None)) for name in _REPLACED):
-        logger.warning("this is not TorchServe 0.12: requests are read by TorchServe's own code")
-        return False
     readers: dict[Any, Reader] = {}
 
     def reader_of(connection: Any) -> Reader:
@@ -165,7 +161,10 @@ def install(protocol: ModuleType) -> bool:
         "_retrieve_int": lambda connection: reader_of(connection).integer(),
         "_retrieve_inference_msg": lambda connection: read_batch(reader_of(connection)),
     }
-    for name in _REPLACED:
-        setattr(protocol, name, replacements[name])
+    if any(not callable(getattr(protocol, name, None)) for name in replacements):
+        logger.warning("this is not TorchServe 0.12: requests are read by TorchServe's own code")
+        return False
+    for name, replacement in replacements.items():
+        setattr(protocol, name, replacement)
     protocol._reads_for_smartbatch = True  # type: ignore[attr-defined]
     return True

@@ -19,33 +19,11 @@ from smartbatch_worker.architectures import build_torchvision
 from smartbatch_worker.config import WorkerConfig
 from smartbatch_worker.loaders import build_model
 
-AFFINE = """
-import torch
-
-class Affine(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.linear = torch.nn.Linear(4, 2)
-
-    def forward(self, x):
-        return self.linear(x)
-"""
-
 HANDLER_FILES = {"smartbatch_handler.py"} | {
     path.relative_to(HANDLER_DIR).as_posix()
     for path in (HANDLER_DIR / "smartbatch_worker").rglob("*")
     if path.is_file() and "__pycache__" not in path.parts
 }
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """model.py and its weights, y = 2x + 1 over the sum of four inputs."""
-    folder = tmp_path / "affine"
-    folder.mkdir()
-    (folder / "model.py").write_text(AFFINE)
-    torch.save({"linear.weight": torch.full((2, 4), 2.0), "linear.bias": torch.ones(2)}, folder / "w.pth")
-    return folder
 
 
 def archive(tmp_path: Path, **keys: Any) -> Path:

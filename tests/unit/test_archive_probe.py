@@ -14,27 +14,7 @@ from smartbatch.archive_stage import stage
 from smartbatch_worker.architectures import build_torchvision
 from smartbatch_worker.loaders import ModelLoadError
 
-AFFINE = """
-import torch
-
-class Affine(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.linear = torch.nn.Linear(4, 2)
-
-    def forward(self, x):
-        return self.linear(x)
-"""
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """model.py and its weights."""
-    folder = tmp_path / "affine"
-    folder.mkdir()
-    (folder / "model.py").write_text(AFFINE)
-    torch.save({"linear.weight": torch.full((2, 4), 2.0), "linear.bias": torch.ones(2)}, folder / "w.pth")
-    return folder
+from tests.conftest import AFFINE_MODEL
 
 
 def run(tmp_path: Path, **keys: Any) -> dict[str, Any]:
@@ -94,7 +74,7 @@ def test_a_model_that_does_not_take_the_shape(tmp_path: Path, source: Path) -> N
 
 
 def test_a_model_that_forgets_the_batch(tmp_path: Path, source: Path) -> None:
-    (source / "model.py").write_text(AFFINE.replace("self.linear(x)", "self.linear(x).sum(0)"))
+    (source / "model.py").write_text(AFFINE_MODEL.replace("self.linear(x)", "self.linear(x).sum(0)"))
     assert "first dimension must be the batch" in refusal_of_affine(tmp_path, source)
 
 
@@ -106,7 +86,7 @@ def test_labels_that_do_not_match_the_output(tmp_path: Path, source: Path) -> No
 
 def test_a_model_of_one_image_size_says_so(tmp_path: Path, source: Path) -> None:
     (source / "model.py").write_text(
-        AFFINE.replace("Linear(4, 2)", "Linear(3 * 8 * 8, 2)").replace("linear(x)", "linear(x.flatten(1))")
+        AFFINE_MODEL.replace("Linear(4, 2)", "Linear(3 * 8 * 8, 2)").replace("linear(x)", "linear(x.flatten(1))")
     )
     keys: dict[str, Any] = {"model_path": None, "input_shape": None}
     answer = run_affine(tmp_path, source, overrides={"image_crop": "8", "image_resize": "8"}, **keys)
