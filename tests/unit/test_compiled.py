@@ -50,10 +50,54 @@ def test_answers_equal_eager(name: str, how: str, tmp_path: Path) -> None:
             torch.testing.assert_close(forward(batch), expected, atol=1e-4 * scale, rtol=0)
 
 
-def test_winograd_lets_nan_through(tmp_path: Path) -> None:
-    model = torch.nn.Sequential(torch.nn.Conv2d(32, 32, 3, padding=1), torch.nn.ReLU()).eval()
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(
+    ("conv", "kind"),
+    [
+        (torch.nn.Conv2d(32, 40, 3, padding=1), winograd.WinogradConv2d),
+        (torch.nn.Conv2d(67, 32, 3, padding="same", bias=False), winograd.WinogradConv2d),
+        (torch.nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False), winograd.DirectConv2d),
+        (torch.nn.Conv2d(1, 32, 5, stride=3), winograd.DirectConv2d),
+        (torch.nn.Conv2d(4, 96, 1), winograd.DirectConv2d),
+    ],
+    ids=str,
+)
+def test_a_layer_of_our_own_equals_pytorchs(
+    conv: torch.nn.Conv2d, kind: type[torch.nn.Module], threads: int, tmp_path: Path
+) -> None:
+    model = torch.nn.Sequential(conv, torch.nn.ReLU()).eval()
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.inference_mode():
+            accelerated = winograd.accelerate(model, tmp_path)
+            assert any(isinstance(module, kind) for module in accelerated.modules())
+            for shape in ((1, 5, 9), (3, 32, 31), (2, 56, 40)):
+                batch = torch.randn(
+                    (shape[0], conv.in_channels, *shape[1:]), generator=torch.Generator().manual_seed(2)
+                )
+                torch.testing.assert_close(accelerated(batch), model(batch), atol=1e-4, rtol=0)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("channels", [32, 3])
+@pytest.mark.parametrize(
+    "batch",
+    [torch.ones(1, 2, 8, 8), torch.ones(1, 64, 8, 8), torch.ones(3, 8, 8), torch.ones(1, 3, 8, 8).double()],
+    ids=lambda batch: f"{batch.dtype}{list(batch.shape)}",
+)
+def test_our_layers_refuse_what_they_would_misread(batch: torch.Tensor, channels: int, tmp_path: Path) -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(channels, 32, 3, padding=1)).eval()
+    with torch.inference_mode(), pytest.raises(RuntimeError, match=rf"expected input \[N, {channels}, H, W\]"):
+        winograd.accelerate(model, tmp_path)(batch)
+
+
+@pytest.mark.parametrize("channels", [32, 3])
+def test_our_layers_let_nan_through(channels: int, tmp_path: Path) -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(channels, 32, 3, padding=1), torch.nn.ReLU()).eval()
     with torch.inference_mode():
-        output = winograd.accelerate(model, tmp_path)(torch.full((1, 32, 8, 8), float("nan")))
+        output = winograd.accelerate(model, tmp_path)(torch.full((1, channels, 8, 8), float("nan")))
     assert bool(output.isnan().all())
 
 
