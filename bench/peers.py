@@ -26,13 +26,12 @@ from smartbatch_worker.processor import num_cores
 from bench import backends, processes, report
 from bench.bare import BareLoop
 from bench.cells import BARE, CELLS, Cell, ratios
-from bench.load import LoadResult, run_until_idle, run_until_steady
+from bench.load import JVM_WARM_UP_S, LoadResult, run_until_idle, run_until_steady, warm_up_jvm
 from bench.machine import describe
 from bench.report import TITLES
 from bench.work import Work, top_class
 
 CONNECTIONS = 64
-JVM_WARM_UP_S = 25.0
 CELL_WARM_UP_S = 4.0
 
 
@@ -126,14 +125,11 @@ class Judge:
                 self.skipped[cell.key] = str(error)
                 say(f"  {error}")
                 continue
-            warm_up_s = JVM_WARM_UP_S if is_cold_jvm and cell is cells[0] else CELL_WARM_UP_S
-            run_until_idle(
-                backend.url(cell.model),
-                backend.body(self.work.bodies[cell.workload]),
-                self.args.connections,
-                warm_up_s,
-                backend.pid,
-            )
+            url, body = backend.url(cell.model), backend.body(self.work.bodies[cell.workload])
+            if is_cold_jvm and cell is cells[0]:
+                say("  " + warm_up_jvm(url, body, self.args.connections, backend.pid, self.args.longest_warm_up))
+            else:
+                run_until_idle(url, body, self.args.connections, CELL_WARM_UP_S, backend.pid)
             self.samples[cell.key] = []
         self.memory_mb[key] = processes.memory_mb(backend.pid)
         processes.pause(backend.pid)
@@ -193,6 +189,7 @@ def summarise(judge: Judge, machine: dict[str, Any]) -> dict[str, Any]:
             "rounds": args.rounds,
             "seconds": args.seconds,
             "connections": args.connections,
+            "longest_warm_up": args.longest_warm_up,
             "overrides": args.set,
             "bare_micro_batch": judge.bare.best_size if judge.bare else None,
         },
@@ -227,6 +224,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", default=[], metavar="TEXT", help="cells whose key contains one of these")
     parser.add_argument("--rounds", type=int, help="default 5, quick 2")
     parser.add_argument("--seconds", type=float, help="per cell and round; default 15, quick 8")
+    parser.add_argument(
+        "--longest-warm-up",
+        type=float,
+        metavar="SECONDS",
+        help=f"of a JVM whose compilers are still busy after {JVM_WARM_UP_S:.0f}; default 180, quick 60",
+    )
     parser.add_argument("--connections", type=int, default=CONNECTIONS)
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="handler keys of SmartBatch's archive"
@@ -236,6 +239,7 @@ def main(argv: list[str] | None = None) -> int:
     # A bench that is told to stop still ends its servers: SIGTERM unwinds as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     args.rounds = args.rounds or (2 if args.quick else 5)
+    args.longest_warm_up = args.longest_warm_up or (60.0 if args.quick else 180.0)
     args.seconds = args.seconds or (8.0 if args.quick else 15.0)
     with tempfile.TemporaryDirectory(prefix="smartbatch-bench-") as scratch:
         folder = args.work or Path(scratch)

@@ -29,9 +29,9 @@ from smartbatch.status import describe_workers
 from smartbatch_worker import metric_names as names
 
 from bench import images, processes
-from bench.load import Body, LoadResult, run_until_idle, run_until_steady
+from bench.load import JVM_WARM_UP_S, Body, LoadResult, run_until_idle, run_until_steady
 from bench.machine import describe
-from bench.peers import CONNECTIONS, JVM_WARM_UP_S, say
+from bench.peers import CONNECTIONS, say
 from bench.work import Work, npy
 
 CONCURRENCY = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
