@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import math
 import re
 import struct
@@ -20,7 +19,13 @@ MAX_DIMS = 8
 MAX_LISTS = 2**20  # each costs a Python object: a few bytes of body must not become gigabytes
 MAX_NPY_HEADER_BYTES = 10_000
 MAX_SAFETENSORS_HEADER_BYTES = 2**20
-_NPY_HEADER = re.compile(rb"\s*\{[\w\s:,'\"<>|=]*\([\d\s,]*\)[\w\s:,'\"<>|=]*\}\s*")
+_NPY_FIELD = re.compile(
+    r"""\s* (['"]) (?: descr \1 \s*:\s* (['"]) (?P<descr> [<>|=]? [A-Za-z] \d{0,4} ) \2
+                 | fortran_order \1 \s*:\s* (?P<fortran_order> True | False )
+                 | shape \1 \s*:\s* \( (?P<shape> (?: (?: \s* \d{1,19} \s* , )+ (?: \s* \d{1,19} )? )? ) \s* \)
+                 ) \s* (?: , | $ )""",
+    re.ASCII | re.VERBOSE,
+)
 _NUMERIC_KINDS = "fiu"  # floats, signed and unsigned integers; objects, strings, times and complex are refused
 _SAFETENSORS_DTYPES = {
     "F64": torch.float64,
@@ -240,8 +245,9 @@ def from_npy(body: bytes | bytearray, max_elements: int) -> torch.Tensor:
 def _npy_header(body: bytes | bytearray) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
     """(shape, Fortran order, dtype, offset of the data).
 
-    Python literals, as NumPy writes them: plain types only, and nothing that could nest, so that a header can neither
-    exhaust the stack nor warn. NumPy's own reader also repairs what Python 2 wrote; we refuse that.
+    The header is a Python dictionary as NumPy writes it, but no Python reads it: bodies are decoded in several threads,
+    and `ast.literal_eval` of Python 3.11 now and then fails when two of them call it (CPython issue 106905). What
+    Python 2 wrote, and NumPy's own reader repairs, is refused.
     """
     version = bytes(body[6:8])
     length_format, start = ("<H", 10) if version == b"\x01\x00" else ("<I", 12)
@@ -250,17 +256,27 @@ def _npy_header(body: bytes | bytearray) -> tuple[tuple[int, ...], bool, np.dtyp
     (length,) = struct.unpack_from(length_format, body, start - struct.calcsize(length_format))
     if length > MAX_NPY_HEADER_BYTES or len(body) < start + length:
         raise MalformedBody(f"the .npy header is cut off, or longer than {MAX_NPY_HEADER_BYTES} bytes")
-    text = bytes(body[start : start + length])
-    if not _NPY_HEADER.fullmatch(text):
-        raise MalformedBody("the .npy header is malformed: it must hold 'descr', 'fortran_order' and 'shape' alone")
+    fields = _npy_fields(body[start : start + length].decode("ascii", "replace").strip())
     try:
-        fields = ast.literal_eval(text.decode("ascii").strip())
-        shape, fortran_order, dtype = fields["shape"], fields["fortran_order"], np.dtype(fields["descr"])
-    except (ValueError, TypeError, SyntaxError, KeyError) as error:
+        dtype = np.dtype(fields["descr"])
+    except TypeError as error:
         raise MalformedBody(f"the .npy header is malformed: {_first_line(error)}") from None
-    if len(fields) != 3 or not isinstance(shape, tuple) or not all(_is_size(d) for d in shape):
-        raise MalformedBody("the .npy header is malformed: 'shape' must be a tuple of sizes")
-    return shape, bool(fortran_order), dtype, start + length
+    shape = tuple(int(size) for size in fields["shape"].split(",") if size.strip())
+    return shape, fields["fortran_order"] == "True", dtype, start + length
+
+
+def _npy_fields(text: str) -> dict[str, str]:
+    """The texts of `descr`, `fortran_order` and `shape`, which may come in any order."""
+    fields = {}
+    at, end = 1, len(text) - 1
+    while field := _NPY_FIELD.match(text, at, end):
+        at = field.end()
+        fields[field.lastgroup or ""] = field[field.lastgroup or ""]
+    if not text.startswith("{") or not text.endswith("}") or text[at:end].strip() or len(fields) != 3:
+        raise MalformedBody(
+            "the .npy header is malformed: it must hold 'descr', 'fortran_order' and 'shape', a tuple of sizes, alone"
+        )
+    return fields
 
 
 def _writable(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import struct
+import sys
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import numpy as np
@@ -52,6 +55,35 @@ TENSOR_BODIES = {
     "npy big-endian": (npy(CHW.astype(">f4")), ""),
     "safetensors": (safetensors.numpy.save({"data": CHW}), "application/x-safetensors"),
 }
+
+
+class Collected:
+    """Garbage whose end runs Python, where another thread may take its turn."""
+
+    def __init__(self) -> None:
+        self.cycle = self
+
+    def __del__(self) -> None:
+        sum(range(50))
+
+
+def test_bodies_are_decoded_in_threads_while_garbage_is_collected() -> None:
+    def decode_often(name: str) -> None:
+        body, content_type = TENSOR_BODIES[name]
+        for _ in range(2000):
+            Collected()
+            (item,) = decode(body, content_type, IMAGE_MODEL).items
+            assert np.array_equal(item.numpy(), CHW)
+
+    thresholds, interval = gc.get_threshold(), sys.getswitchinterval()
+    gc.set_threshold(7)
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(decode_often, ["npy", "npy", "npy", "json", "safetensors", "msgpack bytes"]))
+    finally:
+        gc.set_threshold(*thresholds)
+        sys.setswitchinterval(interval)
 
 
 @pytest.mark.parametrize("name", TENSOR_BODIES)
@@ -202,6 +234,30 @@ BROKEN = {
         "header",
     ),
     "npy of version 1.8": (npy(CHW).replace(b"\x01\x00", b"\x01\x08", 1), "", 400, "version"),
+    "npy whose shape is a number": (
+        npy_header("{'descr': '<f4', 'fortran_order': False, 'shape': (4)}", b"\0" * 16),
+        "",
+        400,
+        "tuple",
+    ),
+    "npy with a fourth field": (
+        npy_header("{'descr': '<f4', 'fortran_order': False, 'shape': (4,), 'x': 1}", b"\0" * 16),
+        "",
+        400,
+        "alone",
+    ),
+    "npy without a dtype": (
+        npy_header("{'fortran_order': False, 'shape': (4,), 'shape': (4,)}", b"\0" * 16),
+        "",
+        400,
+        "descr",
+    ),
+    "npy of a dtype that does not exist": (
+        npy_header("{'descr': '<q4', 'fortran_order': False, 'shape': (4,)}", b"\0" * 16),
+        "",
+        400,
+        "header",
+    ),
     "npy with a header that nests": (npy_header("(" * 5000 + ")" * 5000), "", 400, "header"),
     "two million lists": (b'{"data": [' + b"[1]," * 2_000_000 + b"[1]]}", "", 413, "lists"),
     "two million msgpack lists": (
