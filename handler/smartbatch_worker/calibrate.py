@@ -22,12 +22,14 @@ from smartbatch_worker.processor import cpu_name
 
 logger = logging.getLogger(__name__)
 
-BUDGET_S = 2.0
-NUM_ROUNDS = 3
+BUDGET_S = 3.0
+NUM_ROUNDS = 6
 MIN_LARGEST = 8
 MAX_LARGEST = 64
-GOOD_ENOUGH = 1.03
-"""Within 3 % of the fastest, the smallest size wins: it answers its items sooner."""
+CONTENDS = 1.15
+"""Sizes further than this from the fastest of the first round are not measured again."""
+GOOD_ENOUGH = 1.01
+"""Within 1 % of the fastest, the smallest size wins: it needs the least memory."""
 MIN_CPU_SHARE = 0.25
 CACHE_FILE = "smartbatch-calibration.json"
 
@@ -41,7 +43,7 @@ class Calibration:
 
     @property
     def best(self) -> int:
-        """The smallest size within 3 % of the fastest."""
+        """The smallest size within 1 % of the fastest."""
         limit = GOOD_ENOUGH * min(self.seconds_per_item.values())
         return min(size for size, seconds in self.seconds_per_item.items() if seconds <= limit)
 
@@ -109,27 +111,33 @@ def measure(
     """Time the forward at 1, 2, 4 … max_size items, in rounds, keeping each size's fastest time.
 
     Rounds rather than repeats: a moment of other load then slows one sample of each size and not all of one. The
-    first round always reaches MIN_LARGEST items; beyond that, the budget and a clear loss end it.
+    first round always reaches MIN_LARGEST items; beyond that, the budget and a clear loss end it. Later rounds spend
+    what is left of the budget on the sizes that may still win.
     """
     generator = torch.Generator().manual_seed(0)
     memory_format = torch.channels_last if len(shape) == 3 else torch.contiguous_format
     max_size = min(max_size, MAX_LARGEST)
     largest = torch.randn((max_size, *shape), generator=generator).contiguous(memory_format=memory_format)
     forward(largest[:1])  # the first call sets things up
-    sizes = [size for size in (2**power for power in range(16)) if size <= max_size]
     seconds_per_item: dict[int, float] = {}
     began = time.perf_counter()
-    for round_index in range(NUM_ROUNDS):
-        for size in sizes:
-            seconds = time_forward(forward, largest[:size], device) / size
-            seconds_per_item[size] = min(seconds, seconds_per_item.get(size, math.inf))
-            is_over_budget = time.perf_counter() - began > BUDGET_S
-            loses = seconds > 1.25 * min(seconds_per_item.values())
-            if round_index == 0 and size >= MIN_LARGEST and (is_over_budget or loses):
-                sizes = sizes[: sizes.index(size) + 1]
-                break
-        if time.perf_counter() - began > BUDGET_S:
+
+    def is_over_budget() -> bool:
+        return time.perf_counter() - began > BUDGET_S
+
+    for size in (2**power for power in range(16) if 2**power <= max_size):
+        seconds_per_item[size] = time_forward(forward, largest[:size], device) / size
+        loses = seconds_per_item[size] > CONTENDS * min(seconds_per_item.values())
+        if size >= MIN_LARGEST and (is_over_budget() or loses):
             break
+    limit = CONTENDS * min(seconds_per_item.values())
+    contenders = [size for size, seconds in seconds_per_item.items() if seconds <= limit]
+    for _ in range(NUM_ROUNDS - 1):
+        if is_over_budget():
+            break
+        for size in contenders:
+            seconds = time_forward(forward, largest[:size], device) / size
+            seconds_per_item[size] = min(seconds, seconds_per_item[size])
     calibration = Calibration(shape, seconds_per_item)
     logger.info(
         "micro-batch calibrated to %d of %s (ms per item: %s)",
