@@ -25,7 +25,12 @@ from bench.servers.documented import to_tensor
 from bench.weights import make_weights
 
 SIDE = 224
-VARIANTS = {"winograd": ("fp32", "winograd"), "folded": ("fp32", "off"), "bf16": ("bf16", "off")}
+VARIANTS = {
+    "winograd": ("fp32", "winograd"),
+    "folded": ("fp32", "off"),
+    "bf16": ("bf16", "off"),
+    "winograd_bf16": ("bf16", "winograd"),
+}
 """Precision and compiler of each."""
 
 

@@ -35,8 +35,11 @@ CELLS = (
     *(Cell(peer, f"{peer}/documented", "", "jpeg375", "documented") for peer in DOCUMENTED_PEERS),
     Cell(BF16, "smartbatch_bf16", "smartbatch_bf16", "jpeg375", "documented"),
     Cell(SMARTBATCH, "smartbatch", "smartbatch", "json", "documented"),
+    Cell(BF16, "smartbatch_bf16", "smartbatch_bf16", "json", "documented"),
     Cell("FastAPI reference", "FastAPI/documented", "", "json", "documented"),
     Cell(SMARTBATCH, "smartbatch", "smartbatch", "jpeg224", "documented"),
+    Cell(BF16, "smartbatch_bf16", "smartbatch_bf16", "jpeg224", "documented"),
+    Cell(BF16, "smartbatch_bf16", "smartbatch_bf16", "npy", "documented"),
     Cell(SMARTBATCH, "smartbatch", "smartbatch", "npy", "identical"),
     Cell("TorchServe, its own configuration", "plain", "smartbatch", "npy", "identical"),
     *(Cell(peer, f"{peer}/identical", "", "npy", "identical") for peer in IDENTICAL_PEERS),
@@ -63,6 +66,9 @@ def ratios(rates: dict[str, float]) -> dict[str, float | None]:
         "fastapi_json": _divide(rate(SMARTBATCH, "json"), reference),
         "fastapi_same_image": _divide(own_npy, reference),
         "fastapi_same_image_jpeg": _divide(rate(SMARTBATCH, "jpeg224"), reference),
+        "fastapi_json_bf16": _divide(rate(BF16, "json"), reference),
+        "fastapi_same_image_bf16": _divide(rate(BF16, "npy"), reference),
+        "fastapi_same_image_jpeg_bf16": _divide(rate(BF16, "jpeg224"), reference),
         "fastest_peer_identical_forward": _divide(own_npy, fastest(IDENTICAL_PEERS, "npy", "identical")),
         "fastest_peer_as_documented": _divide(
             rate(SMARTBATCH, "jpeg375"), fastest(DOCUMENTED_PEERS, "jpeg375", "documented")

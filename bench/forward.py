@@ -45,14 +45,19 @@ def folded(model: torch.nn.Module, example: torch.Tensor, num_threads: int) -> F
     return channels_last(fuse(model), example, num_threads)
 
 
-def winograd(model: torch.nn.Module, example: torch.Tensor, num_threads: int) -> Forward:
+def winograd(model: torch.nn.Module, example: torch.Tensor, num_threads: int, bf16: bool = False) -> Forward:
     """SmartBatch's own: folded, 3x3 convolutions in Winograd's basis."""
     import tempfile
 
     from smartbatch_worker.winograd import accelerate
 
     with tempfile.TemporaryDirectory() as directory:
-        return channels_last(accelerate(model, Path(directory)), example, num_threads)
+        return channels_last(accelerate(model, Path(directory), bf16), example, num_threads)
+
+
+def winograd_bf16(model: torch.nn.Module, example: torch.Tensor, num_threads: int) -> Forward:
+    """The same with products of bf16."""
+    return winograd(model, example, num_threads, bf16=True)
 
 
 def torchscript(model: torch.nn.Module, example: torch.Tensor, num_threads: int) -> Forward:
@@ -71,7 +76,10 @@ def inductor(model: torch.nn.Module, example: torch.Tensor, num_threads: int) ->
 
 
 def bf16(model: torch.nn.Module, example: torch.Tensor, num_threads: int) -> Forward:
-    """bfloat16 weights and activations, channels-last."""
+    """bfloat16 weights and activations, channels-last, batch norms folded where they are still there."""
+    from torch.fx.experimental.optimization import fuse
+
+    model = fuse(model) if type(model).__module__.startswith("torchvision") else model
     model = model.to(torch.bfloat16).to(memory_format=torch.channels_last)
     return lambda x: model(x.to(dtype=torch.bfloat16, memory_format=torch.channels_last)).float()
 
@@ -108,13 +116,25 @@ def openvino(model: torch.nn.Module, example: torch.Tensor, num_threads: int, pr
     return forward
 
 
+def openvino_bf16(model: torch.nn.Module, example: torch.Tensor, num_threads: int) -> Forward:
+    """OpenVINO told to compute in bfloat16."""
+    return openvino(model, example, num_threads, "bf16")
+
+
 def openvino_static(model: torch.nn.Module, example: torch.Tensor, num_threads: int) -> Forward:
     """OpenVINO's runtime, one graph a shape (the example's batch)."""
     import openvino as ov
 
     converted = ov.convert_model(model, example_input=example, input=[(list(example.shape), ov.Type.f32)])
     compiled = ov.Core().compile_model(
-        converted, "CPU", {"INFERENCE_NUM_THREADS": num_threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
+        converted,
+        "CPU",
+        {
+            "INFERENCE_NUM_THREADS": num_threads,
+            "NUM_STREAMS": 1,
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+        },
     )
     request = compiled.create_infer_request()
 
@@ -165,6 +185,8 @@ BACKENDS: dict[str, Callable[[torch.nn.Module, torch.Tensor, int], Forward]] = {
     "onnxruntime": onnxruntime,
     "bf16": bf16,
     "inductor_bf16": inductor_bf16,
+    "openvino_bf16": openvino_bf16,
+    "winograd_bf16": winograd_bf16,
 }
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from smartbatch.archive import build_archive
 from smartbatch.archive_settings import ArchiveSettings
-from smartbatch_worker.processor import cpu_flags
 
 from bench import images
 from bench.load import Body
@@ -103,9 +102,7 @@ class Work:
         make_weights([*self.photos, *self.squares], self.weights)
         overrides = dict(self.overrides)
         self._archive("smartbatch", overrides)
-        # Where a CPU has no bf16 instructions eager PyTorch emulates them; OpenVINO then computes in float32.
-        compiler = "inductor" if {"avx512_bf16", "amx_bf16"} & cpu_flags() else "openvino"
-        self._archive("smartbatch_bf16", {"compile": compiler} | overrides | {"precision": "bf16"})
+        self._archive("smartbatch_bf16", overrides | {"precision": "bf16"})
         with zipfile.ZipFile(self.store / "smartbatch.mar") as archive:
             archive.extractall(self.model_dir)
         self._stock_archive()

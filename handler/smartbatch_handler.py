@@ -117,7 +117,7 @@ class SmartBatchHandler:
             "model": self.config.model,
             "weights": self.model.weights_description(),
             "device": str(self.model.device),
-            "precision": self.config.precision,
+            "precision": self.model.precision,
             "compile": self.model.compiler,
             "threads": torch.get_num_threads(),
             "micro_batch": {shape: calibration.best} if calibration else {},

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,28 @@ logger = logging.getLogger(__name__)
 
 Forward = Callable[[torch.Tensor], Any]
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+_INSTRUCTIONS = {"bf16": {"avx512_bf16", "amx_bf16", "bf16"}, "fp16": {"avx512_fp16", "amx_fp16", "fphp"}}
+"""Of CPUs that compute in a precision, as Linux names them; elsewhere it is emulated, many times slower than fp32."""
+
+FP32_TOLERANCE = 1e-4
+"""Of the largest answer: how far one way of computing in fp32 may be from another."""
+BF16_TOLERANCE = 2.0
+"""Times the error of the model converted to bf16, root mean square: what another way of computing in bf16 may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A model's forward, and how it came to be."""
+
+    forward: Forward
+    """From float32 [N, ...] on the device to what the model gives."""
+    name: str
+    """What made it: off, winograd, inductor or openvino; never auto."""
+    precision: str
+    """What it computes in: the configured precision, or fp32 where that is faster on this CPU."""
+
 
 def compile_forward(
     module: torch.nn.Module,
@@ -25,67 +49,97 @@ def compile_forward(
     device: torch.device,
     shape: tuple[int, ...] | None,
     model_dir: Path,
-) -> tuple[Forward, str]:
+) -> Compiled:
     """Make a module a function of one batch.
 
     Args:
-        module: in eval mode, on its device and in its precision.
-        config: `compile` decides; torchvision's own architectures are folded in any case.
+        module: in eval mode, in float32 and on its device; it may be converted in place.
+        config: `compile` and `precision` decide; torchvision's own architectures are folded in any case.
         device: where it runs.
         shape: of one item, where known: compilation then happens here and not at the first request.
         model_dir: where what was built and measured is kept for the next worker.
 
-    Returns:
-        The function, and the name of what made it (never "auto").
-
     Raises:
         ValueError: the compiler is not installed or does not take this kind of model.
     """
-    folded = fold_batch_norms(module) if is_torchvision(config) else module
-    if config.compile == "inductor":
-        return _inductor(folded, shape, device), "inductor"
-    if config.compile == "openvino":
-        return _openvino(folded, config, shape, device), "openvino"
+    precision, is_ours = config.precision, is_torchvision(config)
+    can_choose = config.compile == "auto" and device.type == "cpu" and is_ours and precision != "fp16"
+    if can_choose and shape is not None:
+        return _fastest(module, precision, shape, model_dir)
+    _warn_if_emulated(precision, device)
     if config.compile == "winograd":
-        if device.type != "cpu" or config.precision != "fp32" or not is_torchvision(config):
-            raise ValueError("compile: winograd needs a torchvision model in fp32 on the CPU")
-        return winograd.accelerate(module, model_dir), "winograd"
-    if config.compile == "auto" and device.type == "cpu" and config.precision == "fp32" and is_torchvision(config):
-        return _faster(module, folded, shape, model_dir)
-    return folded, "off"
+        if device.type != "cpu" or precision == "fp16" or not is_ours:
+            raise ValueError("compile: winograd needs a torchvision model in fp32 or bf16 on the CPU")
+        return Compiled(winograd.accelerate(module, model_dir, bf16=precision == "bf16"), "winograd", precision)
+    folded = fold_batch_norms(module) if is_ours else module
+    if config.compile == "openvino":
+        return Compiled(_openvino(folded, config, shape, device), "openvino", precision)
+    forward = _in_precision(folded, precision)
+    if config.compile == "inductor":
+        return Compiled(_inductor(forward, shape, device), "inductor", precision)
+    return Compiled(forward, "off", precision)
 
 
-def _faster(
-    module: torch.nn.Module, folded: torch.nn.Module, shape: tuple[int, ...] | None, model_dir: Path
-) -> tuple[Forward, str]:
-    """Winograd's convolutions where they can be built, answer the same, and are faster here."""
-    if shape is None:
-        return folded, "off"
-    try:
-        accelerated = winograd.accelerate(module, model_dir)
-    except winograd.WinogradUnavailableError as error:
-        logger.info("convolutions stay PyTorch's: %s", error)
-        return folded, "off"
+def _fastest(module: torch.nn.Module, precision: str, shape: tuple[int, ...], model_dir: Path) -> Compiled:
+    """The fastest way this CPU has of computing in `precision` or better, measured.
+
+    bf16 is computed in fp32 where the CPU has no bf16 instructions, or where fp32 is faster.
+    """
+    has_bf16 = precision == "bf16" and not is_emulated(precision)
+    if precision == "bf16" and not has_bf16:
+        logger.info("this CPU has no bf16 instructions: computing in fp32, which is faster here and more precise")
+    folded = fold_batch_norms(module)
     example = torch.randn((4, *shape), generator=torch.Generator().manual_seed(0))
-    expected, actual = folded(example), accelerated(example)
-    if not isinstance(expected, torch.Tensor):
-        return folded, "off"
-    if not torch.allclose(expected, actual, rtol=1e-4, atol=1e-4 * float(expected.abs().max())):
-        logger.warning("winograd's answers differ by %g: not used", float((expected - actual).abs().max()))
-        return folded, "off"
-    device = torch.device("cpu")
+    expected = folded(example)
+    ways: dict[tuple[str, str], Forward] = {("off", "fp32"): folded}
+    if has_bf16:
+        ways["off", "bf16"] = _in_precision(copy.deepcopy(folded), "bf16")
+    if isinstance(expected, torch.Tensor):
+        for bf16 in (False, True) if has_bf16 and winograd.has_bf16() else (False,):
+            try:
+                ways["winograd", "bf16" if bf16 else "fp32"] = winograd.accelerate(module, model_dir, bf16)
+            except winograd.WinogradUnavailableError as error:
+                logger.info("convolutions stay PyTorch's: %s", error)
+        _drop_the_imprecise(ways, example, expected)
 
     def measure() -> dict[str, float]:
-        times = {"off": math.inf, "winograd": math.inf}
+        times = dict.fromkeys(map(" ".join, ways), math.inf)
         for _ in range(3):
-            for name, function in (("off", folded), ("winograd", accelerated)):
-                times[name] = min(times[name], calibrate.time_forward(function, example, device))
+            for way, forward in ways.items():
+                seconds = calibrate.time_forward(forward, example, torch.device("cpu"))
+                times[" ".join(way)] = min(times[" ".join(way)], seconds)
         return times
 
-    times = calibrate.remember(model_dir, f"compile shape={shape}", measure)
-    best = min(times, key=times.__getitem__)
-    logger.info("forward of 4 items: %s", ", ".join(f"{name} {1000 * s:.1f} ms" for name, s in times.items()))
-    return (accelerated if best == "winograd" else folded), best
+    times = calibrate.remember(model_dir, f"compile {precision} shape={shape}", measure)
+    logger.info("forward of 4 items: %s", ", ".join(f"{way} {1000 * s:.1f} ms" for way, s in times.items()))
+    best = min(ways, key=lambda way: times.get(" ".join(way), math.inf))
+    return Compiled(ways[best], *best)
+
+
+def _drop_the_imprecise(ways: dict[tuple[str, str], Forward], example: torch.Tensor, expected: torch.Tensor) -> None:
+    """Remove the ways that answer other than plain PyTorch in their precision does."""
+    plain_error = _rms(ways["off", "bf16"](example) - expected) if ("off", "bf16") in ways else 0.0
+    for way in [way for way in ways if way[0] != "off"]:
+        difference = ways[way](example) - expected
+        is_right = (
+            _rms(difference) <= BF16_TOLERANCE * plain_error
+            if way[1] == "bf16"
+            else float(difference.abs().max()) <= FP32_TOLERANCE * float(expected.abs().max())
+        )
+        if not is_right:
+            logger.warning("%s in %s differs by %g: not used", *way, float(difference.abs().max()))
+            del ways[way]
+
+
+def _rms(tensor: torch.Tensor) -> float:
+    return float(tensor.float().square().mean().sqrt())
+
+
+def _in_precision(module: torch.nn.Module, precision: str) -> Forward:
+    """The module, converted, as a function of float32."""
+    dtype = DTYPES[precision]
+    module = module.to(dtype=dtype)
+    return module if precision == "fp32" else lambda batch: module(batch.to(dtype=dtype))
 
 
 def is_torchvision(config: WorkerConfig) -> bool:
@@ -109,29 +163,26 @@ def fold_batch_norms(module: torch.nn.Module) -> torch.nn.Module:
         return module
 
 
-def warn_if_emulated(config: WorkerConfig, device: torch.device) -> None:
-    """Say so where a precision exists on this CPU in name only: it would run several times slower than fp32."""
-    if device.type != "cpu" or config.precision == "fp32":
-        return
+def is_emulated(precision: str) -> bool:
+    """Whether this CPU has a precision in name only; where nobody says, it is believed to have it."""
     flags = cpu_flags()
-    needed = {"bf16": ("avx512_bf16", "amx_bf16", "bf16"), "fp16": ("avx512_fp16", "amx_fp16", "fphp")}
-    if flags and not flags & set(needed[config.precision]):
-        logger.warning(
-            "this CPU has no %s instructions: precision %s is emulated and slower than fp32",
-            config.precision,
-            config.precision,
-        )
+    return precision != "fp32" and bool(flags) and not flags & _INSTRUCTIONS[precision]
 
 
-def _inductor(module: torch.nn.Module, shape: tuple[int, ...] | None, device: torch.device) -> Forward:
+def _warn_if_emulated(precision: str, device: torch.device) -> None:
+    if device.type == "cpu" and is_emulated(precision):
+        text = "this CPU has no %s instructions: precision %s is emulated and slower than fp32"
+        logger.warning(text, precision, precision)
+
+
+def _inductor(forward: Forward, shape: tuple[int, ...] | None, device: torch.device) -> Forward:
     import torch._inductor.config as inductor_config
 
     inductor_config.freezing = True
-    function: Forward = torch.compile(module, dynamic=True)
+    function: Forward = torch.compile(forward, dynamic=True)
     if shape is not None:
-        parameter = next(module.parameters(), torch.empty(0))
         for size in (2, 1):  # two: the general batch; one is always specialised
-            example = torch.zeros((size, *shape), dtype=parameter.dtype, device=device)
+            example = torch.zeros((size, *shape), device=device)
             function(example.contiguous(memory_format=torch.channels_last) if len(shape) == 3 else example)
     return function
 

@@ -24,8 +24,6 @@ from smartbatch_worker.loaders import ModelLoadError, build_model, describe_weig
 
 logger = logging.getLogger(__name__)
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
 
 class ManagedModel:
     """A model that is in memory only when it is needed.
@@ -57,7 +55,7 @@ class ManagedModel:
         self._lock = threading.RLock()
         self._module_bound: int | None = None
         self._forward: Callable[[torch.Tensor], Any] | None = None
-        self.compiler = config.compile
+        self.compiler, self.precision = config.compile, config.precision
         self._last_used = time.monotonic()
         self.micro_batch: calibrate.Calibration | None = None
         self.num_loads = 0
@@ -93,7 +91,7 @@ class ManagedModel:
         """
         assert self._forward is not None, "forward() is called inside ready()"
         with torch.inference_mode():
-            output = self._forward(batch.to(self.device, dtype=self._input_dtype, non_blocking=True))
+            output = self._forward(batch.to(self.device, non_blocking=True))
             # A model that hands its input on would give out memory that the next micro-batch overwrites.
             if isinstance(output, torch.Tensor):
                 same = output.untyped_storage().data_ptr() == batch.untyped_storage().data_ptr()
@@ -127,10 +125,6 @@ class ManagedModel:
         logger.info("model freed from memory")
         self._on_unload()
 
-    @property
-    def _input_dtype(self) -> torch.dtype:
-        return _DTYPES[self._config.precision]
-
     def _load(self) -> None:
         start = time.perf_counter()
         try:
@@ -138,21 +132,18 @@ class ManagedModel:
         except (ModelLoadError, OSError) as error:
             logger.error("cannot load the model: %s", error)
             raise ModelUnavailable(f"the model cannot be loaded now: {error}") from error
-        compiled.warn_if_emulated(self._config, self.device)
         self._module_bound = max_batch_size(module)
-        module = module.to(self.device, dtype=self._input_dtype)
+        module = module.to(self.device)
         if not isinstance(module, torch.jit.ScriptModule):
             module = module.to(memory_format=torch.channels_last)
         shape = calibrate.known_shape(self._config)
         with torch.inference_mode():
             try:
-                forward, self.compiler = compiled.compile_forward(
-                    module, self._config, self.device, shape, self._model_dir
-                )
+                made = compiled.compile_forward(module, self._config, self.device, shape, self._model_dir)
             except (ValueError, RuntimeError) as error:
                 logger.exception("cannot compile the model")
                 raise ModelUnavailable(f"the model cannot be compiled: {error}") from error
-            self._forward = forward
+            self._forward, self.compiler, self.precision = made.forward, made.name, made.precision
             if shape is not None and self._config.micro_batch == "auto" and self.micro_batch is None:
                 self.micro_batch = self._calibrate(shape)
         self.load_seconds = time.perf_counter() - start
@@ -166,7 +157,7 @@ class ManagedModel:
         self._on_load(self.load_seconds)
 
     def _calibrate(self, shape: tuple[int, ...]) -> calibrate.Calibration:
-        settings = f"{self._config.precision} {self.compiler} {self.device}"
+        settings = f"{self.precision} {self.compiler} {self.device}"
         most = min(self._max_batch_size, self._module_bound or self._max_batch_size)
         return calibrate.calibrate(self._model_dir, settings, self.forward, shape, most, self.device)
 

@@ -1,12 +1,13 @@
-/* Winograd F(4x4, 3x3) for 3x3 convolutions of stride 1 on channels-last images.
+/* Convolutions on channels-last images: Winograd F(4x4, 3x3) for 3x3 kernels of stride 1, direct sums for the others.
  *
- * Such a convolution needs 9 multiplications an output; computed on 6x6 input tiles in Winograd's basis it needs
+ * A 3x3 convolution needs 9 multiplications an output; computed on 6x6 input tiles in Winograd's basis it needs
  * 36/16 = 2.25. A block of tiles at a time, so that what is between the steps stays in the cache:
  * tiles_in -> V [36, tiles, C];  M = V @ U, [36, tiles, K];  tiles_out -> image.
- * Loops run over contiguous channels, so the compiler vectorises them for whatever -march=native means here.
+ *
+ * Images are float. Products are of float or, where the processor has bf16 dot products, of bf16 with float sums: then
+ * V, U and what direct sums read are bf16, two numbers to a lane. Functions that end in _of are compiled once for each.
  */
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* One step of the matrix product keeps ROWS x 2 vectors of sums in registers: as many as there are, less three. */
@@ -21,159 +22,208 @@
 #define ROWS 6
 #endif
 #define PANEL (2 * LANES)
+/* Vectors of channels that a tile's transforms take at a time: half a KiB of each pixel, so that memory is read and written
+ * in runs, and what is between their two passes stays in the first cache. */
+#define STRIPE (128 / LANES)
 
-#define LINE(d, c, a0, a1, a2, a3, a4, a5)                                                                     \
-    do {                                                                                                       \
-        float p = a4 - 4 * a2, q = a3 - 4 * a1, r = a4 - a2, t = 2 * (a3 - a1);                                \
-        d##0[c] = 4 * a0 - 5 * a2 + a4;                                                                        \
-        d##1[c] = p + q;                                                                                       \
-        d##2[c] = p - q;                                                                                       \
-        d##3[c] = r + t;                                                                                       \
-        d##4[c] = r - t;                                                                                       \
-        d##5[c] = 4 * a1 - 5 * a3 + a5;                                                                        \
-    } while (0)
+#if defined(__AVX512BF16__) && defined(__AVX512F__)
+#include <immintrin.h>
+#define HAS_BF16 1
+#else
+#define HAS_BF16 0
+#endif
 
-/* One line of B^T: six channel vectors, s[0..5], to six of stride `to`. */
-static void forward_line(const float *const *s, float *restrict d, int64_t to, int64_t channels) {
-    const float *restrict s0 = s[0], *restrict s1 = s[1], *restrict s2 = s[2];
-    const float *restrict s3 = s[3], *restrict s4 = s[4], *restrict s5 = s[5];
-    float *restrict d0 = d, *restrict d1 = d + to, *restrict d2 = d + 2 * to;
-    float *restrict d3 = d + 3 * to, *restrict d4 = d + 4 * to, *restrict d5 = d + 5 * to;
-#pragma GCC ivdep
-    for (int64_t c = 0; c < channels; ++c) LINE(d, c, s0[c], s1[c], s2[c], s3[c], s4[c], s5[c]);
-}
-
-/* One line of A^T: six channel vectors of stride `from` to four of stride `to`. */
-static void inverse_line(const float *s, int64_t from, float *restrict d, int64_t to, int64_t channels) {
-    const float *s0 = s, *s1 = s + from, *s2 = s + 2 * from, *s3 = s + 3 * from, *s4 = s + 4 * from, *s5 = s + 5 * from;
-    float *restrict d0 = d, *restrict d1 = d + to, *restrict d2 = d + 2 * to, *restrict d3 = d + 3 * to;
-#pragma GCC ivdep
-    for (int64_t c = 0; c < channels; ++c) {
-        float a = s1[c] + s2[c], b = s1[c] - s2[c], e = s3[c] + s4[c], f = s3[c] - s4[c];
-        d0[c] = s0[c] + a + e;
-        d1[c] = b + 2 * f;
-        d2[c] = a + 4 * e;
-        d3[c] = b + 8 * f + s5[c];
-    }
-}
-
-/* x [N, H, W, C] -> v [36, stride, C] for tiles first..last-1 of N * ceil(H/4) * ceil(W/4); zero padding of one pixel. */
-static void tiles_in(const float *x, float *v, int64_t first, int64_t last, int64_t stride, int64_t height,
-                     int64_t width, int64_t channels) {
-    const int64_t down = (height + 3) / 4, across = (width + 3) / 4;
-    float *zero = calloc(channels, sizeof(float)), *half = malloc(36 * channels * sizeof(float));
-    for (int64_t t = first; t < last; ++t) {
-        const int64_t n = t / (down * across), top = t / across % down * 4 - 1, left = t % across * 4 - 1;
-        for (int64_t j = 0; j < 6; ++j) {
-            const float *s[6];
-            for (int64_t i = 0; i < 6; ++i) {
-                const int64_t row = top + i, column = left + j;
-                const int inside = row >= 0 && row < height && column >= 0 && column < width;
-                s[i] = inside ? x + ((n * height + row) * width + column) * channels : zero;
-            }
-            forward_line(s, half + j * channels, 6 * channels, channels);
-        }
-        for (int64_t i = 0; i < 6; ++i) {
-            const float *s[6];
-            for (int64_t j = 0; j < 6; ++j) s[j] = half + (i * 6 + j) * channels;
-            forward_line(s, v + (i * 6 * stride + t - first) * channels, stride * channels, channels);
-        }
-    }
-    free(zero);
-    free(half);
-}
-
-/* m [36, stride, pitch] -> y [N, H, W, K], plus bias [K], plus residual [N, H, W, K] unless NULL, then ReLU if asked. */
-static void tiles_out(const float *m, float *y, const float *bias, const float *residual, int relu, int64_t first,
-                      int64_t last, int64_t stride, int64_t pitch, int64_t height, int64_t width, int64_t channels) {
-    const int64_t down = (height + 3) / 4, across = (width + 3) / 4;
-    const float floor = relu ? 0.0f : -__builtin_inff();
-    float *half = malloc(24 * channels * sizeof(float)), *line = malloc(4 * channels * sizeof(float));
-    for (int64_t t = first; t < last; ++t) {
-        const int64_t n = t / (down * across), top = t / across % down * 4, left = t % across * 4;
-        for (int64_t j = 0; j < 6; ++j)
-            inverse_line(m + (j * stride + t - first) * pitch, 6 * stride * pitch, half + j * channels, 6 * channels,
-                         channels);
-        for (int64_t i = 0; i < 4 && top + i < height; ++i) {
-            inverse_line(half + i * 6 * channels, channels, line, channels, channels);
-            for (int64_t j = 0; j < 4 && left + j < width; ++j) {
-                const int64_t at = ((n * height + top + i) * width + left + j) * channels;
-                const float *restrict s = line + j * channels, *restrict r = residual ? residual + at : NULL;
-                float *restrict d = y + at;
-                if (r) {
-#pragma GCC ivdep
-                    for (int64_t k = 0; k < channels; ++k) {
-                        const float sum = s[k] + bias[k] + r[k];
-                        d[k] = sum < floor ? floor : sum; /* this way round NaN stays NaN */
-                    }
-                } else {
-#pragma GCC ivdep
-                    for (int64_t k = 0; k < channels; ++k) {
-                        const float sum = s[k] + bias[k];
-                        d[k] = sum < floor ? floor : sum; /* this way round NaN stays NaN */
-                    }
-                }
-            }
-        }
-    }
-    free(half);
-    free(line);
-}
+#define INLINE static inline __attribute__((always_inline))
 
 typedef float vector __attribute__((vector_size(4 * LANES)));
 typedef int32_t bits __attribute__((vector_size(4 * LANES)));
 typedef float memory __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
+INLINE vector load(const float *from) { return *(const memory *)from; }
+INLINE void store(float *to, vector x) { *(memory *)to = x; }
+
+/* Where number `index` stands in an array of float or bf16. */
+INLINE void *at(const void *array, int64_t index, const int bf16) { return (char *)array + index * (bf16 ? 2 : 4); }
+
+/* LANES numbers to an array of float or bf16. */
+INLINE void put(void *array, int64_t index, vector x, const int bf16) {
+#if HAS_BF16
+    if (bf16) {
+        _mm256_storeu_si256(at(array, index, 1), (__m256i)_mm512_cvtneps_pbh((__m512)x));
+        return;
+    }
+#endif
+    store(at(array, index, bf16), x);
+}
+
+/* NaN stays NaN. */
+INLINE vector clipped(vector x) { return (vector)((bits)x & ~(x < (vector){0})); }
+INLINE vector larger(vector a, vector b) {
+    const bits take_b = (a < b) | (b != b);
+    return (vector)(((bits)b & take_b) | ((bits)a & ~take_b));
+}
+
+/* F(4x4, 3x3) at the points 0, A, -A, B, -B, infinity (winograd.py has the kernels' part). Their product being 1, and
+ * none being large, rounding is magnified less than at the usual 1 and 2. */
+#define A (2.0f / 3)
+#define B (3.0f / 2)
+
+/* One line of B^T: six vectors to six. */
+INLINE void forward_line(vector s0, vector s1, vector s2, vector s3, vector s4, vector s5, vector *d) {
+    const vector p = s4 - B * B * s2, q = A * (s3 - B * B * s1), r = s4 - A * A * s2, t = B * (s3 - A * A * s1);
+    d[0] = s0 + s4 - (A * A + B * B) * s2;
+    d[1] = p + q;
+    d[2] = p - q;
+    d[3] = r + t;
+    d[4] = r - t;
+    d[5] = s1 + s5 - (A * A + B * B) * s3;
+}
+
+/* One line of A^T: six vectors to four. */
+INLINE void inverse_line(vector s0, vector s1, vector s2, vector s3, vector s4, vector s5, vector *d) {
+    const vector a = s1 + s2, b = s1 - s2, e = s3 + s4, f = s3 - s4;
+    d[0] = s0 + a + e;
+    d[1] = A * b + B * f;
+    d[2] = A * A * a + B * B * e;
+    d[3] = A * A * A * b + B * B * B * f + s5;
+}
+
+/* x [N, H, W, C] -> v [36, stride, C], tiles first..last-1; pixels beyond the edge are `zeros`, C of them. */
+INLINE void tiles_in_of(const int bf16, const float *x, void *v, const float *zeros, int64_t first, int64_t last,
+                        int64_t stride, int64_t height, int64_t width, int64_t channels) {
+    const int64_t down = (height + 3) / 4, across = (width + 3) / 4;
+    for (int64_t t = first; t < last; ++t) {
+        const int64_t n = t / (down * across), top = t / across % down * 4 - 1, left = t % across * 4 - 1;
+        const float *pixel[6][6];
+        for (int64_t i = 0; i < 6; ++i)
+            for (int64_t j = 0; j < 6; ++j) {
+                const int64_t row = top + i, column = left + j;
+                const int is_inside = row >= 0 && row < height && column >= 0 && column < width;
+                pixel[i][j] = is_inside ? x + ((n * height + row) * width + column) * channels : zeros;
+            }
+        for (int64_t c = 0; c < channels; c += STRIPE * LANES) {
+            const int64_t end = channels - c < STRIPE * LANES ? channels - c : STRIPE * LANES;
+            vector half[6][6][STRIPE], line[6];
+            for (int j = 0; j < 6; ++j)
+                for (int64_t k = 0; k < end; k += LANES) {
+                    forward_line(load(pixel[0][j] + c + k), load(pixel[1][j] + c + k), load(pixel[2][j] + c + k),
+                                 load(pixel[3][j] + c + k), load(pixel[4][j] + c + k), load(pixel[5][j] + c + k), line);
+                    for (int i = 0; i < 6; ++i) half[i][j][k / LANES] = line[i];
+                }
+            for (int i = 0; i < 6; ++i)
+                for (int64_t k = 0; k < end; k += LANES) {
+                    const vector(*s)[STRIPE] = half[i];
+                    const int64_t l = k / LANES;
+                    forward_line(s[0][l], s[1][l], s[2][l], s[3][l], s[4][l], s[5][l], line);
+                    for (int j = 0; j < 6; ++j)
+                        put(v, ((i * 6 + j) * stride + t - first) * channels + c + k, line[j], bf16);
+                }
+        }
+    }
+}
+
+/* m [36, stride, pitch] -> y [N, H, W, K], plus bias [K], plus residual [N, H, W, K] unless NULL, then ReLU if asked. */
+static void tiles_out(const float *m, float *y, const float *bias, const float *residual, int relu, int64_t first,
+                      int64_t last, int64_t stride, int64_t pitch, int64_t height, int64_t width, int64_t channels) {
+    const int64_t down = (height + 3) / 4, across = (width + 3) / 4, next = stride * pitch;
+    for (int64_t t = first; t < last; ++t) {
+        const int64_t n = t / (down * across), top = t / across % down * 4, left = t % across * 4;
+        const int64_t rows = height - top < 4 ? height - top : 4, columns = width - left < 4 ? width - left : 4;
+        for (int64_t c = 0; c < channels; c += STRIPE * LANES) {
+            const int64_t end = channels - c < STRIPE * LANES ? channels - c : STRIPE * LANES;
+            vector half[4][6][STRIPE], line[4];
+            for (int j = 0; j < 6; ++j)
+                for (int64_t k = 0; k < end; k += LANES) {
+                    const float *s = m + (t - first) * pitch + j * next + c + k;
+                    inverse_line(load(s), load(s + 6 * next), load(s + 12 * next), load(s + 18 * next),
+                                 load(s + 24 * next), load(s + 30 * next), line);
+                    for (int i = 0; i < 4; ++i) half[i][j][k / LANES] = line[i];
+                }
+            for (int64_t i = 0; i < rows; ++i)
+                for (int64_t k = 0; k < end; k += LANES) {
+                    const vector(*s)[STRIPE] = half[i];
+                    const int64_t l = k / LANES, begin = ((n * height + top + i) * width + left) * channels + c + k;
+                    inverse_line(s[0][l], s[1][l], s[2][l], s[3][l], s[4][l], s[5][l], line);
+                    for (int64_t j = 0; j < columns; ++j) {
+                        vector sum = line[j] + load(bias + c + k);
+                        if (residual) sum += load(residual + begin + j * channels);
+                        store(y + begin + j * channels, relu ? clipped(sum) : sum);
+                    }
+                }
+        }
+    }
+}
+
 /* Sums of `rows` outputs (a constant at each call, so that they stay in registers) in one panel's columns.
  *
- * Output r starts at a + r * step and reads `height` lines of `run` numbers, `line` apart; panel: [height * run, PANEL].
+ * Output r starts at a + r * step and reads `height` lines of `run` numbers, `line` apart; panel: [height * run, PANEL],
+ * in bf16 [height * run / 2, PANEL, 2], run being even.
  */
-static inline __attribute__((always_inline)) void sums(const int rows, const float *a, int64_t step, int64_t height,
-                                                       int64_t line, int64_t run, const float *panel,
-                                                       const float *bias, int relu, float *to, int64_t pitch) {
+INLINE void sums_of(const int bf16, const int rows, const void *a, int64_t step, int64_t height, int64_t line,
+                    int64_t run, const void *panel, const float *bias, int relu, float *to, int64_t pitch) {
     vector left_sum[ROWS], right_sum[ROWS];
     for (int r = 0; r < rows; ++r) {
         left_sum[r] = right_sum[r] = (vector){0};
-        if (bias) left_sum[r] = *(const memory *)bias, right_sum[r] = *(const memory *)(bias + LANES);
+        if (bias) left_sum[r] = load(bias), right_sum[r] = load(bias + LANES);
     }
-    for (int64_t i = 0; i < height; ++i, a += line)
-        for (int64_t k = 0; k < run; ++k, panel += PANEL) {
-            const vector left = *(const memory *)panel, right = *(const memory *)(panel + LANES);
+    for (int64_t i = 0; i < height; ++i, a = at(a, line, bf16))
+        for (int64_t k = 0; k < run; k += 1 + bf16, panel = (const float *)panel + PANEL) {
+            const vector left = load(panel), right = load((const float *)panel + LANES);
 #pragma GCC unroll 12
             for (int r = 0; r < rows; ++r) {
-                const vector factor = a[r * step + k] - (vector){0}; /* a broadcast: x - 0 is x, x + 0 not for -0 */
+                float pair; /* one number, or two of bf16 */
+                memcpy(&pair, at(a, r * step + k, bf16), sizeof pair);
+#if HAS_BF16
+                if (bf16) {
+                    const __m512bh factor = (__m512bh)_mm512_set1_ps(pair);
+                    left_sum[r] = (vector)_mm512_dpbf16_ps((__m512)left_sum[r], factor, (__m512bh)left);
+                    right_sum[r] = (vector)_mm512_dpbf16_ps((__m512)right_sum[r], factor, (__m512bh)right);
+                    continue;
+                }
+#endif
+                const vector factor = pair - (vector){0}; /* a broadcast: x - 0 is x, x + 0 not for -0 */
                 left_sum[r] += factor * left;
                 right_sum[r] += factor * right;
             }
         }
     for (int r = 0; r < rows; ++r) {
-        vector left = left_sum[r], right = right_sum[r];
-        if (relu) { /* this way round NaN stays NaN */
-            left = (vector)((bits)left & ~(left < (vector){0}));
-            right = (vector)((bits)right & ~(right < (vector){0}));
-        }
-        *(memory *)(to + r * pitch) = left;
-        *(memory *)(to + r * pitch + LANES) = right;
+        store(to + r * pitch, relu ? clipped(left_sum[r]) : left_sum[r]);
+        store(to + r * pitch + LANES, relu ? clipped(right_sum[r]) : right_sum[r]);
     }
 }
 
 /* `sums` for any number of outputs in a line, in equal steps: 7 as 4 + 3, since a step of 1 wastes most registers. */
-static void line_of_sums(int64_t rows, const float *a, int64_t step, int64_t height, int64_t line, int64_t run,
-                         const float *panel, const float *bias, int relu, float *to, int64_t pitch) {
+INLINE void line_of_sums_of(const int bf16, int64_t rows, const void *a, int64_t step, int64_t height, int64_t line,
+                            int64_t run, const void *panel, const float *bias, int relu, float *to, int64_t pitch) {
     for (int64_t steps = (rows + ROWS - 1) / ROWS; steps > 0; --steps) {
         const int64_t now = (rows + steps - 1) / steps;
         switch (now) {
 #define STEP(count)                                                                                            \
     case count:                                                                                                \
-        sums(count, a, step, height, line, run, panel, bias, relu, to, pitch);                                 \
+        sums_of(bf16, count, a, step, height, line, run, panel, bias, relu, to, pitch);                        \
         break;
             STEP(1) STEP(2) STEP(3) STEP(4) STEP(5) STEP(6)
 #if ROWS == 12
             STEP(7) STEP(8) STEP(9) STEP(10) STEP(11) STEP(12)
 #endif
         }
-        a += now * step, to += now * pitch, rows -= now;
+        a = at(a, now * step, bf16), to += now * pitch, rows -= now;
     }
+}
+
+static void line_of_floats(int64_t rows, const void *a, int64_t step, int64_t height, int64_t line, int64_t run,
+                           const void *panel, const float *bias, int relu, float *to, int64_t pitch) {
+    line_of_sums_of(0, rows, a, step, height, line, run, panel, bias, relu, to, pitch);
+}
+
+static void line_of_bf16s(int64_t rows, const void *a, int64_t step, int64_t height, int64_t line, int64_t run,
+                          const void *panel, const float *bias, int relu, float *to, int64_t pitch) {
+    line_of_sums_of(HAS_BF16, rows, a, step, height, line, run, panel, bias, relu, to, pitch);
+}
+
+INLINE void line_of_sums(const int bf16, int64_t rows, const void *a, int64_t step, int64_t height, int64_t line,
+                         int64_t run, const void *panel, const float *bias, int relu, float *to, int64_t pitch) {
+    (bf16 ? line_of_bf16s : line_of_floats)(rows, a, step, height, line, run, panel, bias, relu, to, pitch);
 }
 
 /* Columns of a panel: the caller pads K to a multiple of it. */
@@ -182,40 +232,112 @@ int64_t panel_width(void) { return PANEL; }
 /* Rows that one step takes: a block of tiles is best a multiple of it. */
 int64_t panel_rows(void) { return ROWS; }
 
+/* Channels in and out of a Winograd convolution, and of a pooled one, are multiples of it. */
+int64_t num_lanes(void) { return LANES; }
+
+/* Whether products of bf16 were compiled in; asked for without, they would be of float on bf16's memory. */
+int has_bf16(void) { return HAS_BF16; }
+
 /* Tiles first..last-1 of a convolution of x [N, H, W, C] to y [N, H, W, K], `block` tiles at a time.
  *
- * basis: the kernels in Winograd's basis, [36, pitch / PANEL, C, PANEL], pitch being K padded to a multiple of PANEL.
- * residual: [N, H, W, K], or NULL. scratch: 36 * block * (C + pitch) numbers. Several threads may share all but scratch.
+ * basis: the kernels in Winograd's basis, [36, pitch / PANEL, C, PANEL], pitch being K padded to a multiple of PANEL;
+ * in bf16 [36, pitch / PANEL, C / 2, PANEL, 2]. residual: [N, H, W, K], or NULL. scratch: 36 * block * (C + pitch) + C
+ * floats. Several threads may share all but scratch.
  */
-void convolve_winograd(const float *x, float *y, const float *basis, const float *bias, const float *residual,
-                       float *scratch, int relu, int64_t first, int64_t last, int64_t block, int64_t height,
+void convolve_winograd(const float *x, float *y, const void *basis, const float *bias, const float *residual,
+                       float *scratch, int bf16, int relu, int64_t first, int64_t last, int64_t block, int64_t height,
                        int64_t width, int64_t channels_in, int64_t channels_out) {
     const int64_t pitch = (channels_out + PANEL - 1) / PANEL * PANEL;
-    float *v = scratch, *m = scratch + 36 * block * channels_in;
+    float *zeros = scratch, *m = zeros + channels_in;
+    void *v = m + 36 * block * pitch;
+    memset(zeros, 0, channels_in * sizeof *zeros);
     for (; first < last; first += block) {
         const int64_t end = first + block < last ? first + block : last, count = end - first;
-        tiles_in(x, v, first, end, count, height, width, channels_in);
+        if (bf16)
+            tiles_in_of(HAS_BF16, x, v, zeros, first, end, count, height, width, channels_in);
+        else
+            tiles_in_of(0, x, v, zeros, first, end, count, height, width, channels_in);
         for (int64_t i = 0; i < 36; ++i)
             for (int64_t column = 0; column < pitch; column += PANEL)
-                line_of_sums(count, v + i * count * channels_in, channels_in, 1, 0, channels_in,
-                             basis + (i * pitch + column) * channels_in, NULL, 0, m + i * count * pitch + column, pitch);
+                line_of_sums(bf16, count, at(v, i * count * channels_in, bf16), channels_in, 1, 0, channels_in,
+                             at(basis, (i * pitch + column) * channels_in, bf16), NULL, 0,
+                             m + i * count * pitch + column, pitch);
         tiles_out(m, y, bias, residual, relu, first, end, count, pitch, height, width, channels_out);
     }
 }
 
+static size_t bytes(int64_t numbers, int bf16) { return numbers * (bf16 ? 2 : 4); }
+
+static uint16_t bf16_of(float x) { /* to the nearest, to even where two are as near; NaN stays NaN */
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    return x != x ? 0x7fc0 : (u + 0x7fff + (u >> 16 & 1)) >> 16;
+}
+
+/* x [N, H, W, C] -> to [N, H + 2 padding, W + 2 padding, C], zeros around it, float or bf16. */
+void pad(const float *x, void *to, int bf16, int64_t images, int64_t height, int64_t width, int64_t channels,
+         int64_t padding) {
+    const int64_t edge = padding * channels, run = width * channels, around = padding * (run + 2 * edge);
+    for (int64_t n = 0; n < images; ++n) {
+        memset(to, 0, bytes(around, bf16)), to = at(to, around, bf16);
+        for (int64_t row = 0; row < height; ++row, x += run) {
+            memset(to, 0, bytes(edge, bf16)), to = at(to, edge, bf16);
+            if (bf16) {
+                int64_t k = 0;
+                for (; HAS_BF16 && k + LANES <= run; k += LANES) put(to, k, load(x + k), HAS_BF16);
+                for (; k < run; ++k) ((uint16_t *)to)[k] = bf16_of(x[k]);
+            } else {
+                memcpy(to, x, run * sizeof *x);
+            }
+            to = at(to, run, bf16);
+            memset(to, 0, bytes(edge, bf16)), to = at(to, edge, bf16);
+        }
+        memset(to, 0, bytes(around, bf16)), to = at(to, around, bf16);
+    }
+}
+
+/* The largest of 3x3 pixels, every second pixel of one line: rows of [width, PANEL] -> to [(width + 1) / 2, pitch]. */
+static void pool_line(const float *const *rows, int64_t num_rows, int64_t width, float *to, int64_t pitch) {
+    for (int64_t middle = 0; middle < width; middle += 2, to += pitch)
+        for (int64_t k = 0; k < PANEL; k += LANES) {
+            vector most = load(rows[0] + middle * PANEL + k);
+            for (int64_t i = 0; i < num_rows; ++i)
+                for (int64_t column = middle ? middle - 1 : 0; column <= middle + 1 && column < width; ++column)
+                    most = larger(most, load(rows[i] + column * PANEL + k));
+            store(to + k, most);
+        }
+}
+
 /* Columns first..last-1 (multiples of PANEL) of a convolution of any kernel and stride, of x [N, H, W, C], padded
- * already, to y [N, Y, X, K].
+ * already, float or bf16, to y [N, Y, X, K], or, with `pooled` (3 * X * PANEL floats), to the largest of 3x3 of them at
+ * stride 2 and padding 1, y [N, (Y + 1) / 2, (X + 1) / 2, K].
  *
- * weight: [K / PANEL, kernel * kernel * C, PANEL]; no multiplication is saved, no number is moved before it is used.
+ * weight: [K / PANEL, kernel, kernel * C, PANEL]; in bf16 kernel * C is rounded up to even, with weights of zero, and
+ * one number beyond x is read. No multiplication is saved, no number is moved before it is used.
  */
-void convolve_direct(const float *x, float *y, const float *weight, const float *bias, int relu, int64_t first,
-                     int64_t last, int64_t images, int64_t height, int64_t width, int64_t channels_in,
+void convolve_direct(const void *x, float *y, const void *weight, const float *bias, float *pooled, int bf16, int relu,
+                     int64_t first, int64_t last, int64_t images, int64_t height, int64_t width, int64_t channels_in,
                      int64_t height_out, int64_t width_out, int64_t channels_out, int64_t kernel, int64_t stride) {
-    const int64_t line = width * channels_in, run = kernel * channels_in;
+    const int64_t line = width * channels_in, run = kernel * channels_in + (bf16 && kernel * channels_in % 2);
     for (int64_t n = 0; n < images; ++n)
-        for (int64_t column = first; column < last; column += PANEL)
-            for (int64_t row = 0; row < height_out; ++row)
-                line_of_sums(width_out, x + (n * height + row * stride) * line, stride * channels_in, kernel, line, run,
-                             weight + column * kernel * run, bias + column, relu,
-                             y + (n * height_out + row) * width_out * channels_out + column, channels_out);
+        for (int64_t column = first; column < last; column += PANEL) {
+            const void *panel = at(weight, column * kernel * run, bf16);
+            float *to = y + n * (pooled ? (height_out + 1) / 2 * ((width_out + 1) / 2) : height_out * width_out) *
+                                channels_out + column;
+            for (int64_t row = 0; row < height_out; ++row) {
+                const void *from = at(x, (n * height + row * stride) * line, bf16);
+                float *sums = pooled ? pooled + row % 3 * width_out * PANEL : to + row * width_out * channels_out;
+                line_of_sums(bf16, width_out, from, stride * channels_in, kernel, line, run, panel, bias + column, relu,
+                             sums, pooled ? PANEL : channels_out);
+                const int64_t middle = row - row % 2; /* pooled lines are 0, 2, 4, each with what is around it */
+                if (pooled && (row % 2 || row + 1 == height_out)) {
+                    const float *rows[3];
+                    int64_t num_rows = 0;
+                    for (int64_t near = middle ? middle - 1 : 0; near <= row; ++near)
+                        rows[num_rows++] = pooled + near % 3 * width_out * PANEL;
+                    pool_line(rows, num_rows, width_out, to + middle / 2 * ((width_out + 1) / 2) * channels_out,
+                              channels_out);
+                }
+            }
+        }
 }

@@ -1,8 +1,11 @@
 """Fewer multiplications than a convolution needs: Winograd F(4x4, 3x3) for 3x3, stride 1 layers on the CPU.
 
 A direct convolution at the processor's peak is the wall that every compiler runs into; Winograd's basis needs a quarter
-of the products, which makes ResNets about twice as fast in float32. `accelerate` folds batch norms into
-convolutions, lays weights out channels-last and swaps the convolutions that gain; everything else stays PyTorch.
+of the products, which makes ResNets about twice as fast. `accelerate` folds batch norms into convolutions, lays weights
+out channels-last and swaps the convolutions that gain; everything else stays PyTorch.
+
+With `bf16` the products are of bf16, where the processor has them: twice as many at a time. Sums, images between the
+layers and all else stay float32, so the answers are closer to float32's than those of a model converted to bf16.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import ctypes
 import functools
 import hashlib
 import itertools
+import math
 import operator
 import os
 import shutil
@@ -26,19 +30,22 @@ from torch.fx.experimental.optimization import fuse
 
 from smartbatch_worker.processor import cpu_flags
 
-BLOCK_BYTES = 1 << 20
-"""Transformed tiles of one block, in and out: they should stay in the second and third cache."""
+BLOCK_BYTES = 1 << 19
+"""Transformed tiles of one block, in and out: they should stay in the second cache."""
 
 MAX_DIRECT_CHANNELS = 4
-"""PyTorch's own convolution is made for input channels by the vector: with fewer, ours is faster by a third."""
+"""PyTorch's own float convolution is made for input channels by the vector: with fewer, ours is faster by a third."""
 
-# F(4x4, 3x3) at the points 0, 1, -1, 2, -2, infinity.
+# F(4x4, 3x3) at the points 0, A, -A, B, -B, infinity; winograd.c has the images' part. Points whose product is 1
+# magnify rounding less than the usual 1 and 2: in bf16 the answers come out twice as close to float32's.
+_A, _B = 2 / 3, 3 / 2
+_P, _Q = 2 * _A**2 * (_A**2 - _B**2), 2 * _B**2 * (_B**2 - _A**2)
 _G = (
-    (1 / 4, 0, 0),
-    (-1 / 6, -1 / 6, -1 / 6),
-    (-1 / 6, 1 / 6, -1 / 6),
-    (1 / 24, 1 / 12, 1 / 6),
-    (1 / 24, -1 / 12, 1 / 6),
+    (1 / (_A**2 * _B**2), 0, 0),
+    (1 / _P, _A / _P, _A**2 / _P),
+    (1 / _P, -_A / _P, _A**2 / _P),
+    (1 / _Q, _B / _Q, _B**2 / _Q),
+    (1 / _Q, -_B / _Q, _B**2 / _Q),
     (0, 0, 1),
 )
 
@@ -68,100 +75,127 @@ def build(cache_dir: Path) -> ctypes.CDLL:
                 raise WinogradUnavailableError(f"{compiler} failed on winograd.c: {done.stderr.strip()[:500]}")
             partial.replace(library)
     built = ctypes.CDLL(str(library))
-    built.panel_width.restype = built.panel_rows.restype = ctypes.c_int64
-    built.convolve_winograd.argtypes = [ctypes.c_void_p] * 6 + [ctypes.c_int] + [ctypes.c_int64] * 7
-    built.convolve_direct.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int] + [ctypes.c_int64] * 11
+    built.panel_width.restype = built.panel_rows.restype = built.num_lanes.restype = ctypes.c_int64
+    built.convolve_winograd.argtypes = [ctypes.c_void_p] * 6 + [ctypes.c_int] * 2 + [ctypes.c_int64] * 7
+    built.convolve_direct.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int] * 2 + [ctypes.c_int64] * 11
+    built.pad.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int] + [ctypes.c_int64] * 5
     return built
 
 
-class WinogradConv2d(nn.Module):
+@functools.cache
+def has_bf16() -> bool:
+    """Whether this processor multiplies bf16 by itself, in a way that `accelerate` uses."""
+    return {"avx512f", "avx512_bf16"} <= cpu_flags()
+
+
+class _Convolution(nn.Module):
+    """What both kinds share: weights in panels, in the precision of the products, and a float32 bias."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    def __init__(self, conv: nn.Conv2d, weight: torch.Tensor, relu: bool, library: ctypes.CDLL, bf16: bool) -> None:
+        super().__init__()
+        self.register_buffer("weight", _panels(weight, library.panel_width(), bf16))
+        bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach()
+        self.register_buffer("bias", bias.float().contiguous())
+        self.channels, self.relu, self.bf16, self._library = conv.in_channels, relu, bf16, library
+
+    def _checked(self, x: torch.Tensor) -> torch.Tensor:
+        """Channels-last `x`; what a client sent must not make the C code read beyond it."""
+        if x.dim() != 4 or x.shape[1] != self.channels or x.dtype != torch.float32:
+            raise RuntimeError(
+                f"expected input [N, {self.channels}, H, W] of float32, got {list(x.shape)} of {x.dtype}"
+            )
+        return x.contiguous(memory_format=torch.channels_last)
+
+
+class WinogradConv2d(_Convolution):
     """A 3x3, stride 1, padding 1 convolution with bias, an optional residual and an optional ReLU.
 
     Input and residual are [N, C, H, W] float32, output [N, K, H, W], all channels-last.
     """
 
-    basis: torch.Tensor
-    bias: torch.Tensor
-
-    def __init__(self, conv: nn.Conv2d, relu: bool, library: ctypes.CDLL) -> None:
-        super().__init__()
+    def __init__(self, conv: nn.Conv2d, relu: bool, library: ctypes.CDLL, bf16: bool) -> None:
         weight, g = conv.weight.detach().double(), torch.tensor(_G, dtype=torch.float64)
-        basis = torch.einsum("ia,kcab,jb->ijck", g, weight, g).reshape(36, conv.in_channels, conv.out_channels).float()
-        self.register_buffer("basis", _panels(basis, library.panel_width()))
-        bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach()
-        self.register_buffer("bias", bias.float().contiguous())
-        self.channels, self.relu, self._library = conv.in_channels, relu, library
+        basis = torch.einsum("ia,kcab,jb->ijck", g, weight, g).reshape(36, conv.in_channels, conv.out_channels)
+        super().__init__(conv, basis.float(), relu, library, bf16)
 
     def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         """Convolve, add, clip."""
-        x = _checked(x, self.channels)
+        x = self._checked(x)
         n, c, h, w = x.shape
         k = self.bias.shape[0]
         y = torch.empty((n, k, h, w), memory_format=torch.channels_last)
         if residual is not None:
             residual = residual.expand_as(y).contiguous(memory_format=torch.channels_last)
         tiles = n * ((h + 3) // 4) * ((w + 3) // 4)
-        pitch = self.basis.numel() // (36 * c)
-        block = self._block(tiles, c + pitch)
+        pitch = self.weight.numel() // (36 * c)
+        block = self._block(tiles, c, pitch)
 
         def run(first: int, last: int) -> None:
-            scratch = torch.empty(36 * block * (c + pitch))
+            scratch = torch.empty(36 * block * (c + pitch) + c)
             self._library.convolve_winograd(
-                *map(_at, (x, y, self.basis, self.bias, residual, scratch)), self.relu, first, last, block, h, w, c, k
-            )
+                *map(_at, (x, y, self.weight, self.bias, residual, scratch)), self.bf16, self.relu, first, last, block,
+                h, w, c, k
+            )  # fmt: skip
 
         _in_parts(run, tiles, block)
         return y
 
-    def _block(self, tiles: int, channels: int) -> int:
+    def _block(self, tiles: int, channels_in: int, channels_out: int) -> int:
         """Tiles at a time: equal blocks that fit BLOCK_BYTES, of whole steps of the matrix product."""
-        blocks = max(torch.get_num_threads(), round(tiles * 144 * channels / BLOCK_BYTES))
+        tile_bytes = 36 * (self.weight.element_size() * channels_in + 4 * channels_out)
+        blocks = max(torch.get_num_threads(), round(tiles * tile_bytes / BLOCK_BYTES))
         step: int = self._library.panel_rows()
         return min(tiles, -(-tiles // blocks // step) * step)
 
 
-class DirectConv2d(nn.Module):
-    """A convolution of few input channels with bias and an optional ReLU: the first layer of an image network.
+class DirectConv2d(_Convolution):
+    """A convolution with bias, an optional ReLU and after it an optional 3x3, stride 2 pooling to the largest.
 
     Input [N, C, H, W] float32, output [N, K, Y, X], both channels-last.
     """
 
-    weight: torch.Tensor
-    bias: torch.Tensor
-
-    def __init__(self, conv: nn.Conv2d, relu: bool, library: ctypes.CDLL) -> None:
-        super().__init__()
+    def __init__(self, conv: nn.Conv2d, relu: bool, library: ctypes.CDLL, bf16: bool, pools: bool = False) -> None:
         (self.kernel, _), (self.stride, _) = conv.kernel_size, conv.stride
-        self.padding = int(conv.padding[0])
-        weight = conv.weight.detach().permute(2, 3, 1, 0).reshape(1, -1, conv.out_channels)
-        self.register_buffer("weight", _panels(weight, library.panel_width()))
-        bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach()
-        self.register_buffer("bias", bias.float().contiguous())
-        self.channels, self.relu, self._library = conv.in_channels, relu, library
+        self.padding, self.pools = int(conv.padding[0]), pools
+        weight = conv.weight.detach().float().permute(2, 3, 1, 0).reshape(self.kernel, -1, conv.out_channels)
+        if bf16:  # pairs of numbers: an odd line gets a weight of zero more
+            weight = nn.functional.pad(weight, (0, 0, 0, weight.shape[1] % 2))
+        super().__init__(conv, weight.reshape(1, -1, conv.out_channels), relu, library, bf16)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Convolve, clip."""
-        x = _checked(nn.functional.pad(x, (self.padding,) * 4), self.channels)
+        """Convolve, clip, pool."""
+        x = self._padded(self._checked(x))
         n, c, h, w = x.shape
         k = self.bias.shape[0]
         height, width = ((size - self.kernel) // self.stride + 1 for size in (h, w))
-        y = torch.empty((n, k, height, width), memory_format=torch.channels_last)
+        size = ((height + 1) // 2, (width + 1) // 2) if self.pools else (height, width)
+        y = torch.empty((n, k, *size), memory_format=torch.channels_last)
+        panel = self._library.panel_width()
 
         def run(first: int, last: int) -> None:
+            lines = torch.empty(3 * width * panel) if self.pools else None
             self._library.convolve_direct(
-                *map(_at, (x, y, self.weight, self.bias)), self.relu, first, last, n, h, w, c, height, width, k,
-                self.kernel, self.stride
+                *map(_at, (x, y, self.weight, self.bias, lines)), self.bf16, self.relu, first, last, n, h, w, c,
+                height, width, k, self.kernel, self.stride
             )  # fmt: skip
 
-        _in_parts(run, k, self._library.panel_width())
+        _in_parts(run, k, panel)
         return y
 
-
-def _checked(x: torch.Tensor, channels: int) -> torch.Tensor:
-    """Channels-last `x`; what a client sent must not make the C code read beyond it."""
-    if x.dim() != 4 or x.shape[1] != channels or x.dtype != torch.float32:
-        raise RuntimeError(f"expected input [N, {channels}, H, W] of float32, got {list(x.shape)} of {x.dtype}")
-    return x.contiguous(memory_format=torch.channels_last)
+    def _padded(self, x: torch.Tensor) -> torch.Tensor:
+        """Zeros around every image, in the precision of the products."""
+        if not self.bf16 and not self.padding:
+            return x
+        n, c, h, w = x.shape
+        shape = (n, h + 2 * self.padding, w + 2 * self.padding, c)
+        # One more number, since pairs may reach beyond the last.
+        flat = torch.empty(math.prod(shape) + 1, dtype=torch.bfloat16 if self.bf16 else torch.float32)
+        flat[-1] = 0
+        self._library.pad(_at(x), _at(flat), self.bf16, n, h, w, c, self.padding)
+        return flat[:-1].view(shape).permute(0, 3, 1, 2)
 
 
 def _in_parts(run: Callable[[int, int], None], count: int, step: int) -> None:
@@ -181,25 +215,39 @@ def _helpers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), "smartbatch-winograd")
 
 
-def _panels(basis: torch.Tensor, width: int) -> torch.Tensor:
-    """[36, C, K] as flat [36, K / width, C, width], K padded with zeros: the order in which the product reads it."""
+def _panels(basis: torch.Tensor, width: int, bf16: bool) -> torch.Tensor:
+    """[P, C, K] as flat [P, K / width, C, width], K padded with zeros: the order in which the product reads it.
+
+    In bf16 [P, K / width, C / 2, width, 2]: two input channels side by side.
+    """
     pitch = -(-basis.shape[2] // width) * width
     padded = nn.functional.pad(basis, (0, pitch - basis.shape[2]))
     # Flat, since .to(memory_format=...) reorders whatever has four dimensions.
-    return padded.reshape(*basis.shape[:2], pitch // width, width).transpose(1, 2).flatten()
+    panels = padded.reshape(*basis.shape[:2], pitch // width, width).transpose(1, 2)
+    if not bf16:
+        return panels.flatten()
+    pairs = panels.reshape(*panels.shape[:2], -1, 2, width).transpose(3, 4)
+    return pairs.to(torch.bfloat16).flatten()
 
 
 def _at(tensor: torch.Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-def accelerate(model: nn.Module, cache_dir: Path) -> nn.Module:
-    """An equivalent of `model` for inference in float32 on this CPU, given and giving eval mode.
+def accelerate(model: nn.Module, cache_dir: Path, bf16: bool = False) -> nn.Module:
+    """An equivalent of `model` for inference on this CPU, given and giving eval mode, float32 in and out.
+
+    Args:
+        model: in float32.
+        cache_dir: where what the C compiler makes is kept.
+        bf16: multiply in bf16; only where `has_bf16()`.
 
     Raises:
-        WinogradUnavailableError: there is no compiler, or the model's forward cannot be traced.
+        WinogradUnavailableError: there is no compiler, it knows no bf16, or the model's forward cannot be traced.
     """
     library = build(cache_dir)
+    if bf16 and not library.has_bf16():
+        raise WinogradUnavailableError("compile: winograd in bf16 needs avx512_bf16 and a C compiler that knows it")
     try:
         traced = fuse(model)  # works on a copy
         assert isinstance(traced, fx.GraphModule)
@@ -209,10 +257,11 @@ def accelerate(model: nn.Module, cache_dir: Path) -> nn.Module:
     for node in list(traced.graph.nodes):
         if node.op != "call_module":
             continue
-        kind = _kind(modules[node.target], library.panel_width())
+        conv = modules[node.target]
+        kind = _kind(conv, library, bf16)
         if kind is None:
             continue
-        inputs, last, relu = [node.args[0]], node, False
+        inputs, last, options = [node.args[0]], node, {"relu": False}
         add = _only_user(node)
         if kind is WinogradConv2d and add is not None and _is_sum(add):
             other = [a for a in add.args if a is not node]
@@ -220,9 +269,12 @@ def accelerate(model: nn.Module, cache_dir: Path) -> nn.Module:
                 inputs, last = [*inputs, other[0]], add
         after = _only_user(last)
         if after is not None and _is_relu(after, modules):
-            last, relu = after, True
+            last, options["relu"] = after, True
+        after = _only_user(last)
+        if kind is DirectConv2d and after is not None and _is_pooling(after, modules):
+            last, options["pools"] = after, True
         name = node.target.replace(".", "_") + "_fast"
-        traced.add_submodule(name, kind(modules[node.target], relu, library))
+        traced.add_submodule(name, kind(conv, library=library, bf16=bf16, **options))
         with traced.graph.inserting_after(last):
             new = traced.graph.call_module(name, tuple(inputs))
         last.replace_all_uses_with(new)
@@ -232,20 +284,21 @@ def accelerate(model: nn.Module, cache_dir: Path) -> nn.Module:
     return traced.to(memory_format=torch.channels_last)
 
 
-def _kind(module: nn.Module, panel_width: int) -> type[WinogradConv2d | DirectConv2d] | None:
+def _kind(module: nn.Module, library: ctypes.CDLL, bf16: bool) -> type[WinogradConv2d | DirectConv2d] | None:
     """What runs this layer faster than PyTorch."""
     if not isinstance(module, nn.Conv2d) or module.padding_mode != "zeros" or module.groups != 1:
         return None
     if module.dilation != (1, 1) or module.weight.dtype != torch.float32:
         return None
     kernel, stride, padding = module.kernel_size, module.stride, module.padding
+    channels, lanes = (module.in_channels, module.out_channels), library.num_lanes()
     is_three_by_three = kernel == (3, 3) and stride == (1, 1) and padding in ((1, 1), "same")
-    if is_three_by_three and min(module.in_channels, module.out_channels) >= 32:
+    if is_three_by_three and min(channels) >= 32 and all(count % lanes == 0 for count in channels):
         return WinogradConv2d
-    if module.in_channels > MAX_DIRECT_CHANNELS or module.out_channels % panel_width or isinstance(padding, str):
+    if isinstance(padding, str) or module.out_channels % library.panel_width():
         return None
     is_square = len(set(kernel)) == len(set(stride)) == len(set(padding)) == 1
-    return DirectConv2d if is_square else None
+    return DirectConv2d if is_square and (bf16 or module.in_channels <= MAX_DIRECT_CHANNELS) else None
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:
@@ -260,3 +313,12 @@ def _is_relu(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     if node.op == "call_module":
         return isinstance(modules[str(node.target)], nn.ReLU)
     return node.op == "call_function" and node.target in (torch.relu, nn.functional.relu)
+
+
+def _is_pooling(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """To the largest of 3x3, at stride 2 and padding 1: what follows an image network's first layer."""
+    pool = modules[str(node.target)] if node.op == "call_module" else None
+    if not isinstance(pool, nn.MaxPool2d) or pool.ceil_mode or pool.return_indices:
+        return False
+    sizes = ((pool.kernel_size, 3), (pool.stride, 2), (pool.padding, 1), (pool.dilation, 1))
+    return all(value in (wanted, (wanted, wanted)) for value, wanted in sizes)

@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import torchvision
-from smartbatch_worker import winograd
+from smartbatch_worker import compiled, winograd
 from smartbatch_worker.calibrate import CACHE_FILE, Calibration, calibrate, known_shape, time_forward
-from smartbatch_worker.compiled import compile_forward
+from smartbatch_worker.compiled import Compiled, compile_forward
 from smartbatch_worker.config import WorkerConfig
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where winograd.c is compiled already: two seconds for all tests and not for each."""
+    folder = tmp_path_factory.mktemp("built")
+    winograd.build(folder)
+    return folder
+
+
+@pytest.fixture
+def model_dir(tmp_path: Path, built: Path) -> Path:
+    """An archive's folder of the test's own that holds what was built."""
+    for library in built.iterdir():
+        shutil.copy(library, tmp_path)
+    return tmp_path
 
 
 def with_lively_statistics(module: torch.nn.Module) -> torch.nn.Module:
@@ -35,27 +53,78 @@ def with_lively_statistics(module: torch.nn.Module) -> torch.nn.Module:
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
 @pytest.mark.parametrize("how", ["auto", "off", "winograd"])
-def test_answers_equal_eager(name: str, how: str, tmp_path: Path) -> None:
+def test_answers_equal_eager(name: str, how: str, model_dir: Path) -> None:
     torch.manual_seed(0)
     module = with_lively_statistics(torchvision.models.get_model(name, weights=None))
     config = WorkerConfig(model=name, compile=how)
     with torch.inference_mode():
-        forward, picked = compile_forward(module, config, CPU, (3, 96, 96), tmp_path)
-        assert picked in ("off", "winograd")
-        assert how in ("auto", picked)
+        made = compile_forward(module, config, CPU, (3, 96, 96), model_dir)
+        assert made.name in ("off", "winograd")
+        assert how in ("auto", made.name)
+        assert made.precision == "fp32"
         for shape in ((1, 3, 96, 96), (3, 3, 96, 96), (2, 3, 64, 77)):
             batch = torch.randn(shape, generator=torch.Generator().manual_seed(2))
             expected = module(batch)
             scale = max(1.0, float(expected.abs().max()))
-            torch.testing.assert_close(forward(batch), expected, atol=1e-4 * scale, rtol=0)
+            torch.testing.assert_close(made.forward(batch), expected, atol=1e-4 * scale, rtol=0)
 
 
+needs_bf16 = pytest.mark.skipif(not winograd.has_bf16(), reason="this CPU has no avx512_bf16")
+
+
+def lively_resnet18() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return with_lively_statistics(torchvision.models.resnet18(weights=None))
+
+
+@needs_bf16
+@pytest.mark.parametrize("how", ["auto", "winograd", "off"])
+def test_bf16_is_as_precise_as_a_model_converted_to_it(how: str, model_dir: Path) -> None:
+    batch = torch.randn((4, 3, 96, 96), generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        expected = lively_resnet18()(batch)
+        converted = lively_resnet18().to(torch.bfloat16)(batch.to(torch.bfloat16)).float()
+        made = compile_forward(
+            lively_resnet18(), WorkerConfig(precision="bf16", compile=how), CPU, (3, 96, 96), model_dir
+        )
+        answer = made.forward(batch)
+    assert how in ("auto", made.name)
+    assert made.precision == "bf16" or how == "auto"
+    error, allowed = (float((other - expected).square().mean().sqrt()) for other in (answer.float(), converted))
+    assert error <= 2 * allowed
+
+
+def test_bf16_is_computed_in_fp32_where_the_cpu_has_none(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (compiled, winograd):
+        monkeypatch.setattr(module, "cpu_flags", lambda: frozenset({"avx2", "fma"}))
+    batch = torch.randn((2, 3, 64, 64), generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        expected = lively_resnet18()(batch)
+        made = compile_forward(lively_resnet18(), WorkerConfig(precision="bf16"), CPU, (3, 64, 64), model_dir)
+        assert made.precision == "fp32"
+        torch.testing.assert_close(made.forward(batch), expected, atol=1e-4 * float(expected.abs().max()), rtol=0)
+
+
+def test_a_way_that_answers_wrongly_is_not_taken(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def wrong(module: torch.nn.Module, cache_dir: Path, bf16: bool = False) -> Callable[[torch.Tensor], torch.Tensor]:
+        return lambda batch: 1.001 * module(batch)
+
+    monkeypatch.setattr(winograd, "accelerate", wrong)
+    with torch.inference_mode():
+        assert compile_forward(lively_resnet18(), WorkerConfig(), CPU, (3, 32, 32), model_dir).name == "off"
+    assert "winograd in fp32 differs" in caplog.text
+
+
+@pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=needs_bf16)])
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize(
     ("conv", "kind"),
     [
-        (torch.nn.Conv2d(32, 40, 3, padding=1), winograd.WinogradConv2d),
-        (torch.nn.Conv2d(67, 32, 3, padding="same", bias=False), winograd.WinogradConv2d),
+        (torch.nn.Conv2d(32, 48, 3, padding=1), winograd.WinogradConv2d),
+        (torch.nn.Conv2d(80, 32, 3, padding="same", bias=False), winograd.WinogradConv2d),
+        (torch.nn.Conv2d(160, 144, 3, padding=1), winograd.WinogradConv2d),
         (torch.nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False), winograd.DirectConv2d),
         (torch.nn.Conv2d(1, 32, 5, stride=3), winograd.DirectConv2d),
         (torch.nn.Conv2d(4, 96, 1), winograd.DirectConv2d),
@@ -63,22 +132,57 @@ def test_answers_equal_eager(name: str, how: str, tmp_path: Path) -> None:
     ids=str,
 )
 def test_a_layer_of_our_own_equals_pytorchs(
-    conv: torch.nn.Conv2d, kind: type[torch.nn.Module], threads: int, tmp_path: Path
+    conv: torch.nn.Conv2d, kind: type[torch.nn.Module], threads: int, bf16: bool, built: Path
 ) -> None:
     model = torch.nn.Sequential(conv, torch.nn.ReLU()).eval()
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         with torch.inference_mode():
-            accelerated = winograd.accelerate(model, tmp_path)
+            accelerated = winograd.accelerate(model, built, bf16)
             assert any(isinstance(module, kind) for module in accelerated.modules())
             for shape in ((1, 5, 9), (3, 32, 31), (2, 56, 40)):
                 batch = torch.randn(
                     (shape[0], conv.in_channels, *shape[1:]), generator=torch.Generator().manual_seed(2)
                 )
-                torch.testing.assert_close(accelerated(batch), model(batch), atol=1e-4, rtol=0)
+                tolerance = 0.05 if bf16 else 1e-4
+                torch.testing.assert_close(accelerated(batch), model(batch), atol=tolerance, rtol=0)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=needs_bf16)])
+@pytest.mark.parametrize("shape", [(3, 32, 31), (2, 45, 64), (1, 3, 5), (1, 1, 1)], ids=str)
+@pytest.mark.parametrize("clips", [True, False])
+def test_a_first_layer_pools_as_pytorch_does(shape: tuple[int, int, int], clips: bool, bf16: bool, built: Path) -> None:
+    conv = torch.nn.Conv2d(3, 64, 3, stride=1, padding=1)
+    layers = [conv, *([torch.nn.ReLU()] if clips else []), torch.nn.MaxPool2d(3, 2, 1)]
+    model = torch.nn.Sequential(*layers).eval()
+    with torch.inference_mode():
+        accelerated = winograd.accelerate(model, built, bf16)
+        assert not any(isinstance(module, torch.nn.MaxPool2d) for module in accelerated.modules())
+        batch = torch.randn((shape[0], 3, *shape[1:]), generator=torch.Generator().manual_seed(2))
+        torch.testing.assert_close(accelerated(batch), model(batch), atol=0.05 if bf16 else 1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("pool", [torch.nn.MaxPool2d(2, 2), torch.nn.MaxPool2d(3, 2, 1, ceil_mode=True)], ids=str)
+def test_another_pooling_stays_pytorchs(pool: torch.nn.Module, built: Path) -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 32, 3, padding=1), pool).eval()
+    batch = torch.randn((1, 3, 16, 17), generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        torch.testing.assert_close(winograd.accelerate(model, built)(batch), model(batch), atol=1e-4, rtol=0)
+
+
+@needs_bf16
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_bf16_takes_every_convolution(kernel: int, stride: int, built: Path) -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(64, 96, kernel, stride=stride, padding=kernel // 2)).eval()
+    batch = torch.randn((2, 64, 15, 16), generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        accelerated = winograd.accelerate(model, built, bf16=True)
+        assert not any(isinstance(module, torch.nn.Conv2d) for module in accelerated.modules())
+        torch.testing.assert_close(accelerated(batch), model(batch), atol=0.05, rtol=0)
 
 
 @pytest.mark.parametrize("channels", [32, 3])
@@ -87,17 +191,19 @@ def test_a_layer_of_our_own_equals_pytorchs(
     [torch.ones(1, 2, 8, 8), torch.ones(1, 64, 8, 8), torch.ones(3, 8, 8), torch.ones(1, 3, 8, 8).double()],
     ids=lambda batch: f"{batch.dtype}{list(batch.shape)}",
 )
-def test_our_layers_refuse_what_they_would_misread(batch: torch.Tensor, channels: int, tmp_path: Path) -> None:
+def test_our_layers_refuse_what_they_would_misread(batch: torch.Tensor, channels: int, built: Path) -> None:
     model = torch.nn.Sequential(torch.nn.Conv2d(channels, 32, 3, padding=1)).eval()
     with torch.inference_mode(), pytest.raises(RuntimeError, match=rf"expected input \[N, {channels}, H, W\]"):
-        winograd.accelerate(model, tmp_path)(batch)
+        winograd.accelerate(model, built)(batch)
 
 
+@pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=needs_bf16)])
 @pytest.mark.parametrize("channels", [32, 3])
-def test_our_layers_let_nan_through(channels: int, tmp_path: Path) -> None:
-    model = torch.nn.Sequential(torch.nn.Conv2d(channels, 32, 3, padding=1), torch.nn.ReLU()).eval()
+def test_our_layers_let_nan_through(channels: int, bf16: bool, built: Path) -> None:
+    conv = torch.nn.Conv2d(channels, 32, 3, padding=1)
+    model = torch.nn.Sequential(conv, torch.nn.ReLU(), torch.nn.MaxPool2d(3, 2, 1)).eval()
     with torch.inference_mode():
-        output = winograd.accelerate(model, tmp_path)(torch.full((1, channels, 8, 8), float("nan")))
+        output = winograd.accelerate(model, built, bf16)(torch.full((1, channels, 8, 8), float("nan")))
     assert bool(output.isnan().all())
 
 
@@ -106,14 +212,15 @@ def test_without_a_compiler_the_forward_stays_pytorchs(tmp_path: Path, monkeypat
     monkeypatch.delenv("CC", raising=False)
     module = torchvision.models.get_model("resnet18", weights=None).eval()
     with torch.inference_mode():
-        assert compile_forward(module, WorkerConfig(), CPU, (3, 32, 32), tmp_path)[1] == "off"
+        assert compile_forward(module, WorkerConfig(), CPU, (3, 32, 32), tmp_path).name == "off"
     with pytest.raises(RuntimeError, match="C compiler"):
         compile_forward(module, WorkerConfig(compile="winograd"), CPU, (3, 32, 32), tmp_path)
 
 
 def test_a_users_own_source_is_never_traced(tmp_path: Path) -> None:
     module = torch.nn.Linear(2, 2)
-    assert compile_forward(module, WorkerConfig(model="model.py"), CPU, (2,), tmp_path) == (module, "off")
+    made = compile_forward(module, WorkerConfig(model="model.py"), CPU, (2,), tmp_path)
+    assert made == Compiled(module, "off", "fp32")
     with pytest.raises(ValueError, match="torchvision"):
         compile_forward(module, WorkerConfig(model="model.py", compile="winograd"), CPU, (2,), tmp_path)
 
