@@ -219,16 +219,16 @@ def say(text: str) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run and write peers.json, peers.md and peers.png."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="about 10 minutes: 2 rounds of 8 s")
+    parser.add_argument("--quick", action="store_true", help="about 12 minutes: 2 rounds of 5 s")
     parser.add_argument("--out", type=Path, default=Path("bench/results"))
     parser.add_argument("--only", nargs="+", default=[], metavar="TEXT", help="cells whose key contains one of these")
     parser.add_argument("--rounds", type=int, help="default 5, quick 2")
-    parser.add_argument("--seconds", type=float, help="per cell and round; default 15, quick 8")
+    parser.add_argument("--seconds", type=float, help="per cell and round; default 15, quick 5")
     parser.add_argument(
         "--longest-warm-up",
         type=float,
         metavar="SECONDS",
-        help=f"of a JVM whose compilers are still busy after {JVM_WARM_UP_S:.0f}; default 180, quick 60",
+        help=f"of a JVM whose compilers are still busy after {JVM_WARM_UP_S:.0f}; default 180, quick 25",
     )
     parser.add_argument("--connections", type=int, default=CONNECTIONS)
     parser.add_argument(
@@ -239,8 +239,8 @@ def main(argv: list[str] | None = None) -> int:
     # A bench that is told to stop still ends its servers: SIGTERM unwinds as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     args.rounds = args.rounds or (2 if args.quick else 5)
-    args.longest_warm_up = args.longest_warm_up or (60.0 if args.quick else 180.0)
-    args.seconds = args.seconds or (8.0 if args.quick else 15.0)
+    args.longest_warm_up = args.longest_warm_up or (JVM_WARM_UP_S if args.quick else 180.0)
+    args.seconds = args.seconds or (5.0 if args.quick else 15.0)
     with tempfile.TemporaryDirectory(prefix="smartbatch-bench-") as scratch:
         folder = args.work or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)

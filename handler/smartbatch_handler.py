@@ -73,7 +73,7 @@ class SmartBatchHandler:
         else:
             AccessLogFollower(access_log, self.telemetry).start()
         if self.config.load == "eager":
-            self._threads.apply()
+            self._threads.share()
             with self.model.ready():
                 pass
 
@@ -81,14 +81,14 @@ class SmartBatchHandler:
         """Answer one batch: as many replies as rows, in the same order, each with its own status."""
         if is_describe(context):
             return [json.dumps(self.describe()).encode()]
-        self._threads.apply()
         timer = StageTimer()
-        rows = read_rows(data, context, os.environ)
-        with timer.stage("decode"):
-            self._decoders.run(self._decode, rows)
-        self._run([row for row in rows if row.error is None], timer)
-        with timer.stage("encode"):
-            bodies = self._replies.write(rows, context, self.model.weights_description())
+        with self._threads.computing():
+            rows = read_rows(data, context, os.environ)
+            with timer.stage("decode"):
+                self._decoders.run(self._decode, rows)
+            self._run([row for row in rows if row.error is None], timer)
+            with timer.stage("encode"):
+                bodies = self._replies.write(rows, context, self.model.weights_description())
         self._count(rows, timer)
         return bodies
 
@@ -142,6 +142,8 @@ class SmartBatchHandler:
         ]
         if not items:
             return
+        if not self.model.is_loaded:
+            self._threads.share()  # what loading measures shall hold when all workers are busy
         try:
             with self.model.ready():
                 for micro_batch in plan(items, self._micro_batch_size):
@@ -156,6 +158,8 @@ class SmartBatchHandler:
         live = [item for item in micro_batch.items if rows[item.row].error is None]
         if not live:
             return
+
+        self._threads.adapt()
 
         def run(items: Sequence[Item]) -> list[Any]:
             with timer.stage("stack"):

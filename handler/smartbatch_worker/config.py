@@ -65,7 +65,7 @@ class WorkerConfig:
     compile: str = "auto"
     """auto (the fastest that this machine has in this precision), off, winograd, inductor or openvino."""
     threads: int | str = "auto"
-    """Intra-op threads; auto shares the cores among this server's workers."""
+    """Intra-op threads; auto shares the cores among those of this server's workers that compute right now."""
     load: str = "lazy"
     """lazy loads the weights at the first request, eager when the worker starts."""
     idle_unload_s: float = 0.0

@@ -2,40 +2,84 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
-import psutil
 import torch
 
 from smartbatch_worker.processor import num_cores
 from smartbatch_worker.rows import Row
+from smartbatch_worker.siblings import BusyBoard, board_path, num_workers
+
+logger = logging.getLogger(__name__)
 
 RECOUNT_INTERVAL_S = 10.0
 
 
 class ThreadShare:
-    """Keeps torch's thread count at cores ÷ workers while workers come and go.
+    """Keeps torch's thread count at cores ÷ workers that compute right now, while workers come, go and rest.
 
     Two workers of two threads each on two cores run at a third of the speed of two with one: the threads spin
-    against each other. TorchServe tells a worker nothing of its siblings, so they are counted as processes.
+    against each other. One worker with one thread, while the other waits, leaves a core idle.
+
+    All of it is for the thread that runs the forward: torch's setting is per thread.
     """
 
     def __init__(self, threads: int | str) -> None:
         self._fixed = None if threads == "auto" else int(threads)
         self._next_count = 0.0
+        self._num_cores = self._num_workers = 1
+        self._board: BusyBoard | None = None
+        if self._fixed is None:
+            try:
+                self._board = BusyBoard(board_path(), os.getpid())
+            except OSError as error:
+                logger.warning("threads are cores ÷ workers, however many of them are busy: %s", error)
 
-    def apply(self) -> None:
-        """Set torch's thread count, from the thread that runs the forward (the setting is per thread)."""
+    def share(self) -> None:
+        """What every worker gets when all compute: for whatever is measured or built for later."""
+        self._count()
+        _set(self._fixed or max(1, self._num_cores // self._num_workers))
+
+    def adapt(self) -> None:
+        """What this worker gets now; call it before each piece of work."""
+        if self._board is None:
+            self.share()
+            return
+        self._count()
+        _set(max(1, self._num_cores // max(1, self._board.num_busy())))
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """For the length of the block this worker counts as one that computes."""
+        if self._board is None:
+            self.share()
+            yield
+            return
+        self._board.start()
+        try:
+            self.adapt()
+            yield
+        finally:
+            self._board.finish()
+
+    def _count(self) -> None:
         now = time.monotonic()
         if now < self._next_count:
             return
         self._next_count = now + RECOUNT_INTERVAL_S
-        threads = self._fixed or max(1, num_cores() // num_workers())
-        if threads != torch.get_num_threads():
-            torch.set_num_threads(threads)
+        self._num_cores, self._num_workers = num_cores(), num_workers()
+        if self._board is not None:
+            self._board.forget_the_dead()
+
+
+def _set(threads: int) -> None:
+    if threads != torch.get_num_threads():
+        torch.set_num_threads(threads)
 
 
 class DecoderPool:
@@ -54,18 +98,14 @@ class DecoderPool:
             return
         if self._executor is None or self._size < size:
             self._executor, self._size = _decoders(size), size
-        list(self._executor.map(lambda row: row.attempt(decode, row), rows))
+
+        def decode_some(start: int) -> None:
+            for row in rows[start::size]:
+                row.attempt(decode, row)
+
+        list(self._executor.map(decode_some, range(size)))
 
 
 def _decoders(size: int) -> ThreadPoolExecutor:
     # One thread an operator in here: the rows are already spread over the cores.
     return ThreadPoolExecutor(size, "smartbatch-decode", initializer=lambda: torch.set_num_threads(1))
-
-
-def num_workers() -> int:
-    """Python workers of this worker's frontend, itself included."""
-    try:
-        siblings = psutil.Process(os.getppid()).children()
-        return max(1, sum("model_service_worker" in " ".join(process.cmdline()) for process in siblings))
-    except psutil.Error:
-        return 1

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import requests
 from smartbatch.server import RunningServer
 
 from bench import gpu
@@ -38,7 +39,10 @@ def test_agreement_of_a_compiler_with_eager(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
 def test_wrk_drives_a_real_server(running_server: RunningServer) -> None:
     body = Body("application/json", (b'{"data": [1, 2, 3, 4]}', b'{"data": [5, 6, 7, 8]}'))
-    result = run_wrk(f"{running_server.inference_url}/predictions/tiny", body, connections=4, seconds=1)
+    url = f"{running_server.inference_url}/predictions/tiny"
+    # The first request loads the weights, which may take longer than wrk goes on.
+    assert requests.post(url, json={"data": [1, 2, 3, 4]}, timeout=120).status_code == 200
+    result = run_wrk(url, body, connections=4, seconds=1)
     assert result.num_ok > 0
     assert result.num_failed == 0
     assert result.requests_per_s > 0
