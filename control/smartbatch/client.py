@@ -112,7 +112,7 @@ class Client:
             headers: sent besides the client's own, and beating them.
 
         Raises:
-            DeadlineError: no answer in time.
+            DeadlineError: no answer in time, and no refusal either.
             NotRunningError: no server answered, up to the deadline.
             ModelNotReadyError: the server knows no such model.
             RequestRefusedError: an error status; a 503 only after retries up to the deadline.
@@ -129,6 +129,7 @@ class Client:
         }
         start = time.monotonic()
         attempts = 0
+        failed: _RetryableError | None = None
         try:
             for attempt in tenacity.Retrying(
                 retry=tenacity.retry_if_exception_type(_RetryableError),
@@ -138,7 +139,16 @@ class Client:
             ):
                 with attempt:
                     attempts += 1
-                    reply = self._attempt(content, sent, deadline_s - (time.monotonic() - start), deadline_s)
+                    try:
+                        reply = self._attempt(content, sent, deadline_s - (time.monotonic() - start), deadline_s)
+                    except _RetryableError as e:
+                        failed = e
+                        raise
+                    except DeadlineError as e:
+                        if failed is None:
+                            raise
+                        # The last attempt may have had a millisecond: what the server said before tells more.
+                        raise failed.final from e
         except _RetryableError as e:
             raise e.final from e
         return Prediction(reply.content, reply.headers, attempts, time.monotonic() - start)

@@ -120,6 +120,24 @@ def test_503_until_the_deadline_is_a_refusal(serve: Callable[..., Scripted]) -> 
     assert len(server.requests) > 1
 
 
+def test_a_refusal_is_told_though_the_last_attempt_ran_out_of_time(
+    serve: Callable[..., Scripted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(FULL)
+    client = Client(server.url, "m")
+    attempt = client._attempt
+
+    def only_the_first_is_in_time(*args: Any) -> Any:
+        if server.requests:
+            raise DeadlineError("late")
+        return attempt(*args)
+
+    monkeypatch.setattr(client, "_attempt", only_the_first_is_in_time)
+    with client, pytest.raises(RequestRefusedError, match="no worker") as caught:
+        client.predict(b"x", deadline_s=5)
+    assert isinstance(caught.value.__cause__, DeadlineError)
+
+
 def test_a_wait_longer_than_the_deadline_is_not_begun(serve: Callable[..., Scripted]) -> None:
     server = serve((503, {"Retry-After": "3600"}, b"later"))
     with Client(server.url, "m") as client, pytest.raises(RequestRefusedError, match="later"):
