@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 Forward = Callable[[torch.Tensor], Any]
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 _INSTRUCTIONS = {"bf16": {"avx512_bf16", "amx_bf16", "bf16"}, "fp16": {"avx512_fp16", "amx_fp16", "fphp"}}
 """Of CPUs that compute in a precision, as Linux names them; elsewhere it is emulated, many times slower than fp32."""
@@ -137,7 +137,7 @@ def _rms(tensor: torch.Tensor) -> float:
 
 def _in_precision(module: torch.nn.Module, precision: str) -> Forward:
     """The module, converted, as a function of float32."""
-    dtype = DTYPES[precision]
+    dtype = _DTYPES[precision]
     module = module.to(dtype=dtype)
     return module if precision == "fp32" else lambda batch: module(batch.to(dtype=dtype))
 

@@ -56,16 +56,14 @@ class ThreadShare:
     @contextmanager
     def computing(self) -> Iterator[None]:
         """For the length of the block this worker counts as one that computes."""
-        if self._board is None:
-            self.share()
-            yield
-            return
-        self._board.start()
+        if self._board is not None:
+            self._board.start()
         try:
             self.adapt()
             yield
         finally:
-            self._board.finish()
+            if self._board is not None:
+                self._board.finish()
 
     def _count(self) -> None:
         now = time.monotonic()
