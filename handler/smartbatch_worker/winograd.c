@@ -1,4 +1,5 @@
-/* Convolutions on channels-last images: Winograd F(4x4, 3x3) for 3x3 kernels of stride 1, direct sums for the others.
+/* Convolutions on channels-last images: Winograd F(4x4, 3x3) for 3x3 kernels of stride 1, F(4x4, 4x4) for a first
+ * layer's 7x7 of stride 2 (at the end), direct sums for the others.
  *
  * A 3x3 convolution needs 9 multiplications an output; computed on 6x6 input tiles in Winograd's basis it needs
  * 36/16 = 2.25. A block of tiles at a time, so that what is between the steps stays in the cache:
@@ -63,29 +64,45 @@ INLINE vector larger(vector a, vector b) {
     return (vector)(((bits)b & take_b) | ((bits)a & ~take_b));
 }
 
-/* F(4x4, 3x3) at the points 0, A, -A, B, -B, infinity (winograd.py has the kernels' part). Their product being 1, and
- * none being large, rounding is magnified less than at the usual 1 and 2. */
+/* F(4x4, 3x3) at the points 0, a, -a, b, -b, infinity (winograd.py has the kernels' part). a * b being 1, and neither
+ * being large, rounding is magnified less than at the usual 1 and 2. */
 #define A (2.0f / 3)
 #define B (3.0f / 2)
 
 /* One line of B^T: six vectors to six. */
-INLINE void forward_line(vector s0, vector s1, vector s2, vector s3, vector s4, vector s5, vector *d) {
-    const vector p = s4 - B * B * s2, q = A * (s3 - B * B * s1), r = s4 - A * A * s2, t = B * (s3 - A * A * s1);
-    d[0] = s0 + s4 - (A * A + B * B) * s2;
+INLINE void forward_line(const float a, const float b, vector s0, vector s1, vector s2, vector s3, vector s4, vector s5,
+                         vector *d) {
+    const vector p = s4 - b * b * s2, q = a * (s3 - b * b * s1), r = s4 - a * a * s2, t = b * (s3 - a * a * s1);
+    d[0] = s0 + s4 - (a * a + b * b) * s2;
     d[1] = p + q;
     d[2] = p - q;
     d[3] = r + t;
     d[4] = r - t;
-    d[5] = s1 + s5 - (A * A + B * B) * s3;
+    d[5] = s1 + s5 - (a * a + b * b) * s3;
 }
 
 /* One line of A^T: six vectors to four. */
-INLINE void inverse_line(vector s0, vector s1, vector s2, vector s3, vector s4, vector s5, vector *d) {
-    const vector a = s1 + s2, b = s1 - s2, e = s3 + s4, f = s3 - s4;
-    d[0] = s0 + a + e;
-    d[1] = A * b + B * f;
-    d[2] = A * A * a + B * B * e;
-    d[3] = A * A * A * b + B * B * B * f + s5;
+INLINE void inverse_line(const float a, const float b, vector s0, vector s1, vector s2, vector s3, vector s4, vector s5,
+                         vector *d) {
+    const vector p = s1 + s2, q = s1 - s2, r = s3 + s4, t = s3 - s4;
+    d[0] = s0 + p + r;
+    d[1] = a * q + b * t;
+    d[2] = a * a * p + b * b * r;
+    d[3] = a * a * a * q + b * b * b * t + s5;
+}
+
+/* F(4x4, 4x4) at the same points and -1: with four taps, these lose the fewest bits. */
+#define A_OF_FOUR (1.0f / 2)
+#define B_OF_FOUR 2.0f
+
+INLINE void forward_line_of_four(const vector *s, vector *d) {
+    forward_line(A_OF_FOUR, B_OF_FOUR, s[0] + s[1], s[1] + s[2], s[2] + s[3], s[3] + s[4], s[4] + s[5], s[5] + s[6], d);
+    d[6] = s[1] + s[5] - (A_OF_FOUR * A_OF_FOUR + B_OF_FOUR * B_OF_FOUR) * s[3];
+}
+
+INLINE void inverse_line_of_four(const vector *s, vector *d) {
+    inverse_line(A_OF_FOUR, B_OF_FOUR, s[0], s[1], s[2], s[3], s[4], s[5], d);
+    d[0] += s[6], d[1] -= s[6], d[2] += s[6], d[3] -= s[6];
 }
 
 /* x [N, H, W, C] -> v [36, stride, C], tiles first..last-1; pixels beyond the edge are `zeros`, C of them. */
@@ -106,7 +123,7 @@ INLINE void tiles_in_of(const int bf16, const float *x, void *v, const float *ze
             vector half[6][6][STRIPE], line[6];
             for (int j = 0; j < 6; ++j)
                 for (int64_t k = 0; k < end; k += LANES) {
-                    forward_line(load(pixel[0][j] + c + k), load(pixel[1][j] + c + k), load(pixel[2][j] + c + k),
+                    forward_line(A, B, load(pixel[0][j] + c + k), load(pixel[1][j] + c + k), load(pixel[2][j] + c + k),
                                  load(pixel[3][j] + c + k), load(pixel[4][j] + c + k), load(pixel[5][j] + c + k), line);
                     for (int i = 0; i < 6; ++i) half[i][j][k / LANES] = line[i];
                 }
@@ -114,7 +131,7 @@ INLINE void tiles_in_of(const int bf16, const float *x, void *v, const float *ze
                 for (int64_t k = 0; k < end; k += LANES) {
                     const vector(*s)[STRIPE] = half[i];
                     const int64_t l = k / LANES;
-                    forward_line(s[0][l], s[1][l], s[2][l], s[3][l], s[4][l], s[5][l], line);
+                    forward_line(A, B, s[0][l], s[1][l], s[2][l], s[3][l], s[4][l], s[5][l], line);
                     for (int j = 0; j < 6; ++j)
                         put(v, ((i * 6 + j) * stride + t - first) * channels + c + k, line[j], bf16);
                 }
@@ -135,7 +152,7 @@ static void tiles_out(const float *m, float *y, const float *bias, const float *
             for (int j = 0; j < 6; ++j)
                 for (int64_t k = 0; k < end; k += LANES) {
                     const float *s = m + (t - first) * pitch + j * next + c + k;
-                    inverse_line(load(s), load(s + 6 * next), load(s + 12 * next), load(s + 18 * next),
+                    inverse_line(A, B, load(s), load(s + 6 * next), load(s + 12 * next), load(s + 18 * next),
                                  load(s + 24 * next), load(s + 30 * next), line);
                     for (int i = 0; i < 4; ++i) half[i][j][k / LANES] = line[i];
                 }
@@ -143,7 +160,7 @@ static void tiles_out(const float *m, float *y, const float *bias, const float *
                 for (int64_t k = 0; k < end; k += LANES) {
                     const vector(*s)[STRIPE] = half[i];
                     const int64_t l = k / LANES, begin = ((n * height + top + i) * width + left) * channels + c + k;
-                    inverse_line(s[0][l], s[1][l], s[2][l], s[3][l], s[4][l], s[5][l], line);
+                    inverse_line(A, B, s[0][l], s[1][l], s[2][l], s[3][l], s[4][l], s[5][l], line);
                     for (int64_t j = 0; j < columns; ++j) {
                         vector sum = line[j] + load(bias + c + k);
                         if (residual) sum += load(residual + begin + j * channels);
@@ -296,15 +313,18 @@ void pad(const float *x, void *to, int bf16, int64_t images, int64_t height, int
     }
 }
 
-/* The largest of 3x3 pixels, every second pixel of one line: rows of [width, PANEL] -> to [(width + 1) / 2, pitch]. */
-static void pool_line(const float *const *rows, int64_t num_rows, int64_t width, float *to, int64_t pitch) {
+/* The largest of 3x3 pixels, every second pixel of one line, plus bias, then ReLU if asked: adding the same to all of
+ * them changes nothing of which is the largest. rows of [width, PANEL] -> to [(width + 1) / 2, pitch]. */
+static void pool_line(const float *const *rows, int64_t num_rows, int64_t width, const float *bias, int relu, float *to,
+                      int64_t pitch) {
     for (int64_t middle = 0; middle < width; middle += 2, to += pitch)
         for (int64_t k = 0; k < PANEL; k += LANES) {
             vector most = load(rows[0] + middle * PANEL + k);
             for (int64_t i = 0; i < num_rows; ++i)
                 for (int64_t column = middle ? middle - 1 : 0; column <= middle + 1 && column < width; ++column)
                     most = larger(most, load(rows[i] + column * PANEL + k));
-            store(to + k, most);
+            most += load(bias + k);
+            store(to + k, relu ? clipped(most) : most);
         }
 }
 
@@ -327,17 +347,176 @@ void convolve_direct(const void *x, float *y, const void *weight, const float *b
             for (int64_t row = 0; row < height_out; ++row) {
                 const void *from = at(x, (n * height + row * stride) * line, bf16);
                 float *sums = pooled ? pooled + row % 3 * width_out * PANEL : to + row * width_out * channels_out;
-                line_of_sums(bf16, width_out, from, stride * channels_in, kernel, line, run, panel, bias + column, relu,
-                             sums, pooled ? PANEL : channels_out);
+                line_of_sums(bf16, width_out, from, stride * channels_in, kernel, line, run, panel,
+                             pooled ? NULL : bias + column, relu && !pooled, sums, pooled ? PANEL : channels_out);
                 const int64_t middle = row - row % 2; /* pooled lines are 0, 2, 4, each with what is around it */
                 if (pooled && (row % 2 || row + 1 == height_out)) {
                     const float *rows[3];
                     int64_t num_rows = 0;
                     for (int64_t near = middle ? middle - 1 : 0; near <= row; ++near)
                         rows[num_rows++] = pooled + near % 3 * width_out * PANEL;
-                    pool_line(rows, num_rows, width_out, to + middle / 2 * ((width_out + 1) / 2) * channels_out,
-                              channels_out);
+                    pool_line(rows, num_rows, width_out, bias + column, relu,
+                              to + middle / 2 * ((width_out + 1) / 2) * channels_out, channels_out);
                 }
             }
         }
+}
+
+/* A 7x7 convolution of stride 2 is four of 4x4, stride 1, on every second pixel (one tap too many being zero):
+ * output 2i of one direction is what the even taps make of the even pixels and the odd taps of the odd ones. In F(4x4,
+ * 4x4) each takes 49 multiplications for 16 outputs, and they are summed before the transform back: 12.25 an output
+ * and channel instead of 49. For few input channels, where the images' transform costs next to nothing. */
+enum { POINTS = 7, TILE = 4, INPUT = 2 * TILE + 5 /* lines that a tile reads */ };
+
+struct strided {
+    int64_t across, block, pairs, group;
+    int64_t line_pitch, half_pitch, v_pitch; /* with LANES numbers more than a row has: its last vector may use them */
+    int64_t half, v, m, lines, end;          /* where a part of scratch begins */
+};
+
+static struct strided strided_plan(int64_t width_out, int64_t channels_in, int64_t panels) {
+    struct strided s;
+    s.across = (width_out + TILE - 1) / TILE;
+    const int64_t blocks = (s.across + 27) / 28;
+    s.block = (s.across + blocks - 1) / blocks;
+    s.pairs = TILE * s.across + 3; /* of pixels, an even and an odd one */
+    s.group = 4 * channels_in;     /* numbers of one pair of pixels in one pair of lines */
+    s.line_pitch = 2 * s.pairs * channels_in + LANES;
+    s.half_pitch = s.pairs * s.group + LANES;
+    s.v_pitch = s.block * s.group + LANES;
+    s.half = INPUT * s.line_pitch;
+    s.v = s.half + POINTS * s.half_pitch;
+    s.m = s.v + POINTS * POINTS * s.v_pitch;
+    s.lines = s.m + POINTS * POINTS * s.block * PANEL;
+    s.end = s.lines + panels * (TILE + 1) * TILE * s.across * PANEL;
+    return s;
+}
+
+/* Floats of scratch that `convolve_strided` needs. */
+int64_t strided_scratch(int64_t width_out, int64_t channels_in, int64_t channels_out) {
+    return strided_plan(width_out, channels_in, channels_out / PANEL).end;
+}
+
+/* Lines top.. of an image [H, W, C], zeros around it, to lines [INPUT, pitch] of which the first pixel is `left`. */
+static void gather_lines(const float *x, float *to, int64_t pitch, int64_t top, int64_t left, int64_t height,
+                         int64_t width, int64_t channels) {
+    const int64_t before = -left * channels, room = pitch - before;
+    const int64_t run = width * channels < room ? width * channels : room;
+    for (int64_t i = 0; i < INPUT; ++i, to += pitch) {
+        const int is_inside = top + i >= 0 && top + i < height;
+        memset(to, 0, (is_inside ? before : pitch) * sizeof *to);
+        if (is_inside) {
+            memcpy(to + before, x + (top + i) * width * channels, run * sizeof *to);
+            memset(to + before + run, 0, (room - run) * sizeof *to);
+        }
+    }
+}
+
+/* lines [INPUT, 2 * pairs, C] -> half [POINTS, pairs, 2 (even, odd lines), 2 C]. What a vector writes beyond its
+ * numbers, the next one overwrites. */
+static void transform_down(const float *lines, float *half, const struct strided *s, int64_t channels) {
+    for (int64_t pair = 0; pair < s->pairs; ++pair)
+        for (int odd = 0; odd < 2; ++odd)
+            for (int64_t k = 0; k < 2 * channels; k += LANES) {
+                vector in[POINTS], out[POINTS];
+                for (int i = 0; i < POINTS; ++i)
+                    in[i] = 2 * i + odd < INPUT ? load(lines + (2 * i + odd) * s->line_pitch + 2 * pair * channels + k)
+                                                : (vector){0};
+                forward_line_of_four(in, out);
+                for (int p = 0; p < POINTS; ++p)
+                    store(half + p * s->half_pitch + pair * s->group + odd * 2 * channels + k, out[p]);
+            }
+}
+
+/* half -> v [POINTS, POINTS, count, group], tiles first.. of the line; vectors overlap as above. */
+static void transform_across(const float *half, float *v, const struct strided *s, int64_t first, int64_t count) {
+    for (int p = 0; p < POINTS; ++p)
+        for (int64_t t = 0; t < count; ++t)
+            for (int64_t k = 0; k < s->group; k += LANES) {
+                vector in[POINTS], out[POINTS];
+                for (int i = 0; i < POINTS; ++i)
+                    in[i] = load(half + p * s->half_pitch + (TILE * (first + t) + i) * s->group + k);
+                forward_line_of_four(in, out);
+                for (int q = 0; q < POINTS; ++q) store(v + (p * POINTS + q) * s->v_pitch + t * s->group + k, out[q]);
+            }
+}
+
+/* m [POINTS, POINTS, count, PANEL] -> TILE lines of [TILE * across, PANEL], tiles first.. of them. */
+static void transform_back(const float *m, float *const *lines, int64_t first, int64_t count) {
+    for (int64_t t = 0; t < count; ++t)
+        for (int64_t k = 0; k < PANEL; k += LANES) {
+            vector half[TILE][POINTS], in[POINTS], out[TILE];
+            for (int q = 0; q < POINTS; ++q) {
+                for (int p = 0; p < POINTS; ++p) in[p] = load(m + ((p * POINTS + q) * count + t) * PANEL + k);
+                inverse_line_of_four(in, out);
+                for (int i = 0; i < TILE; ++i) half[i][q] = out[i];
+            }
+            for (int i = 0; i < TILE; ++i) {
+                inverse_line_of_four(half[i], out);
+                for (int j = 0; j < TILE; ++j) store(lines[i] + (TILE * (first + t) + j) * PANEL + k, out[j]);
+            }
+        }
+}
+
+/* Where line `row` of the outputs stands: the last five are kept, since pooling looks back by one. */
+static float *strided_line(float *scratch, const struct strided *s, int64_t panel, int64_t row) {
+    return scratch + s->lines + (panel * (TILE + 1) + row % (TILE + 1)) * TILE * s->across * PANEL;
+}
+
+/* As pool_line, of one line and without pooling. */
+static void copy_line(const float *const *rows, int64_t num_rows, int64_t width, const float *bias, int relu, float *to,
+                      int64_t pitch) {
+    (void)num_rows;
+    for (int64_t column = 0; column < width; ++column, to += pitch)
+        for (int64_t k = 0; k < PANEL; k += LANES) {
+            const vector sum = load(rows[0] + column * PANEL + k) + load(bias + k);
+            store(to + k, relu ? clipped(sum) : sum);
+        }
+}
+
+/* Panels first..last-1, counted through all images, of a 7x7, stride 2 convolution of x [N, H, W, C] to y [N, Y, X, K],
+ * or, with `pools`, to the largest of 3x3 at stride 2 and padding 1, y [N, (Y + 1) / 2, (X + 1) / 2, K].
+ *
+ * basis: [49, K / PANEL, 4 C, PANEL]. scratch: as many floats as strided_scratch says.
+ */
+void convolve_strided(const float *x, float *y, const float *basis, const float *bias, float *scratch, int pools,
+                      int relu, int64_t first, int64_t last, int64_t height, int64_t width, int64_t channels_in,
+                      int64_t height_out, int64_t width_out, int64_t channels_out, int64_t padding) {
+    const int64_t panels = channels_out / PANEL;
+    const struct strided s = strided_plan(width_out, channels_in, panels);
+    const int64_t rows_of_y = pools ? (height_out + 1) / 2 : height_out;
+    const int64_t run_of_y = (pools ? (width_out + 1) / 2 : width_out) * channels_out;
+    while (first < last) {
+        const int64_t n = first / panels, from = first % panels;
+        const int64_t to = last - first < panels - from ? from + last - first : panels;
+        for (int64_t top = 0; top < height_out; top += TILE) {
+            gather_lines(x + n * height * width * channels_in, scratch, s.line_pitch, 2 * top - padding, -padding,
+                         height, width, channels_in);
+            transform_down(scratch, scratch + s.half, &s, channels_in);
+            for (int64_t t = 0; t < s.across; t += s.block) {
+                const int64_t count = s.across - t < s.block ? s.across - t : s.block;
+                transform_across(scratch + s.half, scratch + s.v, &s, t, count);
+                for (int64_t panel = from; panel < to; ++panel) {
+                    for (int64_t i = 0; i < POINTS * POINTS; ++i)
+                        line_of_floats(count, scratch + s.v + i * s.v_pitch, s.group, 1, 0, s.group,
+                                       basis + (i * panels + panel) * s.group * PANEL, NULL, 0,
+                                       scratch + s.m + i * count * PANEL, PANEL);
+                    float *lines[TILE];
+                    for (int64_t i = 0; i < TILE; ++i) lines[i] = strided_line(scratch, &s, panel, top + i);
+                    transform_back(scratch + s.m, lines, t, count);
+                }
+            }
+            for (int64_t panel = from; panel < to; ++panel)
+                for (int64_t row = top; row < top + TILE && row < height_out; row += 1 + pools) {
+                    const float *lines[3];
+                    int64_t num_lines = 0;
+                    for (int64_t near = row - pools; near <= row + pools; ++near)
+                        if (near >= 0 && near < height_out) lines[num_lines++] = strided_line(scratch, &s, panel, near);
+                    float *line = y + (n * rows_of_y + row / (1 + pools)) * run_of_y + panel * PANEL;
+                    (pools ? pool_line : copy_line)(lines, num_lines, width_out, bias + panel * PANEL, relu, line,
+                                                    channels_out);
+                }
+        }
+        first += to - from;
+    }
 }

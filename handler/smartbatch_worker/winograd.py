@@ -1,4 +1,4 @@
-"""Fewer multiplications than a convolution needs: Winograd F(4x4, 3x3) for 3x3, stride 1 layers on the CPU.
+"""Fewer multiplications than a convolution needs: Winograd for 3x3, stride 1 layers and a 7x7, stride 2 first layer.
 
 A direct convolution at the processor's peak is the wall that every compiler runs into; Winograd's basis needs a quarter
 of the products, which makes ResNets about twice as fast. `accelerate` folds batch norms into convolutions, lays weights
@@ -20,7 +20,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -33,21 +33,14 @@ from smartbatch_worker.processor import cpu_flags
 BLOCK_BYTES = 1 << 19
 """Transformed tiles of one block, in and out: they should stay in the second cache."""
 
-MAX_DIRECT_CHANNELS = 4
-"""PyTorch's own float convolution is made for input channels by the vector: with fewer, ours is faster by a third."""
+MAX_STRIDED_CHANNELS = 4
+"""Of a first layer's input: the transform of more would cost what the multiplications save."""
 
-# F(4x4, 3x3) at the points 0, A, -A, B, -B, infinity; winograd.c has the images' part. Points whose product is 1
-# magnify rounding less than the usual 1 and 2: in bf16 the answers come out twice as close to float32's.
-_A, _B = 2 / 3, 3 / 2
-_P, _Q = 2 * _A**2 * (_A**2 - _B**2), 2 * _B**2 * (_B**2 - _A**2)
-_G = (
-    (1 / (_A**2 * _B**2), 0, 0),
-    (1 / _P, _A / _P, _A**2 / _P),
-    (1 / _P, -_A / _P, _A**2 / _P),
-    (1 / _Q, _B / _Q, _B**2 / _Q),
-    (1 / _Q, -_B / _Q, _B**2 / _Q),
-    (0, 0, 1),
-)
+# The points at which winograd.c multiplies, in its order; it has the images' part. Those of three taps have a product
+# of 1 and magnify rounding less than the usual 1 and 2: in bf16 the answers come out twice as close to float32's.
+_INFINITY = math.inf
+_POINTS_OF_THREE = (0, 2 / 3, -2 / 3, 3 / 2, -3 / 2, _INFINITY)
+_POINTS_OF_FOUR = (0, 1 / 2, -1 / 2, 2, -2, _INFINITY, -1)
 
 
 class WinogradUnavailableError(RuntimeError):
@@ -75,9 +68,12 @@ def build(cache_dir: Path) -> ctypes.CDLL:
                 raise WinogradUnavailableError(f"{compiler} failed on winograd.c: {done.stderr.strip()[:500]}")
             partial.replace(library)
     built = ctypes.CDLL(str(library))
-    built.panel_width.restype = built.panel_rows.restype = built.num_lanes.restype = ctypes.c_int64
+    for function in (built.panel_width, built.panel_rows, built.num_lanes, built.strided_scratch):
+        function.restype = ctypes.c_int64
     built.convolve_winograd.argtypes = [ctypes.c_void_p] * 6 + [ctypes.c_int] * 2 + [ctypes.c_int64] * 7
     built.convolve_direct.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int] * 2 + [ctypes.c_int64] * 11
+    built.convolve_strided.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int] * 2 + [ctypes.c_int64] * 9
+    built.strided_scratch.argtypes = [ctypes.c_int64] * 3
     built.pad.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int] + [ctypes.c_int64] * 5
     return built
 
@@ -117,7 +113,7 @@ class WinogradConv2d(_Convolution):
     """
 
     def __init__(self, conv: nn.Conv2d, relu: bool, library: ctypes.CDLL, bf16: bool) -> None:
-        weight, g = conv.weight.detach().double(), torch.tensor(_G, dtype=torch.float64)
+        weight, g = conv.weight.detach().double(), _kernel_transform(_POINTS_OF_THREE, 3)
         basis = torch.einsum("ia,kcab,jb->ijck", g, weight, g).reshape(36, conv.in_channels, conv.out_channels)
         super().__init__(conv, basis.float(), relu, library, bf16)
 
@@ -173,6 +169,8 @@ class DirectConv2d(_Convolution):
         height, width = ((size - self.kernel) // self.stride + 1 for size in (h, w))
         size = ((height + 1) // 2, (width + 1) // 2) if self.pools else (height, width)
         y = torch.empty((n, k, *size), memory_format=torch.channels_last)
+        if self.kernel == self.stride == 1 and not self.pools:
+            h, w, height, width = 1, h * w, 1, height * width  # pixels by themselves: one long line is the fastest
         panel = self._library.panel_width()
 
         def run(first: int, last: int) -> None:
@@ -198,6 +196,42 @@ class DirectConv2d(_Convolution):
         return flat[:-1].view(shape).permute(0, 3, 1, 2)
 
 
+class StridedWinogradConv2d(_Convolution):
+    """A 7x7, stride 2 convolution of a few channels with bias, an optional ReLU and an optional pooling to the largest.
+
+    Input [N, C, H, W] float32, output [N, K, Y, X], both channels-last. The products are of float32 in any case:
+    with so few channels, bf16 would save little.
+    """
+
+    def __init__(self, conv: nn.Conv2d, relu: bool, library: ctypes.CDLL, bf16: bool, pools: bool = False) -> None:
+        # Taps in pairs, even and odd, the last odd one zero: [K, C, 4, 2, 4, 2].
+        weight = nn.functional.pad(conv.weight.detach().double(), (0, 1, 0, 1))
+        weight = weight.reshape(*weight.shape[:2], 4, 2, 4, 2)
+        g = _kernel_transform(_POINTS_OF_FOUR, 4)
+        basis = torch.einsum("is,kcsatb,jt->ijabck", g, weight, g).reshape(49, -1, conv.out_channels)
+        super().__init__(conv, basis.float(), relu, library, bf16=False)
+        self.padding, self.pools = int(conv.padding[0]), pools
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Convolve, clip, pool."""
+        x = self._checked(x)
+        n, c, h, w = x.shape
+        k = self.bias.shape[0]
+        height, width = ((size + 2 * self.padding - 7) // 2 + 1 for size in (h, w))
+        size = ((height + 1) // 2, (width + 1) // 2) if self.pools else (height, width)
+        y = torch.empty((n, k, *size), memory_format=torch.channels_last)
+
+        def run(first: int, last: int) -> None:
+            scratch = torch.empty(self._library.strided_scratch(width, c, k))
+            self._library.convolve_strided(
+                *map(_at, (x, y, self.weight, self.bias, scratch)), self.pools, self.relu, first, last, h, w, c,
+                height, width, k, self.padding
+            )  # fmt: skip
+
+        _in_parts(run, n * k // self._library.panel_width(), 1)
+        return y
+
+
 def _in_parts(run: Callable[[int, int], None], count: int, step: int) -> None:
     """`run(first, last)` over 0..count in as many threads as torch may use, cut at multiples of `step`."""
     steps = -(-count // step)
@@ -213,6 +247,19 @@ def _in_parts(run: Callable[[int, int], None], count: int, step: int) -> None:
 @functools.cache
 def _helpers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), "smartbatch-winograd")
+
+
+def _kernel_transform(points: Sequence[float], taps: int) -> torch.Tensor:
+    """Winograd's G, float64 [points, taps]: a kernel's polynomial at each point, over its distances from the others."""
+    finite = [point for point in points if point != _INFINITY]
+    rows = []
+    for point in points:
+        if point == _INFINITY:
+            rows.append([0.0] * (taps - 1) + [1.0])
+        else:
+            scale = math.prod(point - other for other in finite if other != point)
+            rows.append([point**power / scale for power in range(taps)])
+    return torch.tensor(rows, dtype=torch.float64)
 
 
 def _panels(basis: torch.Tensor, width: int, bf16: bool) -> torch.Tensor:
@@ -258,7 +305,7 @@ def accelerate(model: nn.Module, cache_dir: Path, bf16: bool = False) -> nn.Modu
         if node.op != "call_module":
             continue
         conv = modules[node.target]
-        kind = _kind(conv, library, bf16)
+        kind = _kind(conv, library)
         if kind is None:
             continue
         inputs, last, options = [node.args[0]], node, {"relu": False}
@@ -271,7 +318,7 @@ def accelerate(model: nn.Module, cache_dir: Path, bf16: bool = False) -> nn.Modu
         if after is not None and _is_relu(after, modules):
             last, options["relu"] = after, True
         after = _only_user(last)
-        if kind is DirectConv2d and after is not None and _is_pooling(after, modules):
+        if kind is not WinogradConv2d and after is not None and _is_pooling(after, modules):
             last, options["pools"] = after, True
         name = node.target.replace(".", "_") + "_fast"
         traced.add_submodule(name, kind(conv, library=library, bf16=bf16, **options))
@@ -284,7 +331,9 @@ def accelerate(model: nn.Module, cache_dir: Path, bf16: bool = False) -> nn.Modu
     return traced.to(memory_format=torch.channels_last)
 
 
-def _kind(module: nn.Module, library: ctypes.CDLL, bf16: bool) -> type[WinogradConv2d | DirectConv2d] | None:
+def _kind(
+    module: nn.Module, library: ctypes.CDLL
+) -> type[WinogradConv2d | StridedWinogradConv2d | DirectConv2d] | None:
     """What runs this layer faster than PyTorch."""
     if not isinstance(module, nn.Conv2d) or module.padding_mode != "zeros" or module.groups != 1:
         return None
@@ -297,8 +346,10 @@ def _kind(module: nn.Module, library: ctypes.CDLL, bf16: bool) -> type[WinogradC
         return WinogradConv2d
     if isinstance(padding, str) or module.out_channels % library.panel_width():
         return None
-    is_square = len(set(kernel)) == len(set(stride)) == len(set(padding)) == 1
-    return DirectConv2d if is_square and (bf16 or module.in_channels <= MAX_DIRECT_CHANNELS) else None
+    if not len(set(kernel)) == len(set(stride)) == len(set(padding)) == 1:
+        return None
+    is_first = kernel == (7, 7) and stride == (2, 2) and module.in_channels <= MAX_STRIDED_CHANNELS
+    return StridedWinogradConv2d if is_first else DirectConv2d
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:

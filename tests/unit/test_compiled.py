@@ -125,9 +125,15 @@ def test_a_way_that_answers_wrongly_is_not_taken(
         (torch.nn.Conv2d(32, 48, 3, padding=1), winograd.WinogradConv2d),
         (torch.nn.Conv2d(80, 32, 3, padding="same", bias=False), winograd.WinogradConv2d),
         (torch.nn.Conv2d(160, 144, 3, padding=1), winograd.WinogradConv2d),
-        (torch.nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False), winograd.DirectConv2d),
+        (torch.nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False), winograd.StridedWinogradConv2d),
+        (torch.nn.Conv2d(1, 32, 7, stride=2, padding=5), winograd.StridedWinogradConv2d),
+        (torch.nn.Conv2d(4, 96, 7, stride=2, padding=1), winograd.StridedWinogradConv2d),
+        (torch.nn.Conv2d(5, 32, 7, stride=2, padding=3), winograd.DirectConv2d),
         (torch.nn.Conv2d(1, 32, 5, stride=3), winograd.DirectConv2d),
         (torch.nn.Conv2d(4, 96, 1), winograd.DirectConv2d),
+        (torch.nn.Conv2d(48, 96, 1), winograd.DirectConv2d),
+        (torch.nn.Conv2d(64, 32, 1, stride=2), winograd.DirectConv2d),
+        (torch.nn.Conv2d(48, 64, 3, stride=2, padding=1), winograd.DirectConv2d),
     ],
     ids=str,
 )
@@ -158,9 +164,12 @@ def test_a_layer_of_our_own_equals_pytorchs(
 @pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=needs_bf16)])
 @pytest.mark.parametrize("shape", [(3, 32, 31), (2, 45, 64), (1, 3, 5), (1, 1, 1)], ids=str)
 @pytest.mark.parametrize("clips", [True, False])
-def test_a_first_layer_pools_as_pytorch_does(shape: tuple[int, int, int], clips: bool, bf16: bool, built: Path) -> None:
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (7, 2)])
+def test_a_first_layer_pools_as_pytorch_does(
+    kernel: int, stride: int, shape: tuple[int, int, int], clips: bool, bf16: bool, built: Path
+) -> None:
     torch.manual_seed(0)
-    conv = torch.nn.Conv2d(3, 64, 3, stride=1, padding=1)
+    conv = torch.nn.Conv2d(3, 64, kernel, stride=stride, padding=kernel // 2)
     layers = [conv, *([torch.nn.ReLU()] if clips else []), torch.nn.MaxPool2d(3, 2, 1)]
     model = torch.nn.Sequential(*layers).eval()
     with torch.inference_mode():
@@ -179,17 +188,26 @@ def test_another_pooling_stays_pytorchs(pool: torch.nn.Module, built: Path) -> N
         torch.testing.assert_close(winograd.accelerate(model, built)(batch), model(batch), atol=1e-4, rtol=0)
 
 
-@needs_bf16
+def test_a_wide_image_is_convolved_in_blocks(built: Path) -> None:
+    """More tiles in a line than are taken at a time, the last of them not full."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 64, 7, 2, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(3, 2, 1)).eval()
+    batch = torch.randn((1, 3, 30, 483), generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        torch.testing.assert_close(winograd.accelerate(model, built)(batch), model(batch), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=needs_bf16)])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kernel", [1, 3])
-def test_bf16_takes_every_convolution(kernel: int, stride: int, built: Path) -> None:
+def test_every_square_convolution_is_taken(kernel: int, stride: int, bf16: bool, built: Path) -> None:
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Conv2d(64, 96, kernel, stride=stride, padding=kernel // 2)).eval()
     batch = torch.randn((2, 64, 15, 16), generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
-        accelerated = winograd.accelerate(model, built, bf16=True)
+        accelerated = winograd.accelerate(model, built, bf16)
         assert not any(isinstance(module, torch.nn.Conv2d) for module in accelerated.modules())
-        torch.testing.assert_close(accelerated(batch), model(batch), atol=0.05, rtol=0)
+        torch.testing.assert_close(accelerated(batch), model(batch), atol=0.05 if bf16 else 1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("channels", [32, 3])
@@ -205,10 +223,10 @@ def test_our_layers_refuse_what_they_would_misread(batch: torch.Tensor, channels
 
 
 @pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=needs_bf16)])
-@pytest.mark.parametrize("channels", [32, 3])
-def test_our_layers_let_nan_through(channels: int, bf16: bool, built: Path) -> None:
+@pytest.mark.parametrize(("channels", "kernel"), [(32, 3), (3, 3), (3, 7)])
+def test_our_layers_let_nan_through(channels: int, kernel: int, bf16: bool, built: Path) -> None:
     torch.manual_seed(0)
-    conv = torch.nn.Conv2d(channels, 32, 3, padding=1)
+    conv = torch.nn.Conv2d(channels, 32, kernel, stride=kernel // 3, padding=1)
     model = torch.nn.Sequential(conv, torch.nn.ReLU(), torch.nn.MaxPool2d(3, 2, 1)).eval()
     with torch.inference_mode():
         output = winograd.accelerate(model, built, bf16)(torch.full((1, channels, 8, 8), float("nan")))
