@@ -183,7 +183,7 @@ class SmartBatchHandler:
         values[telemetry.key(names.ITEMS)] = float(sum(len(row.items) for row in rows))
         for stage, seconds in timer.seconds.items():
             values[telemetry.key(names.STAGE_SECONDS, stage=stage)] = seconds
-        telemetry.histogram(values, names.BATCH_SIZE, len(rows), names.BATCH_SIZE_BOUNDS)
+        telemetry.histogram(values, names.BATCH_SIZE, [len(rows)], names.BATCH_SIZE_BOUNDS)
         telemetry.add(values)
 
     def _count_split(self, reason: str) -> None:

@@ -109,16 +109,16 @@ class AccessLogFollower:
         chunk = log.read(MAX_READ_BYTES)
         end = chunk.rfind(b"\n") + 1
         log.seek(end - len(chunk), os.SEEK_CUR)
-        values: dict[Any, float] = {}
+        seconds: dict[str, list[float]] = {}
         for line in chunk[:end].splitlines():
             match = _LINE.match(line)
             if match is None or _time_s(match[1]) < self._frontend_start_s:
                 continue
             # Whole milliseconds, cut off at both ends: the error has no bias, and 0 stands for about half of one.
-            seconds = max(float(match[3]), 0.5) / 1000
-            self._telemetry.histogram(
-                values, names.REQUEST_SECONDS, seconds, names.REQUEST_SECONDS_BOUNDS, match[2].decode()
-            )
+            seconds.setdefault(match[2].decode(), []).append(max(float(match[3]), 0.5) / 1000)
+        values: dict[Any, float] = {}
+        for model, of_model in seconds.items():
+            self._telemetry.histogram(values, names.REQUEST_SECONDS, of_model, names.REQUEST_SECONDS_BOUNDS, model)
         if values:
             self._telemetry.add(values)
         return end

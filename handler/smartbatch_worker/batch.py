@@ -78,7 +78,8 @@ class Stacker:
         """Stack tensors of one shape to float32 [N, ...]; uint8 is scaled to 0-1 and normalised on the way."""
         out = self._buffer(tuple(tensors[0].shape), len(tensors))
         for target, tensor in zip(out, tensors, strict=True):
-            target.copy_(tensor)
+            # Planes of uint8 to pixels of float in two steps: torch is slow at converting and transposing at once.
+            target.copy_(tensor.float() if tensor.is_contiguous() else tensor)
             if tensor.dtype == torch.uint8:
                 self._normalise(target)
         return out

@@ -3,7 +3,8 @@ the control plane scrapes them."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_right
+from collections.abc import Iterable
 
 REQUESTS = "smartbatch_requests_total"
 ITEMS = "smartbatch_items_total"
@@ -51,6 +52,8 @@ def le_label(bound: float) -> str:
     return "+Inf" if bound == float("inf") else f"{bound:g}"
 
 
-def buckets_at_or_above(value: float, bounds: tuple[float, ...]) -> tuple[float, ...]:
-    """The cumulative buckets an observation falls in: every bound >= value, then +Inf."""
-    return (*bounds[bisect_left(bounds, value) :], float("inf"))
+def cumulative_counts(observations: Iterable[float], bounds: tuple[float, ...]) -> dict[float, int]:
+    """How many observations are at or below each bound, +Inf last; bounds below all of them are left out."""
+    ascending = sorted(observations)
+    counts = {bound: bisect_right(ascending, bound) for bound in (*bounds, float("inf"))}
+    return {bound: count for bound, count in counts.items() if count}

@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from smartbatch_worker import metric_names as names
@@ -62,18 +62,18 @@ class Telemetry:
         self,
         values: dict[tuple[str, Labels], float],
         name: str,
-        observation: float,
+        observations: Sequence[float],
         bounds: tuple[float, ...],
         model_name: str | None = None,
     ) -> None:
-        """Add one observation to `values`, as the cumulative counters Prometheus reads as a histogram.
+        """Add observations to `values`, as the cumulative counters Prometheus reads as a histogram.
 
         TorchServe's own histograms have fixed buckets, so ours are counters labelled `le`.
         """
-        for bound in names.buckets_at_or_above(observation, bounds):
+        for bound, count in names.cumulative_counts(observations, bounds).items():
             key = self.key(f"{name}_bucket", model_name, le=names.le_label(bound))
-            values[key] = values.get(key, 0.0) + 1
-        for suffix, amount in (("_sum", observation), ("_count", 1.0)):
+            values[key] = values.get(key, 0.0) + count
+        for suffix, amount in (("_sum", sum(observations)), ("_count", len(observations))):
             key = self.key(f"{name}{suffix}", model_name)
             values[key] = values.get(key, 0.0) + amount
 

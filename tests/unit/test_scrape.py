@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from smartbatch.scrape import histogram_quantile, parse, quantile, summary
-from smartbatch_worker.metric_names import REQUEST_SECONDS_BOUNDS, buckets_at_or_above, le_label
+from smartbatch_worker.metric_names import REQUEST_SECONDS_BOUNDS, cumulative_counts, le_label
 
 TEXT = """\
 # HELP smartbatch_requests_total Torchserve prometheus counter metric with unit: Count
@@ -85,9 +85,7 @@ def test_q_must_be_a_share() -> None:
 def test_within_15_percent_of_the_exact_quantile(seconds: list[float], q: float, rng: random.Random) -> None:
     rng.shuffle(seconds)
     counts = dict.fromkeys([*(le_label(b) for b in REQUEST_SECONDS_BOUNDS), "+Inf"], 0)
-    for value in seconds:
-        for bound in buckets_at_or_above(value, REQUEST_SECONDS_BOUNDS):
-            counts[le_label(bound)] += 1
+    counts |= {le_label(bound): count for bound, count in cumulative_counts(seconds, REQUEST_SECONDS_BOUNDS).items()}
     text = "".join(
         f'smartbatch_request_seconds_bucket{{ModelName="a",le="{le}"}} {count}\n' for le, count in counts.items()
     )

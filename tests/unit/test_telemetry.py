@@ -66,9 +66,13 @@ def test_rapid_updates_are_added_up_and_written_by_themselves() -> None:
 def test_histograms_are_cumulative(size: int) -> None:
     telemetry = Telemetry("m", "W-1", lambda text: None)
     values: dict[tuple[str, Labels], float] = {}
-    telemetry.histogram(values, names.BATCH_SIZE, size, names.BATCH_SIZE_BOUNDS)
-    buckets = {dict(labels)["le"] for (name, labels) in values if name.endswith("_bucket")}
-    assert buckets == {names.le_label(b) for b in (*names.BATCH_SIZE_BOUNDS, math.inf) if b >= size}
+    for observations in ([size], [32, size, 2]):
+        telemetry.histogram(values, names.BATCH_SIZE, observations, names.BATCH_SIZE_BOUNDS)
+    buckets = {dict(labels)["le"]: count for (name, labels), count in values.items() if name.endswith("_bucket")}
+    expected = {b: sum(n <= b for n in (size, 32, size, 2)) for b in (*names.BATCH_SIZE_BOUNDS, math.inf)}
+    assert buckets == {names.le_label(b): count for b, count in expected.items() if count}
+    assert values[telemetry.key(f"{names.BATCH_SIZE}_sum")] == 2 * size + 34
+    assert values[telemetry.key(f"{names.BATCH_SIZE}_count")] == 4
 
 
 def test_latency_buckets_are_fine_enough() -> None:
