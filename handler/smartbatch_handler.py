@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from smartbatch_worker import decode, encode, recover, wire
+from smartbatch_worker import decode, encode, heap, recover, wire
 from smartbatch_worker import metric_names as names
 from smartbatch_worker.access_log import AccessLogFollower, find_access_log
 from smartbatch_worker.batch import Item, MicroBatch, Stacker, plan
@@ -43,6 +43,7 @@ class SmartBatchHandler:
     def initialize(self, context: Any) -> None:
         """Read the configuration; load the weights only if it says `load: eager`."""
         _read_requests_fast()
+        heap.keep_large_blocks()
         properties = context.system_properties
         section = (context.model_yaml_config or {}).get("handler") or {}
         self.config = WorkerConfig.resolve(section, os.environ)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from typing import Any
 
 import torch
 
-from smartbatch_worker import calibrate, compiled
+from smartbatch_worker import calibrate, compiled, heap
 from smartbatch_worker.config import WorkerConfig
 from smartbatch_worker.errors import ModelUnavailable
 from smartbatch_worker.loaders import ModelLoadError, build_model, describe_weights, max_batch_size
@@ -121,7 +120,7 @@ class ManagedModel:
             gc.collect()
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
-            _return_memory_to_system()
+            heap.return_free_memory()
         logger.info("model freed from memory")
         self._on_unload()
 
@@ -178,14 +177,3 @@ def _clone_tree(output: Any) -> Any:
     if isinstance(output, (tuple, list)):
         return type(output)(_clone_tree(value) for value in output) if type(output) in (tuple, list) else output
     return output
-
-
-def _return_memory_to_system() -> None:
-    """glibc keeps freed memory for itself; give it back, so that an idle model costs nothing."""
-    if sys.platform != "linux":
-        return
-    import ctypes
-
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
