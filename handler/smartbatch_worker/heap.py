@@ -6,9 +6,9 @@ import ctypes
 import sys
 from collections.abc import Callable
 
-KEPT_BLOCK_BYTES = 256 * 2**20
-"""A forward's largest tensors: ResNet18's at 32 images have 26 MB, at 512 px five times that."""
-KEPT_BYTES = 512 * 2**20
+KEPT_BLOCK_BYTES = 128 * 2**20
+"""A forward's largest tensors: ResNet18's at 32 images have 26 MB, at 480 px 120 MB."""
+KEPT_BYTES = 128 * 2**20
 """Free memory at the heap's end before any of it is returned."""
 
 # Of glibc's malloc.h.

@@ -145,6 +145,7 @@ class ManagedModel:
             self._forward, self.compiler, self.precision = made.forward, made.name, made.precision
             if shape is not None and self._config.micro_batch == "auto" and self.micro_batch is None:
                 self.micro_batch = self._calibrate(shape)
+        heap.return_free_memory()  # loading takes several times what stays
         self.load_seconds = time.perf_counter() - start
         self.num_loads += 1
         logger.info(
