@@ -117,10 +117,15 @@ def _fastest(module: torch.nn.Module, precision: str, shape: tuple[int, ...], mo
 
 
 def _drop_the_imprecise(ways: dict[tuple[str, str], Forward], example: torch.Tensor, expected: torch.Tensor) -> None:
-    """Remove the ways that answer other than plain PyTorch in their precision does."""
+    """Remove the ways that fail, or answer other than plain PyTorch in their precision does."""
     plain_error = _rms(ways["off", "bf16"](example) - expected) if ("off", "bf16") in ways else 0.0
     for way in [way for way in ways if way[0] != "off"]:
-        difference = ways[way](example) - expected
+        try:
+            difference = ways[way](example) - expected
+        except RuntimeError as error:
+            logger.warning("%s in %s fails: not used (%s)", *way, error)
+            del ways[way]
+            continue
         is_right = (
             _rms(difference) <= BF16_TOLERANCE * plain_error
             if way[1] == "bf16"

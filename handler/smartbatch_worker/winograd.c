@@ -174,10 +174,11 @@ static void tiles_out(const float *m, float *y, const float *bias, const float *
 /* Sums of `rows` outputs (a constant at each call, so that they stay in registers) in one panel's columns.
  *
  * Output r starts at a + r * step and reads `height` lines of `run` numbers, `line` apart; panel: [height * run, PANEL],
- * in bf16 [height * run / 2, PANEL, 2], run being even.
+ * in bf16 [height * run / 2, PANEL, 2], run being even. bias: [PANEL], or NULL; residual: as `to`, or NULL.
  */
 INLINE void sums_of(const int bf16, const int rows, const void *a, int64_t step, int64_t height, int64_t line,
-                    int64_t run, const void *panel, const float *bias, int relu, float *to, int64_t pitch) {
+                    int64_t run, const void *panel, const float *bias, const float *residual, int relu, float *to,
+                    int64_t pitch) {
     vector left_sum[ROWS], right_sum[ROWS];
     for (int r = 0; r < rows; ++r) {
         left_sum[r] = right_sum[r] = (vector){0};
@@ -204,6 +205,7 @@ INLINE void sums_of(const int bf16, const int rows, const void *a, int64_t step,
             }
         }
     for (int r = 0; r < rows; ++r) {
+        if (residual) left_sum[r] += load(residual + r * pitch), right_sum[r] += load(residual + r * pitch + LANES);
         store(to + r * pitch, relu ? clipped(left_sum[r]) : left_sum[r]);
         store(to + r * pitch + LANES, relu ? clipped(right_sum[r]) : right_sum[r]);
     }
@@ -211,13 +213,14 @@ INLINE void sums_of(const int bf16, const int rows, const void *a, int64_t step,
 
 /* `sums` for any number of outputs in a line, in equal steps: 7 as 4 + 3, since a step of 1 wastes most registers. */
 INLINE void line_of_sums_of(const int bf16, int64_t rows, const void *a, int64_t step, int64_t height, int64_t line,
-                            int64_t run, const void *panel, const float *bias, int relu, float *to, int64_t pitch) {
+                            int64_t run, const void *panel, const float *bias, const float *residual, int relu,
+                            float *to, int64_t pitch) {
     for (int64_t steps = (rows + ROWS - 1) / ROWS; steps > 0; --steps) {
         const int64_t now = (rows + steps - 1) / steps;
         switch (now) {
 #define STEP(count)                                                                                            \
     case count:                                                                                                \
-        sums_of(bf16, count, a, step, height, line, run, panel, bias, relu, to, pitch);                        \
+        sums_of(bf16, count, a, step, height, line, run, panel, bias, residual, relu, to, pitch);              \
         break;
             STEP(1) STEP(2) STEP(3) STEP(4) STEP(5) STEP(6)
 #if ROWS == 12
@@ -225,22 +228,26 @@ INLINE void line_of_sums_of(const int bf16, int64_t rows, const void *a, int64_t
 #endif
         }
         a = at(a, now * step, bf16), to += now * pitch, rows -= now;
+        if (residual) residual += now * pitch;
     }
 }
 
 static void line_of_floats(int64_t rows, const void *a, int64_t step, int64_t height, int64_t line, int64_t run,
-                           const void *panel, const float *bias, int relu, float *to, int64_t pitch) {
-    line_of_sums_of(0, rows, a, step, height, line, run, panel, bias, relu, to, pitch);
+                           const void *panel, const float *bias, const float *residual, int relu, float *to,
+                           int64_t pitch) {
+    line_of_sums_of(0, rows, a, step, height, line, run, panel, bias, residual, relu, to, pitch);
 }
 
 static void line_of_bf16s(int64_t rows, const void *a, int64_t step, int64_t height, int64_t line, int64_t run,
-                          const void *panel, const float *bias, int relu, float *to, int64_t pitch) {
-    line_of_sums_of(HAS_BF16, rows, a, step, height, line, run, panel, bias, relu, to, pitch);
+                          const void *panel, const float *bias, const float *residual, int relu, float *to,
+                          int64_t pitch) {
+    line_of_sums_of(HAS_BF16, rows, a, step, height, line, run, panel, bias, residual, relu, to, pitch);
 }
 
 INLINE void line_of_sums(const int bf16, int64_t rows, const void *a, int64_t step, int64_t height, int64_t line,
-                         int64_t run, const void *panel, const float *bias, int relu, float *to, int64_t pitch) {
-    (bf16 ? line_of_bf16s : line_of_floats)(rows, a, step, height, line, run, panel, bias, relu, to, pitch);
+                         int64_t run, const void *panel, const float *bias, const float *residual, int relu, float *to,
+                         int64_t pitch) {
+    (bf16 ? line_of_bf16s : line_of_floats)(rows, a, step, height, line, run, panel, bias, residual, relu, to, pitch);
 }
 
 /* Columns of a panel: the caller pads K to a multiple of it. */
@@ -277,7 +284,7 @@ void convolve_winograd(const float *x, float *y, const void *basis, const float 
         for (int64_t i = 0; i < 36; ++i)
             for (int64_t column = 0; column < pitch; column += PANEL)
                 line_of_sums(bf16, count, at(v, i * count * channels_in, bf16), channels_in, 1, 0, channels_in,
-                             at(basis, (i * pitch + column) * channels_in, bf16), NULL, 0,
+                             at(basis, (i * pitch + column) * channels_in, bf16), NULL, NULL, 0,
                              m + i * count * pitch + column, pitch);
         tiles_out(m, y, bias, residual, relu, first, end, count, pitch, height, width, channels_out);
     }
@@ -330,14 +337,16 @@ static void pool_line(const float *const *rows, int64_t num_rows, int64_t width,
 
 /* Columns first..last-1 (multiples of PANEL) of a convolution of any kernel and stride, of x [N, H, W, C], padded
  * already, float or bf16, to y [N, Y, X, K], or, with `pooled` (3 * X * PANEL floats), to the largest of 3x3 of them at
- * stride 2 and padding 1, y [N, (Y + 1) / 2, (X + 1) / 2, K].
+ * stride 2 and padding 1, y [N, (Y + 1) / 2, (X + 1) / 2, K]. residual: as y, to be added before the ReLU, or NULL; never
+ * both.
  *
  * weight: [K / PANEL, kernel, kernel * C, PANEL]; in bf16 kernel * C is rounded up to even, with weights of zero, and
  * one number beyond x is read. No multiplication is saved, no number is moved before it is used.
  */
-void convolve_direct(const void *x, float *y, const void *weight, const float *bias, float *pooled, int bf16, int relu,
-                     int64_t first, int64_t last, int64_t images, int64_t height, int64_t width, int64_t channels_in,
-                     int64_t height_out, int64_t width_out, int64_t channels_out, int64_t kernel, int64_t stride) {
+void convolve_direct(const void *x, float *y, const void *weight, const float *bias, const float *residual,
+                     float *pooled, int bf16, int relu, int64_t first, int64_t last, int64_t images, int64_t height,
+                     int64_t width, int64_t channels_in, int64_t height_out, int64_t width_out, int64_t channels_out,
+                     int64_t kernel, int64_t stride) {
     const int64_t line = width * channels_in, run = kernel * channels_in + (bf16 && kernel * channels_in % 2);
     for (int64_t n = 0; n < images; ++n)
         for (int64_t column = first; column < last; column += PANEL) {
@@ -348,7 +357,8 @@ void convolve_direct(const void *x, float *y, const void *weight, const float *b
                 const void *from = at(x, (n * height + row * stride) * line, bf16);
                 float *sums = pooled ? pooled + row % 3 * width_out * PANEL : to + row * width_out * channels_out;
                 line_of_sums(bf16, width_out, from, stride * channels_in, kernel, line, run, panel,
-                             pooled ? NULL : bias + column, relu && !pooled, sums, pooled ? PANEL : channels_out);
+                             pooled ? NULL : bias + column, residual ? residual + (sums - y) : NULL, relu && !pooled,
+                             sums, pooled ? PANEL : channels_out);
                 const int64_t middle = row - row % 2; /* pooled lines are 0, 2, 4, each with what is around it */
                 if (pooled && (row % 2 || row + 1 == height_out)) {
                     const float *rows[3];
@@ -499,7 +509,7 @@ void convolve_strided(const float *x, float *y, const float *basis, const float 
                 for (int64_t panel = from; panel < to; ++panel) {
                     for (int64_t i = 0; i < POINTS * POINTS; ++i)
                         line_of_floats(count, scratch + s.v + i * s.v_pitch, s.group, 1, 0, s.group,
-                                       basis + (i * panels + panel) * s.group * PANEL, NULL, 0,
+                                       basis + (i * panels + panel) * s.group * PANEL, NULL, NULL, 0,
                                        scratch + s.m + i * count * PANEL, PANEL);
                     float *lines[TILE];
                     for (int64_t i = 0; i < TILE; ++i) lines[i] = strided_line(scratch, &s, panel, top + i);

@@ -71,7 +71,7 @@ def build(cache_dir: Path) -> ctypes.CDLL:
     for function in (built.panel_width, built.panel_rows, built.num_lanes, built.strided_scratch):
         function.restype = ctypes.c_int64
     built.convolve_winograd.argtypes = [ctypes.c_void_p] * 6 + [ctypes.c_int] * 2 + [ctypes.c_int64] * 7
-    built.convolve_direct.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int] * 2 + [ctypes.c_int64] * 11
+    built.convolve_direct.argtypes = [ctypes.c_void_p] * 6 + [ctypes.c_int] * 2 + [ctypes.c_int64] * 11
     built.convolve_strided.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int] * 2 + [ctypes.c_int64] * 9
     built.strided_scratch.argtypes = [ctypes.c_int64] * 3
     built.pad.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int] + [ctypes.c_int64] * 5
@@ -148,9 +148,9 @@ class WinogradConv2d(_Convolution):
 
 
 class DirectConv2d(_Convolution):
-    """A convolution with bias, an optional ReLU and after it an optional 3x3, stride 2 pooling to the largest.
+    """A convolution with bias, an optional ReLU and an optional residual before it or 3x3, stride 2 pooling after it.
 
-    Input [N, C, H, W] float32, output [N, K, Y, X], both channels-last.
+    Input [N, C, H, W] float32, residual and output [N, K, Y, X], all channels-last.
     """
 
     def __init__(self, conv: nn.Conv2d, relu: bool, library: ctypes.CDLL, bf16: bool, pools: bool = False) -> None:
@@ -161,14 +161,16 @@ class DirectConv2d(_Convolution):
             weight = nn.functional.pad(weight, (0, 0, 0, weight.shape[1] % 2))
         super().__init__(conv, weight.reshape(1, -1, conv.out_channels), relu, library, bf16)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Convolve, clip, pool."""
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        """Convolve, add, clip, pool."""
         x = self._padded(self._checked(x))
         n, c, h, w = x.shape
         k = self.bias.shape[0]
         height, width = ((size - self.kernel) // self.stride + 1 for size in (h, w))
         size = ((height + 1) // 2, (width + 1) // 2) if self.pools else (height, width)
         y = torch.empty((n, k, *size), memory_format=torch.channels_last)
+        if residual is not None:
+            residual = residual.expand_as(y).contiguous(memory_format=torch.channels_last)
         if self.kernel == self.stride == 1 and not self.pools:
             h, w, height, width = 1, h * w, 1, height * width  # pixels by themselves: one long line is the fastest
         panel = self._library.panel_width()
@@ -176,8 +178,8 @@ class DirectConv2d(_Convolution):
         def run(first: int, last: int) -> None:
             lines = torch.empty(3 * width * panel) if self.pools else None
             self._library.convolve_direct(
-                *map(_at, (x, y, self.weight, self.bias, lines)), self.bf16, self.relu, first, last, n, h, w, c,
-                height, width, k, self.kernel, self.stride
+                *map(_at, (x, y, self.weight, self.bias, residual, lines)), self.bf16, self.relu, first, last, n, h, w,
+                c, height, width, k, self.kernel, self.stride
             )  # fmt: skip
 
         _in_parts(run, k, panel)
@@ -310,7 +312,7 @@ def accelerate(model: nn.Module, cache_dir: Path, bf16: bool = False) -> nn.Modu
             continue
         inputs, last, options = [node.args[0]], node, {"relu": False}
         add = _only_user(node)
-        if kind is WinogradConv2d and add is not None and _is_sum(add):
+        if kind is not StridedWinogradConv2d and add is not None and _is_sum(add):
             other = [a for a in add.args if a is not node]
             if len(other) == 1 and isinstance(other[0], fx.Node) and not add.kwargs:
                 inputs, last = [*inputs, other[0]], add
@@ -318,7 +320,8 @@ def accelerate(model: nn.Module, cache_dir: Path, bf16: bool = False) -> nn.Modu
         if after is not None and _is_relu(after, modules):
             last, options["relu"] = after, True
         after = _only_user(last)
-        if kind is not WinogradConv2d and after is not None and _is_pooling(after, modules):
+        is_alone = kind is not WinogradConv2d and len(inputs) == 1
+        if is_alone and after is not None and _is_pooling(after, modules):
             last, options["pools"] = after, True
         name = node.target.replace(".", "_") + "_fast"
         traced.add_submodule(name, kind(conv, library=library, bf16=bf16, **options))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import shutil
 import time
 from collections.abc import Callable
@@ -186,6 +187,54 @@ def test_another_pooling_stays_pytorchs(pool: torch.nn.Module, built: Path) -> N
     batch = torch.randn((1, 3, 16, 17), generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
         torch.testing.assert_close(winograd.accelerate(model, built)(batch), model(batch), atol=1e-4, rtol=0)
+
+
+class Residual(torch.nn.Module):
+    """The end of a ResNet's block; what it adds may be narrower than the result, or wider."""
+
+    def __init__(self, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(64, 96, kernel, stride=stride, padding=kernel // 2)
+        self.other = torch.nn.AvgPool2d(2, ceil_mode=True) if stride == 2 else torch.nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.conv(x) + self.other(x)[:, :1])
+
+
+@pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=needs_bf16)])
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (1, 2), (3, 1), (3, 2)])
+def test_a_block_adds_and_clips_in_one_go(kernel: int, stride: int, threads: int, bf16: bool, built: Path) -> None:
+    torch.manual_seed(0)
+    model = Residual(kernel, stride).eval()
+    batch = torch.randn((2, 64, 15, 13), generator=torch.Generator().manual_seed(2))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.inference_mode():
+            accelerated = winograd.accelerate(model, built, bf16)
+            assert isinstance(accelerated, torch.fx.GraphModule)
+            assert not [node for node in accelerated.graph.nodes if node.target in (operator.add, torch.relu)]
+            torch.testing.assert_close(accelerated(batch), model(batch), atol=0.05 if bf16 else 1e-4, rtol=0)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_way_that_fails_is_not_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Wide(torch.nn.Module):
+        """Adds an image to one number a channel: the sum is larger than what the convolution gives."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv2d(32, 32, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            small: torch.Tensor = self.conv(x.mean((2, 3), keepdim=True))
+            return small + x
+
+    made = compile_forward(Wide().eval(), WorkerConfig(), CPU, (32, 8, 8), tmp_path)
+    assert made.name == "off"
+    assert "winograd in fp32 fails" in caplog.text
 
 
 def test_a_wide_image_is_convolved_in_blocks(built: Path) -> None:
