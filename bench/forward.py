@@ -211,7 +211,9 @@ class Result:
 def measure(backend: str, num_threads: int, sizes: list[int], seconds: float, model_name: str) -> Result:
     """Time one backend in this process. Shapes are [size, 3, 224, 224]."""
     import torchvision
+    from smartbatch_worker import heap
 
+    heap.keep_large_blocks()  # as the handler does
     torch.set_num_threads(num_threads)
     torch.manual_seed(0)
     model = torchvision.models.get_model(model_name, weights=None).eval()

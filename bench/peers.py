@@ -224,7 +224,7 @@ def say(text: str) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run and write peers.json, peers.md and peers.png."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="about twelve minutes: 2 rounds of 4 s")
+    parser.add_argument("--quick", action="store_true", help="about a quarter of an hour: 2 rounds of 4 s")
     parser.add_argument("--out", type=Path, default=Path("bench/results"))
     parser.add_argument("--only", nargs="+", default=[], metavar="TEXT", help="cells whose key contains one of these")
     parser.add_argument("--rounds", type=int, help="default 5, quick 2")
