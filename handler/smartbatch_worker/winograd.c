@@ -407,10 +407,10 @@ int64_t strided_scratch(int64_t width_out, int64_t channels_in, int64_t channels
     return strided_plan(width_out, channels_in, channels_out / PANEL).end;
 }
 
-/* Lines top.. of an image [H, W, C], zeros around it, to lines [INPUT, pitch] of which the first pixel is `left`. */
-static void gather_lines(const float *x, float *to, int64_t pitch, int64_t top, int64_t left, int64_t height,
+/* Lines top.. of an image [H, W, C], zeros around it, to lines [INPUT, pitch] that begin `padding` pixels before it. */
+static void gather_lines(const float *x, float *to, int64_t pitch, int64_t top, int64_t padding, int64_t height,
                          int64_t width, int64_t channels) {
-    const int64_t before = -left * channels, room = pitch - before;
+    const int64_t before = padding * channels, room = pitch - before;
     const int64_t run = width * channels < room ? width * channels : room;
     for (int64_t i = 0; i < INPUT; ++i, to += pitch) {
         const int is_inside = top + i >= 0 && top + i < height;
@@ -500,7 +500,7 @@ void convolve_strided(const float *x, float *y, const float *basis, const float 
         const int64_t n = first / panels, from = first % panels;
         const int64_t to = last - first < panels - from ? from + last - first : panels;
         for (int64_t top = 0; top < height_out; top += TILE) {
-            gather_lines(x + n * height * width * channels_in, scratch, s.line_pitch, 2 * top - padding, -padding,
+            gather_lines(x + n * height * width * channels_in, scratch, s.line_pitch, 2 * top - padding, padding,
                          height, width, channels_in);
             transform_down(scratch, scratch + s.half, &s, channels_in);
             for (int64_t t = 0; t < s.across; t += s.block) {

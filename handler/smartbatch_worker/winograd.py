@@ -123,8 +123,7 @@ class WinogradConv2d(_Convolution):
         n, c, h, w = x.shape
         k = self.bias.shape[0]
         y = torch.empty((n, k, h, w), memory_format=torch.channels_last)
-        if residual is not None:
-            residual = residual.expand_as(y).contiguous(memory_format=torch.channels_last)
+        residual = _laid_out_as(y, residual)
         tiles = n * ((h + 3) // 4) * ((w + 3) // 4)
         pitch = self.weight.numel() // (36 * c)
         block = self._block(tiles, c, pitch)
@@ -169,8 +168,7 @@ class DirectConv2d(_Convolution):
         height, width = ((size - self.kernel) // self.stride + 1 for size in (h, w))
         size = ((height + 1) // 2, (width + 1) // 2) if self.pools else (height, width)
         y = torch.empty((n, k, *size), memory_format=torch.channels_last)
-        if residual is not None:
-            residual = residual.expand_as(y).contiguous(memory_format=torch.channels_last)
+        residual = _laid_out_as(y, residual)
         if self.kernel == self.stride == 1 and not self.pools:
             h, w, height, width = 1, h * w, 1, height * width  # pixels by themselves: one long line is the fastest
         panel = self._library.panel_width()
@@ -232,6 +230,11 @@ class StridedWinogradConv2d(_Convolution):
 
         _in_parts(run, n * k // self._library.panel_width(), 1)
         return y
+
+
+def _laid_out_as(y: torch.Tensor, residual: torch.Tensor | None) -> torch.Tensor | None:
+    """What is to be added to channels-last `y`, broadcast to its shape and in its order."""
+    return None if residual is None else residual.expand_as(y).contiguous(memory_format=torch.channels_last)
 
 
 def _in_parts(run: Callable[[int, int], None], count: int, step: int) -> None:
