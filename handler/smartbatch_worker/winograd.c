@@ -1,9 +1,9 @@
-/* Convolutions on channels-last images: Winograd F(4x4, 3x3) for 3x3 kernels of stride 1, F(4x4, 4x4) for a first
- * layer's 7x7 of stride 2 (at the end), direct sums for the others.
+/* Convolutions on channels-last images: Winograd F(4x4, 3x3) for 3x3 kernels, of stride 1 and 2, F(4x4, 4x4) for a
+ * first layer's 7x7 of stride 2 (at the end), direct sums for the others.
  *
  * A 3x3 convolution needs 9 multiplications an output; computed on 6x6 input tiles in Winograd's basis it needs
- * 36/16 = 2.25. A block of tiles at a time, so that what is between the steps stays in the cache:
- * tiles_in -> V [36, tiles, C];  M = V @ U, [36, tiles, K];  tiles_out -> image.
+ * 36/16 = 2.25, and 81/16 at stride 2. A block of tiles at a time, so that what is between the steps stays in the
+ * cache: tiles_in -> V [points, tiles, C];  M = V @ U, [points, tiles, K];  tiles_out -> image.
  *
  * Images are float. Products are of float or, where the processor has bf16 dot products, of bf16 with float sums: then
  * V, U and what direct sums read are bf16, two numbers to a lane. Functions that end in _of are compiled once for each.
@@ -11,10 +11,11 @@
 #include <stdint.h>
 #include <string.h>
 
-/* One step of the matrix product keeps ROWS x 2 vectors of sums in registers: as many as there are, less three. */
+/* One step of the matrix product keeps ROWS x 2 vectors of sums in registers. More than 10 of AVX-512's fit, but then
+ * gcc's code is a tenth slower; 8 were the fastest. */
 #if defined(__AVX512F__)
 #define LANES 16
-#define ROWS 12
+#define ROWS 8
 #elif defined(__AVX__)
 #define LANES 8
 #define ROWS 6
@@ -64,34 +65,84 @@ INLINE vector larger(vector a, vector b) {
     return (vector)(((bits)b & take_b) | ((bits)a & ~take_b));
 }
 
-/* F(4x4, 3x3) at the points 0, a, -a, b, -b, infinity (winograd.py has the kernels' part). a * b being 1, and neither
+/* F(4, 3) at the points infinity, 0, a, -a, b, -b (winograd.py has the kernels' part). a * b being 1, and neither
  * being large, rounding is magnified less than at the usual 1 and 2. */
-#define A (2.0f / 3)
-#define B (3.0f / 2)
+#define A_OF_THREE (2.0f / 3)
+#define B_OF_THREE (3.0f / 2)
 
 /* One line of B^T: six vectors to six. */
 INLINE void forward_line(const float a, const float b, vector s0, vector s1, vector s2, vector s3, vector s4, vector s5,
                          vector *d) {
     const vector p = s4 - b * b * s2, q = a * (s3 - b * b * s1), r = s4 - a * a * s2, t = b * (s3 - a * a * s1);
-    d[0] = s0 + s4 - (a * a + b * b) * s2;
-    d[1] = p + q;
-    d[2] = p - q;
-    d[3] = r + t;
-    d[4] = r - t;
-    d[5] = s1 + s5 - (a * a + b * b) * s3;
+    d[0] = s1 + s5 - (a * a + b * b) * s3;
+    d[1] = s0 + s4 - (a * a + b * b) * s2;
+    d[2] = p + q;
+    d[3] = p - q;
+    d[4] = r + t;
+    d[5] = r - t;
 }
 
 /* One line of A^T: six vectors to four. */
-INLINE void inverse_line(const float a, const float b, vector s0, vector s1, vector s2, vector s3, vector s4, vector s5,
-                         vector *d) {
-    const vector p = s1 + s2, q = s1 - s2, r = s3 + s4, t = s3 - s4;
-    d[0] = s0 + p + r;
+INLINE void inverse_line(const float a, const float b, const vector *s, vector *d) {
+    const vector p = s[2] + s[3], q = s[2] - s[3], r = s[4] + s[5], t = s[4] - s[5];
+    d[0] = s[1] + p + r;
     d[1] = a * q + b * t;
     d[2] = a * a * p + b * b * r;
-    d[3] = a * a * a * q + b * b * b * t + s5;
+    d[3] = a * a * a * q + b * b * b * t + s[0];
 }
 
-/* F(4x4, 4x4) at the same points and -1: with four taps, these lose the fewest bits. */
+/* Stride 2: output i is what taps 0 and 2 make of pixels 2i and 2i + 2, F(4, 2) at the points infinity, c, -c, d, -d,
+ * and what tap 1 makes of pixel 2i + 1, F(4, 1) at the same points but infinity, where one tap comes to nothing. Both
+ * are summed before the transform back. These points magnify rounding least, among those without 0. */
+#define C_OF_TWO (1.0f / 2)
+#define D_OF_TWO (3.0f / 2)
+
+/* Four pixels at c, -c, d, -d. */
+INLINE void forward_four(vector s0, vector s1, vector s2, vector s3, vector *to) {
+    const float c = C_OF_TWO, d = D_OF_TWO;
+    const vector p = s3 - d * d * s1, q = c * (s2 - d * d * s0), r = s3 - c * c * s1, t = d * (s2 - c * c * s0);
+    to[0] = p + q;
+    to[1] = p - q;
+    to[2] = r + t;
+    to[3] = r - t;
+}
+
+/* A full tile's pixels in one direction to its numbers: of each point, or first of the even pixels, then of the odd. */
+INLINE void forward_full(const int stride, const vector *s, vector *to) {
+    if (stride == 1) {
+        forward_line(A_OF_THREE, B_OF_THREE, s[0], s[1], s[2], s[3], s[4], s[5], to);
+    } else {
+        const float cc = C_OF_TWO * C_OF_TWO, dd = D_OF_TWO * D_OF_TWO;
+        to[0] = s[8] - (cc + dd) * s[4] + cc * dd * s[0];
+        forward_four(s[0], s[2], s[4], s[6], to + 1);
+        forward_four(s[1], s[3], s[5], s[7], to + 5);
+    }
+}
+
+/* The sums at a full tile's points to its four outputs. */
+INLINE void inverse_full(const int stride, const vector *s, vector *to) {
+    if (stride == 1) {
+        inverse_line(A_OF_THREE, B_OF_THREE, s, to);
+    } else {
+        const float c = C_OF_TWO, d = D_OF_TWO;
+        const vector p = s[1] + s[2], q = s[1] - s[2], r = s[3] + s[4], t = s[3] - s[4];
+        to[0] = p + r;
+        to[1] = c * q + d * t;
+        to[2] = c * c * p + d * d * r;
+        to[3] = c * c * c * q + d * d * d * t + s[0];
+    }
+}
+
+/* matrix [rows, columns] @ s. */
+INLINE void by_matrix(const float *matrix, int64_t rows, int64_t columns, const vector *s, vector *to) {
+    for (int64_t i = 0; i < rows; ++i, matrix += columns) {
+        vector sum = matrix[0] * s[0];
+        for (int64_t j = 1; j < columns; ++j) sum += matrix[j] * s[j];
+        to[i] = sum;
+    }
+}
+
+/* F(4, 4) at the same kinds of points and -1: with four taps, these lose the fewest bits. */
 #define A_OF_FOUR (1.0f / 2)
 #define B_OF_FOUR 2.0f
 
@@ -101,70 +152,173 @@ INLINE void forward_line_of_four(const vector *s, vector *d) {
 }
 
 INLINE void inverse_line_of_four(const vector *s, vector *d) {
-    inverse_line(A_OF_FOUR, B_OF_FOUR, s[0], s[1], s[2], s[3], s[4], s[5], d);
+    inverse_line(A_OF_FOUR, B_OF_FOUR, s, d);
     d[0] += s[6], d[1] -= s[6], d[2] += s[6], d[3] -= s[6];
 }
 
-/* x [N, H, W, C] -> v [36, stride, C], tiles first..last-1; pixels beyond the edge are `zeros`, C of them. */
-INLINE void tiles_in_of(const int bf16, const float *x, void *v, const float *zeros, int64_t first, int64_t last,
-                        int64_t stride, int64_t height, int64_t width, int64_t channels) {
-    const int64_t down = (height + 3) / 4, across = (width + 3) / 4;
-    for (int64_t t = first; t < last; ++t) {
-        const int64_t n = t / (down * across), top = t / across % down * 4 - 1, left = t % across * 4 - 1;
-        const float *pixel[6][6];
-        for (int64_t i = 0; i < 6; ++i)
-            for (int64_t j = 0; j < 6; ++j) {
-                const int64_t row = top + i, column = left + j;
-                const int is_inside = row >= 0 && row < height && column >= 0 && column < width;
-                pixel[i][j] = is_inside ? x + ((n * height + row) * width + column) * channels : zeros;
-            }
-        for (int64_t c = 0; c < channels; c += STRIPE * LANES) {
-            const int64_t end = channels - c < STRIPE * LANES ? channels - c : STRIPE * LANES;
-            vector half[6][6][STRIPE], line[6];
-            for (int j = 0; j < 6; ++j)
-                for (int64_t k = 0; k < end; k += LANES) {
-                    forward_line(A, B, load(pixel[0][j] + c + k), load(pixel[1][j] + c + k), load(pixel[2][j] + c + k),
-                                 load(pixel[3][j] + c + k), load(pixel[4][j] + c + k), load(pixel[5][j] + c + k), line);
-                    for (int i = 0; i < 6; ++i) half[i][j][k / LANES] = line[i];
-                }
-            for (int i = 0; i < 6; ++i)
-                for (int64_t k = 0; k < end; k += LANES) {
-                    const vector(*s)[STRIPE] = half[i];
-                    const int64_t l = k / LANES;
-                    forward_line(A, B, s[0][l], s[1][l], s[2][l], s[3][l], s[4][l], s[5][l], line);
-                    for (int j = 0; j < 6; ++j)
-                        put(v, ((i * 6 + j) * stride + t - first) * channels + c + k, line[j], bf16);
-                }
-        }
+/* A tile's extent in one direction. Full tiles give four outputs, those at the far edge what is left, and need the
+ * first so many of a full tile's points: with the very same kernels, since what those lack is in `forward`. */
+struct side {
+    int64_t outputs, numbers /* as many as pixels */, points;
+    const float *forward /* [numbers, numbers] */, *inverse /* [outputs, points] */;
+};
+
+/* Takes its matrices from the front of `transforms`. */
+INLINE struct side side_of(int64_t stride, int64_t outputs, const float **transforms) {
+    if (!outputs) return (struct side){0};
+    struct side s = {outputs, stride * (outputs - 1) + 3, outputs + 3 - stride, *transforms, NULL};
+    s.inverse = s.forward + s.numbers * s.numbers;
+    *transforms = s.inverse + s.outputs * s.points;
+    return s;
+}
+
+/* Tiles of one shape: those inside the image, or along its edges. */
+struct kind {
+    struct side down, across;
+    int64_t rows, columns, top, left; /* of tiles in an image; of the first one's first output */
+    int64_t first, last;              /* counted through all images and, in order, kinds */
+};
+
+/* In the order in which tiles are counted: those of every point, which are all or those with a full side, are one run. */
+enum { BOTTOM, INSIDE, RIGHT, CORNER, KINDS };
+
+/* transforms: of a full tile's side, then, where there are such, of one at the bottom and of one at the right. */
+static void kinds_of(int64_t stride, int64_t images, int64_t height, int64_t width, const float *transforms,
+                     struct kind *kinds) {
+    const int64_t down = height / 4, across = width / 4;
+    const struct side full = side_of(stride, 4, &transforms), low = side_of(stride, height % 4, &transforms);
+    const struct side narrow = side_of(stride, width % 4, &transforms);
+    kinds[BOTTOM] = (struct kind){low, full, height % 4 > 0, across, 4 * down, 0, 0, 0};
+    kinds[INSIDE] = (struct kind){full, full, down, across, 0, 0, 0, 0};
+    kinds[RIGHT] = (struct kind){full, narrow, down, width % 4 > 0, 0, 4 * across, 0, 0};
+    kinds[CORNER] = (struct kind){low, narrow, height % 4 > 0, width % 4 > 0, 4 * down, 4 * across, 0, 0};
+    for (int i = 0; i < KINDS; ++i) {
+        kinds[i].first = i ? kinds[i - 1].last : 0;
+        kinds[i].last = kinds[i].first + images * kinds[i].rows * kinds[i].columns;
     }
 }
 
-/* m [36, stride, pitch] -> y [N, H, W, K], plus bias [K], plus residual [N, H, W, K] unless NULL, then ReLU if asked. */
-static void tiles_out(const float *m, float *y, const float *bias, const float *residual, int relu, int64_t first,
-                      int64_t last, int64_t stride, int64_t pitch, int64_t height, int64_t width, int64_t channels) {
-    const int64_t down = (height + 3) / 4, across = (width + 3) / 4, next = stride * pitch;
-    for (int64_t t = first; t < last; ++t) {
-        const int64_t n = t / (down * across), top = t / across % down * 4, left = t % across * 4;
-        const int64_t rows = height - top < 4 ? height - top : 4, columns = width - left < 4 ? width - left : 4;
-        for (int64_t c = 0; c < channels; c += STRIPE * LANES) {
-            const int64_t end = channels - c < STRIPE * LANES ? channels - c : STRIPE * LANES;
-            vector half[4][6][STRIPE], line[4];
-            for (int j = 0; j < 6; ++j)
+/* At stride 2, the numbers of a point: of even and of odd pixels, but at infinity of even ones alone. */
+INLINE int64_t phases(int64_t stride, int64_t point) { return point ? stride : 1; }
+/* How many numbers come before a point's. */
+INLINE int64_t numbers_before(int64_t stride, int64_t point) { return point ? stride * (point - 1) + 1 : 0; }
+
+/* Of V and U, the first number of point (i, j), for one tile and input channel. */
+INLINE int64_t begin_of(int64_t stride, int64_t i, int64_t j) {
+    return (stride == 1 ? 6 : 9) * numbers_before(stride, i) + phases(stride, i) * numbers_before(stride, j);
+}
+
+struct layer {
+    const float *x, *zeros /* C, for pixels beyond the image */, *bias, *residual /* or NULL */;
+    const void *basis;
+    float *y;
+    int relu;
+    int64_t height, width, channels_in, height_out, width_out, channels_out;
+    int64_t pitch; /* channels_out, padded to a multiple of PANEL */
+    struct kind kinds[KINDS];
+};
+
+/* Tiles first..last-1, counted through all kinds. */
+struct block {
+    int64_t first, last;
+};
+
+INLINE int64_t larger_of(int64_t a, int64_t b) { return a > b ? a : b; }
+INLINE int64_t smaller_of(int64_t a, int64_t b) { return a < b ? a : b; }
+
+enum { MOST_NUMBERS = 9, MOST_POINTS = 6 };
+
+/* x [N, H, W, C] -> v: for each point [tiles of the block, phases, C], those tiles that are of this kind. `are_full`: the
+ * kind is INSIDE. */
+INLINE void tiles_in_of(const int bf16, const int stride, const int are_full, const struct layer *l,
+                        const struct kind *kind, struct block b, void *v) {
+    const int64_t first = larger_of(b.first, kind->first), last = smaller_of(b.last, kind->last);
+    const int64_t height = l->height, width = l->width, channels = l->channels_in;
+    const int64_t full = stride == 1 ? 6 : 9, stripe = STRIPE / stride * LANES;
+    const int64_t rows = are_full ? full : kind->down.numbers, columns = are_full ? full : kind->across.numbers;
+    int64_t to[MOST_NUMBERS][MOST_NUMBERS], step[MOST_NUMBERS][MOST_NUMBERS];
+    for (int64_t p = 0; p < rows; ++p)
+        for (int64_t q = 0; q < columns; ++q) {
+            const int64_t odd_p = p >= kind->down.points, odd_q = q >= kind->across.points;
+            const int64_t i = odd_p ? p - kind->down.points + 1 : p, j = odd_q ? q - kind->across.points + 1 : q;
+            step[p][q] = phases(stride, i) * phases(stride, j) * channels;
+            to[p][q] = begin_of(stride, i, j) * channels * (b.last - b.first) + (first - b.first) * step[p][q] +
+                       (odd_p * phases(stride, j) + odd_q) * channels;
+        }
+    for (int64_t t = first - kind->first; t < last - kind->first; ++t) {
+        const int64_t n = t / (kind->rows * kind->columns), row = t / kind->columns % kind->rows;
+        const int64_t top = stride * (kind->top + 4 * row) - 1;
+        const int64_t left = stride * (kind->left + 4 * (t % kind->columns)) - 1;
+        const float *pixel[MOST_NUMBERS][MOST_NUMBERS];
+        for (int64_t i = 0; i < rows; ++i)
+            for (int64_t j = 0; j < columns; ++j) {
+                const int64_t y = top + i, z = left + j;
+                const int is_inside = y >= 0 && y < height && z >= 0 && z < width;
+                pixel[i][j] = is_inside ? l->x + ((n * height + y) * width + z) * channels : l->zeros;
+            }
+        for (int64_t c = 0; c < channels; c += stripe) {
+            const int64_t end = channels - c < stripe ? channels - c : stripe;
+            vector half[MOST_NUMBERS * MOST_NUMBERS * STRIPE]; /* [rows, full, STRIPE] */
+            vector in[MOST_NUMBERS], out[MOST_NUMBERS];
+            for (int64_t j = 0; j < columns; ++j)
                 for (int64_t k = 0; k < end; k += LANES) {
-                    const float *s = m + (t - first) * pitch + j * next + c + k;
-                    inverse_line(A, B, load(s), load(s + 6 * next), load(s + 12 * next), load(s + 18 * next),
-                                 load(s + 24 * next), load(s + 30 * next), line);
-                    for (int i = 0; i < 4; ++i) half[i][j][k / LANES] = line[i];
+                    for (int64_t i = 0; i < rows; ++i) in[i] = load(pixel[i][j] + c + k);
+                    if (are_full)
+                        forward_full(stride, in, out);
+                    else
+                        by_matrix(kind->down.forward, rows, rows, in, out);
+                    for (int64_t i = 0; i < rows; ++i) half[(i * full + j) * STRIPE + k / LANES] = out[i];
                 }
             for (int64_t i = 0; i < rows; ++i)
                 for (int64_t k = 0; k < end; k += LANES) {
-                    const vector(*s)[STRIPE] = half[i];
-                    const int64_t l = k / LANES, begin = ((n * height + top + i) * width + left) * channels + c + k;
-                    inverse_line(A, B, s[0][l], s[1][l], s[2][l], s[3][l], s[4][l], s[5][l], line);
-                    for (int64_t j = 0; j < columns; ++j) {
-                        vector sum = line[j] + load(bias + c + k);
-                        if (residual) sum += load(residual + begin + j * channels);
-                        store(y + begin + j * channels, relu ? clipped(sum) : sum);
+                    for (int64_t j = 0; j < columns; ++j) in[j] = half[(i * full + j) * STRIPE + k / LANES];
+                    if (are_full)
+                        forward_full(stride, in, out);
+                    else
+                        by_matrix(kind->across.forward, columns, columns, in, out);
+                    for (int64_t j = 0; j < columns; ++j) put(v, to[i][j] + c + k, out[j], bf16);
+                }
+        }
+        for (int64_t i = 0; i < rows; ++i)
+            for (int64_t j = 0; j < columns; ++j) to[i][j] += step[i][j];
+    }
+}
+
+/* m [points, tiles of the block, pitch] -> y [N, Y, X, K], plus bias, plus residual, then ReLU: those of this kind. */
+INLINE void tiles_out_of(const int stride, const int are_full, const struct layer *l, const struct kind *kind,
+                         struct block b, const float *m) {
+    const int64_t first = larger_of(b.first, kind->first), last = smaller_of(b.last, kind->last);
+    const int64_t full = stride == 1 ? 6 : 5, next = (b.last - b.first) * l->pitch, channels = l->channels_out;
+    const int64_t rows = are_full ? full : kind->down.points, columns = are_full ? full : kind->across.points;
+    const int64_t rows_out = are_full ? 4 : kind->down.outputs, columns_out = are_full ? 4 : kind->across.outputs;
+    m += (first - b.first) * l->pitch;
+    for (int64_t t = first - kind->first; t < last - kind->first; ++t, m += l->pitch) {
+        const int64_t n = t / (kind->rows * kind->columns), top = kind->top + t / kind->columns % kind->rows * 4;
+        const int64_t left = kind->left + t % kind->columns * 4;
+        for (int64_t c = 0; c < channels; c += STRIPE * LANES) {
+            const int64_t end = channels - c < STRIPE * LANES ? channels - c : STRIPE * LANES;
+            vector half[4][MOST_POINTS][STRIPE], in[MOST_POINTS], out[4];
+            for (int64_t j = 0; j < columns; ++j)
+                for (int64_t k = 0; k < end; k += LANES) {
+                    for (int64_t i = 0; i < rows; ++i) in[i] = load(m + (i * full + j) * next + c + k);
+                    if (are_full)
+                        inverse_full(stride, in, out);
+                    else
+                        by_matrix(kind->down.inverse, rows_out, rows, in, out);
+                    for (int64_t i = 0; i < rows_out; ++i) half[i][j][k / LANES] = out[i];
+                }
+            for (int64_t i = 0; i < rows_out; ++i)
+                for (int64_t k = 0; k < end; k += LANES) {
+                    for (int64_t j = 0; j < columns; ++j) in[j] = half[i][j][k / LANES];
+                    if (are_full)
+                        inverse_full(stride, in, out);
+                    else
+                        by_matrix(kind->across.inverse, columns_out, columns, in, out);
+                    const int64_t begin = ((n * l->height_out + top + i) * l->width_out + left) * channels + c + k;
+                    for (int64_t j = 0; j < columns_out; ++j) {
+                        vector sum = out[j] + load(l->bias + c + k);
+                        if (l->residual) sum += load(l->residual + begin + j * channels);
+                        store(l->y + begin + j * channels, l->relu ? clipped(sum) : sum);
                     }
                 }
         }
@@ -187,7 +341,7 @@ INLINE void sums_of(const int bf16, const int rows, const void *a, int64_t step,
     for (int64_t i = 0; i < height; ++i, a = at(a, line, bf16))
         for (int64_t k = 0; k < run; k += 1 + bf16, panel = (const float *)panel + PANEL) {
             const vector left = load(panel), right = load((const float *)panel + LANES);
-#pragma GCC unroll 12
+#pragma GCC unroll 8
             for (int r = 0; r < rows; ++r) {
                 float pair; /* one number, or two of bf16 */
                 memcpy(&pair, at(a, r * step + k, bf16), sizeof pair);
@@ -223,8 +377,8 @@ INLINE void line_of_sums_of(const int bf16, int64_t rows, const void *a, int64_t
         sums_of(bf16, count, a, step, height, line, run, panel, bias, residual, relu, to, pitch);              \
         break;
             STEP(1) STEP(2) STEP(3) STEP(4) STEP(5) STEP(6)
-#if ROWS == 12
-            STEP(7) STEP(8) STEP(9) STEP(10) STEP(11) STEP(12)
+#if ROWS == 8
+            STEP(7) STEP(8)
 #endif
         }
         a = at(a, now * step, bf16), to += now * pitch, rows -= now;
@@ -262,32 +416,74 @@ int64_t num_lanes(void) { return LANES; }
 /* Whether products of bf16 were compiled in; asked for without, they would be of float on bf16's memory. */
 int has_bf16(void) { return HAS_BF16; }
 
-/* Tiles first..last-1 of a convolution of x [N, H, W, C] to y [N, H, W, K], `block` tiles at a time.
+/* The one kind that most tiles are of gets code for its own constants; the others share theirs. */
+static void edges_in(int bf16, int stride, const struct layer *l, const struct kind *kind, struct block b, void *v) {
+    tiles_in_of(HAS_BF16 && bf16, stride, 0, l, kind, b, v);
+}
+
+static void edges_out(int stride, const struct layer *l, const struct kind *kind, struct block b, const float *m) {
+    tiles_out_of(stride, 0, l, kind, b, m);
+}
+
+INLINE void convolve_winograd_of(const int bf16, const int stride, const struct layer *l, float *scratch, int64_t first,
+                                 int64_t last, int64_t size) {
+    const int64_t points = stride == 1 ? 6 : 5;
+    float *m = scratch;
+    void *v = m + points * points * size * l->pitch;
+    for (; first < last; first += size) {
+        const struct block b = {first, first + size < last ? first + size : last};
+        const int64_t count = b.last - b.first;
+        for (int kind = 0; kind < KINDS; ++kind)
+            if (kind == INSIDE)
+                tiles_in_of(bf16, stride, 1, l, l->kinds + kind, b, v);
+            else
+                edges_in(bf16, stride, l, l->kinds + kind, b, v);
+        for (int64_t i = 0; i < points; ++i)
+            for (int64_t j = 0; j < points; ++j) {
+                const int is_low = i < l->kinds[BOTTOM].down.points, is_narrow = j < l->kinds[RIGHT].across.points;
+                const int64_t from = larger_of(b.first, l->kinds[is_low ? BOTTOM : INSIDE].first);
+                const int64_t to = smaller_of(b.last, l->kinds[!is_narrow ? INSIDE : is_low ? CORNER : RIGHT].last);
+                const int64_t run = phases(stride, i) * phases(stride, j) * l->channels_in;
+                const int64_t before = begin_of(stride, i, j) * l->channels_in;
+                for (int64_t column = 0; column < l->pitch && from < to; column += PANEL)
+                    line_of_sums(bf16, to - from, at(v, before * count + (from - b.first) * run, bf16), run, 1, 0, run,
+                                 at(l->basis, before * l->pitch + column * run, bf16), NULL, NULL, 0,
+                                 m + ((i * points + j) * count + from - b.first) * l->pitch + column, l->pitch);
+            }
+        for (int kind = 0; kind < KINDS; ++kind)
+            if (kind == INSIDE)
+                tiles_out_of(stride, 1, l, l->kinds + kind, b, m);
+            else
+                edges_out(stride, l, l->kinds + kind, b, m);
+    }
+}
+
+/* Tiles first..last-1 of a 3x3 convolution of x [N, H, W, C], padding 1, to y [N, Y, X, K], `size` tiles at a time.
  *
- * basis: the kernels in Winograd's basis, [36, pitch / PANEL, C, PANEL], pitch being K padded to a multiple of PANEL;
- * in bf16 [36, pitch / PANEL, C / 2, PANEL, 2]. residual: [N, H, W, K], or NULL. scratch: 36 * block * (C + pitch) + C
- * floats. Several threads may share all but scratch.
+ * basis: the kernels in Winograd's basis: for each of 36 or, at stride 2, 25 points [pitch / PANEL, phases * C, PANEL],
+ * pitch being K padded to a multiple of PANEL; in bf16 [pitch / PANEL, phases * C / 2, PANEL, 2]. residual: as y, or
+ * NULL. transforms: see kinds_of. scratch: C floats, and for each of `size` tiles (36 or 81) * C + (36 or 25) * pitch.
+ * Several threads may share all but scratch.
  */
 void convolve_winograd(const float *x, float *y, const void *basis, const float *bias, const float *residual,
-                       float *scratch, int bf16, int relu, int64_t first, int64_t last, int64_t block, int64_t height,
-                       int64_t width, int64_t channels_in, int64_t channels_out) {
-    const int64_t pitch = (channels_out + PANEL - 1) / PANEL * PANEL;
-    float *zeros = scratch, *m = zeros + channels_in;
-    void *v = m + 36 * block * pitch;
-    memset(zeros, 0, channels_in * sizeof *zeros);
-    for (; first < last; first += block) {
-        const int64_t end = first + block < last ? first + block : last, count = end - first;
-        if (bf16)
-            tiles_in_of(HAS_BF16, x, v, zeros, first, end, count, height, width, channels_in);
-        else
-            tiles_in_of(0, x, v, zeros, first, end, count, height, width, channels_in);
-        for (int64_t i = 0; i < 36; ++i)
-            for (int64_t column = 0; column < pitch; column += PANEL)
-                line_of_sums(bf16, count, at(v, i * count * channels_in, bf16), channels_in, 1, 0, channels_in,
-                             at(basis, (i * pitch + column) * channels_in, bf16), NULL, NULL, 0,
-                             m + i * count * pitch + column, pitch);
-        tiles_out(m, y, bias, residual, relu, first, end, count, pitch, height, width, channels_out);
-    }
+                       const float *transforms, float *scratch, int bf16, int relu, int64_t first, int64_t last,
+                       int64_t size, int64_t images, int64_t height, int64_t width, int64_t channels_in,
+                       int64_t channels_out, int64_t stride) {
+    struct layer l = {.x = x, .zeros = scratch, .bias = bias, .residual = residual, .basis = basis, .y = y};
+    l.relu = relu;
+    l.height = height, l.width = width, l.channels_in = channels_in, l.channels_out = channels_out;
+    l.height_out = (height - 1) / stride + 1, l.width_out = (width - 1) / stride + 1;
+    l.pitch = (channels_out + PANEL - 1) / PANEL * PANEL;
+    kinds_of(stride, images, l.height_out, l.width_out, transforms, l.kinds);
+    memset(scratch, 0, channels_in * sizeof *scratch), scratch += channels_in;
+    if (bf16 && stride == 1)
+        convolve_winograd_of(HAS_BF16, 1, &l, scratch, first, last, size);
+    else if (bf16)
+        convolve_winograd_of(HAS_BF16, 2, &l, scratch, first, last, size);
+    else if (stride == 1)
+        convolve_winograd_of(0, 1, &l, scratch, first, last, size);
+    else
+        convolve_winograd_of(0, 2, &l, scratch, first, last, size);
 }
 
 static size_t bytes(int64_t numbers, int bf16) { return numbers * (bf16 ? 2 : 4); }

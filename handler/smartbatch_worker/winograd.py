@@ -1,8 +1,8 @@
-"""Fewer multiplications than a convolution needs: Winograd for 3x3, stride 1 layers and a 7x7, stride 2 first layer.
+"""Fewer multiplications than a convolution needs: Winograd for 3x3 layers and a 7x7, stride 2 first layer.
 
 A direct convolution at the processor's peak is the wall that every compiler runs into; Winograd's basis needs a quarter
-of the products, which makes ResNets about twice as fast. `accelerate` folds batch norms into convolutions, lays weights
-out channels-last and swaps the convolutions that gain; everything else stays PyTorch.
+of the products, at stride 2 more than half, which makes ResNets about twice as fast. `accelerate` folds batch norms
+into convolutions, lays weights out channels-last and swaps the convolutions that gain; everything else stays PyTorch.
 
 With `bf16` the products are of bf16, where the processor has them: twice as many at a time. Sums, images between the
 layers and all else stay float32, so the answers are closer to float32's than those of a model converted to bf16.
@@ -20,7 +20,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,18 +29,16 @@ from torch import fx, nn
 from torch.fx.experimental.optimization import fuse
 
 from smartbatch_worker.processor import cpu_flags
+from smartbatch_worker.winograd_transforms import POINTS_OF_FOUR, kernel_numbers, kernel_transform, side_transforms
 
-BLOCK_BYTES = 1 << 19
+BLOCK_BYTES = 1 << 18
 """Transformed tiles of one block, in and out: they should stay in the second cache."""
 
 MAX_STRIDED_CHANNELS = 4
 """Of a first layer's input: the transform of more would cost what the multiplications save."""
 
-# The points at which winograd.c multiplies, in its order; it has the images' part. Those of three taps have a product
-# of 1 and magnify rounding less than the usual 1 and 2: in bf16 the answers come out twice as close to float32's.
-_INFINITY = math.inf
-_POINTS_OF_THREE = (0, 2 / 3, -2 / 3, 3 / 2, -3 / 2, _INFINITY)
-_POINTS_OF_FOUR = (0, 1 / 2, -1 / 2, 2, -2, _INFINITY, -1)
+MAX_BASIS_BYTES = 1 << 24
+"""Of a stride 2 layer's weights in Winograd's basis, which are nine times as many: reading more takes too long."""
 
 
 class WinogradUnavailableError(RuntimeError):
@@ -48,7 +46,7 @@ class WinogradUnavailableError(RuntimeError):
 
 
 def build(cache_dir: Path) -> ctypes.CDLL:
-    """Compile winograd.c for this machine's processor, once per source and processor; about a second."""
+    """Compile winograd.c for this machine's processor, once per source and processor; a few seconds."""
     compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
     source = Path(__file__).with_name("winograd.c")
     cpu = " ".join(sorted(cpu_flags()))
@@ -70,7 +68,7 @@ def build(cache_dir: Path) -> ctypes.CDLL:
     built = ctypes.CDLL(str(library))
     for function in (built.panel_width, built.panel_rows, built.num_lanes, built.strided_scratch):
         function.restype = ctypes.c_int64
-    built.convolve_winograd.argtypes = [ctypes.c_void_p] * 6 + [ctypes.c_int] * 2 + [ctypes.c_int64] * 7
+    built.convolve_winograd.argtypes = [ctypes.c_void_p] * 7 + [ctypes.c_int] * 2 + [ctypes.c_int64] * 9
     built.convolve_direct.argtypes = [ctypes.c_void_p] * 6 + [ctypes.c_int] * 2 + [ctypes.c_int64] * 11
     built.convolve_strided.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int] * 2 + [ctypes.c_int64] * 9
     built.strided_scratch.argtypes = [ctypes.c_int64] * 3
@@ -85,14 +83,14 @@ def has_bf16() -> bool:
 
 
 class _Convolution(nn.Module):
-    """What both kinds share: weights in panels, in the precision of the products, and a float32 bias."""
+    """What all kinds share: weights in panels, in the precision of the products, and a float32 bias."""
 
     weight: torch.Tensor
     bias: torch.Tensor
 
     def __init__(self, conv: nn.Conv2d, weight: torch.Tensor, relu: bool, library: ctypes.CDLL, bf16: bool) -> None:
         super().__init__()
-        self.register_buffer("weight", _panels(weight, library.panel_width(), bf16))
+        self.register_buffer("weight", weight)
         bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach()
         self.register_buffer("bias", bias.float().contiguous())
         self.channels, self.relu, self.bf16, self._library = conv.in_channels, relu, bf16, library
@@ -107,32 +105,41 @@ class _Convolution(nn.Module):
 
 
 class WinogradConv2d(_Convolution):
-    """A 3x3, stride 1, padding 1 convolution with bias, an optional residual and an optional ReLU.
+    """A 3x3, padding 1 convolution of stride 1 or 2 with bias, an optional residual and an optional ReLU.
 
-    Input and residual are [N, C, H, W] float32, output [N, K, H, W], all channels-last.
+    Input [N, C, H, W] float32, residual and output [N, K, Y, X], all channels-last.
     """
 
     def __init__(self, conv: nn.Conv2d, relu: bool, library: ctypes.CDLL, bf16: bool) -> None:
-        weight, g = conv.weight.detach().double(), _kernel_transform(_POINTS_OF_THREE, 3)
-        basis = torch.einsum("ia,kcab,jb->ijck", g, weight, g).reshape(36, conv.in_channels, conv.out_channels)
-        super().__init__(conv, basis.float(), relu, library, bf16)
+        self.stride = conv.stride[0]
+        self.points, self.numbers = (6, 6) if self.stride == 1 else (5, 9)
+        weight, g = conv.weight.detach().double(), kernel_numbers(self.stride)
+        basis = torch.einsum("ia,kcab,jb->ijck", g, weight, g).float()
+        groups = [[point] if self.stride == 1 or not point else [point, point + 4] for point in range(self.points)]
+        panels = [
+            _panels(basis[rows][:, columns].reshape(1, -1, conv.out_channels), library.panel_width(), bf16)
+            for rows, columns in itertools.product(groups, groups)
+        ]
+        super().__init__(conv, torch.cat(panels), relu, library, bf16)
 
     def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         """Convolve, add, clip."""
         x = self._checked(x)
         n, c, h, w = x.shape
         k = self.bias.shape[0]
-        y = torch.empty((n, k, h, w), memory_format=torch.channels_last)
+        height, width = ((size - 1) // self.stride + 1 for size in (h, w))
+        y = torch.empty((n, k, height, width), memory_format=torch.channels_last)
         residual = _laid_out_as(y, residual)
-        tiles = n * ((h + 3) // 4) * ((w + 3) // 4)
-        pitch = self.weight.numel() // (36 * c)
-        block = self._block(tiles, c, pitch)
+        transforms = side_transforms(self.stride, height % 4, width % 4)
+        tiles = n * ((height + 3) // 4) * ((width + 3) // 4)
+        tile = self.numbers**2 * c + self.points**2 * self.weight.numel() // (self.numbers**2 * c)
+        block = self._block(tiles, c, k)
 
         def run(first: int, last: int) -> None:
-            scratch = torch.empty(36 * block * (c + pitch) + c)
+            scratch = torch.empty(block * tile + c)
             self._library.convolve_winograd(
-                *map(_at, (x, y, self.weight, self.bias, residual, scratch)), self.bf16, self.relu, first, last, block,
-                h, w, c, k
+                *map(_at, (x, y, self.weight, self.bias, residual, transforms, scratch)), self.bf16, self.relu, first,
+                last, block, n, h, w, c, k, self.stride
             )  # fmt: skip
 
         _in_parts(run, tiles, block)
@@ -140,7 +147,7 @@ class WinogradConv2d(_Convolution):
 
     def _block(self, tiles: int, channels_in: int, channels_out: int) -> int:
         """Tiles at a time: equal blocks that fit BLOCK_BYTES, of whole steps of the matrix product."""
-        tile_bytes = 36 * (self.weight.element_size() * channels_in + 4 * channels_out)
+        tile_bytes = self.numbers**2 * self.weight.element_size() * channels_in + self.points**2 * 4 * channels_out
         blocks = max(torch.get_num_threads(), round(tiles * tile_bytes / BLOCK_BYTES))
         step: int = self._library.panel_rows()
         return min(tiles, -(-tiles // blocks // step) * step)
@@ -158,7 +165,8 @@ class DirectConv2d(_Convolution):
         weight = conv.weight.detach().float().permute(2, 3, 1, 0).reshape(self.kernel, -1, conv.out_channels)
         if bf16:  # pairs of numbers: an odd line gets a weight of zero more
             weight = nn.functional.pad(weight, (0, 0, 0, weight.shape[1] % 2))
-        super().__init__(conv, weight.reshape(1, -1, conv.out_channels), relu, library, bf16)
+        panels = _panels(weight.reshape(1, -1, conv.out_channels), library.panel_width(), bf16)
+        super().__init__(conv, panels, relu, library, bf16)
 
     def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         """Convolve, add, clip, pool."""
@@ -207,9 +215,9 @@ class StridedWinogradConv2d(_Convolution):
         # Taps in pairs, even and odd, the last odd one zero: [K, C, 4, 2, 4, 2].
         weight = nn.functional.pad(conv.weight.detach().double(), (0, 1, 0, 1))
         weight = weight.reshape(*weight.shape[:2], 4, 2, 4, 2)
-        g = _kernel_transform(_POINTS_OF_FOUR, 4)
+        g = kernel_transform(POINTS_OF_FOUR, 4)
         basis = torch.einsum("is,kcsatb,jt->ijabck", g, weight, g).reshape(49, -1, conv.out_channels)
-        super().__init__(conv, basis.float(), relu, library, bf16=False)
+        super().__init__(conv, _panels(basis.float(), library.panel_width(), False), relu, library, bf16=False)
         self.padding, self.pools = int(conv.padding[0]), pools
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -252,19 +260,6 @@ def _in_parts(run: Callable[[int, int], None], count: int, step: int) -> None:
 @functools.cache
 def _helpers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), "smartbatch-winograd")
-
-
-def _kernel_transform(points: Sequence[float], taps: int) -> torch.Tensor:
-    """Winograd's G, float64 [points, taps]: a kernel's polynomial at each point, over its distances from the others."""
-    finite = [point for point in points if point != _INFINITY]
-    rows = []
-    for point in points:
-        if point == _INFINITY:
-            rows.append([0.0] * (taps - 1) + [1.0])
-        else:
-            scale = math.prod(point - other for other in finite if other != point)
-            rows.append([point**power / scale for power in range(taps)])
-    return torch.tensor(rows, dtype=torch.float64)
 
 
 def _panels(basis: torch.Tensor, width: int, bf16: bool) -> torch.Tensor:
@@ -347,8 +342,9 @@ def _kind(
         return None
     kernel, stride, padding = module.kernel_size, module.stride, module.padding
     channels, lanes = (module.in_channels, module.out_channels), library.num_lanes()
-    is_three_by_three = kernel == (3, 3) and stride == (1, 1) and padding in ((1, 1), "same")
-    if is_three_by_three and min(channels) >= 32 and all(count % lanes == 0 for count in channels):
+    is_three_by_three = kernel == (3, 3) and padding in ((1, 1), "same")
+    is_tiled = stride == (1, 1) or (stride == (2, 2) and 4 * 81 * math.prod(channels) <= MAX_BASIS_BYTES)
+    if is_three_by_three and is_tiled and min(channels) >= 32 and all(count % lanes == 0 for count in channels):
         return WinogradConv2d
     if isinstance(padding, str) or module.out_channels % library.panel_width():
         return None
