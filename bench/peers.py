@@ -20,13 +20,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import requests
 from smartbatch_worker.processor import num_cores
 
 from bench import backends, processes, report
 from bench.bare import BareLoop
 from bench.cells import BARE, CELLS, Cell, ratios
-from bench.load import JVM_WARM_UP_S, LoadResult, run_until_idle, run_until_steady, warm_up_jvm
+from bench.load import JVM_WARM_UP_S, LoadError, LoadResult, run_until_idle, run_until_steady, warm_up_jvm
 from bench.machine import describe
 from bench.report import TITLES
 from bench.work import Work, top_class
@@ -78,11 +79,10 @@ class Judge:
         self.bare: BareLoop | None = None
 
     def measure_table(self, cells: Sequence[Cell]) -> None:
-        """Start what `cells` need, end what they do not, and measure in rounds."""
-        needed = list(dict.fromkeys(cell.backend for cell in cells))
-        for key in [key for key in self.running if key not in needed]:
+        """Start what `cells` need, and measure in rounds; what ran before ends, and with it the memory it had taken."""
+        for key in list(self.running):
             self._end(self.running.pop(key))
-        for key in needed:
+        for key in dict.fromkeys(cell.backend for cell in cells):
             self._prepare(key, [cell for cell in cells if cell.backend == key])
         is_identical = any(cell.table == "identical" for cell in cells)
         if is_identical and (not self.args.only or any("bare" in text for text in self.args.only)):
@@ -90,15 +90,18 @@ class Judge:
             self.bare = BareLoop(self.work.model_dir, num_cores())
             say(f"  best micro-batch {self.bare.best_size}")
         for round_index in range(self.args.rounds):
-            head = f"round {round_index + 1}/{self.args.rounds}"
-            for cell in cells:
-                if cell.key in self.samples:
-                    say(f"{head} {cell.key}: {self._measure_cell(cell)}")
-            if self.bare is not None:
-                rate, cpu_ms = self.bare.run(self.bare.best_size, self.args.seconds)
-                self.bare_samples.append({"requests_per_s": rate, "server_cpu_ms": cpu_ms})
-                say(f"{head} bare loop: {rate:.1f}/s, CPU {cpu_ms:.1f} ms")
-            self.after_round(self)
+            self.measure_round(cells, f"round {round_index + 1}/{self.args.rounds}")
+
+    def measure_round(self, cells: Sequence[Cell], head: str) -> None:
+        """Every cell once, but those that failed before, and the bare loop."""
+        for cell in cells:
+            if cell.key in self.samples and cell.key not in self.skipped:
+                say(f"{head} {cell.key}: {self._measure_cell(cell)}")
+        if self.bare is not None:
+            rate, cpu_ms = self.bare.run(self.bare.best_size, self.args.seconds)
+            self.bare_samples.append({"requests_per_s": rate, "server_cpu_ms": cpu_ms})
+            say(f"{head} bare loop: {rate:.1f}/s, CPU {cpu_ms:.1f} ms")
+        self.after_round(self)
 
     def stop(self) -> None:
         """End everything."""
@@ -134,15 +137,19 @@ class Judge:
             else:
                 run_until_idle(url, body, self.args.connections, CELL_WARM_UP_S, backend.pid)
             self.samples[cell.key] = []
-        self.memory_mb[key] = processes.memory_mb(backend.pid)
+        self.memory_mb[f"{cells[0].table}:{key}"] = processes.memory_mb(backend.pid)
         processes.pause(backend.pid)
 
     def _measure_cell(self, cell: Cell) -> str:
         backend = self.running[cell.backend]
-        processes.resume(backend.pid)
-        time.sleep(0.3)
-        result = measure(cell, backend, self.work, self.args.seconds, self.args.connections)
-        processes.pause(backend.pid)
+        try:
+            processes.resume(backend.pid)
+            time.sleep(0.3)
+            result = measure(cell, backend, self.work, self.args.seconds, self.args.connections)
+            processes.pause(backend.pid)
+        except (LoadError, psutil.NoSuchProcess) as error:  # a peer that dies must not end the run of all
+            self.skipped[cell.key] = f"not measured to the end: {error}"
+            return self.skipped[cell.key]
         self.samples[cell.key].append(result)
         return (
             f"{result.requests_per_s:.1f}/s p95 {result.p95_ms:.0f} ms, CPU {result.server_cpu_ms or 0:.1f} ms, "

@@ -64,7 +64,7 @@ def markdown(results: dict[str, Any]) -> str:
                 f"| {_cost(runs)} "
                 f"| {statistics.median(run['p95_ms'] for run in runs):.0f} | {sum(run['num_failed'] for run in runs)} "
                 f"| {statistics.median(run['generator_cpu_share'] for run in runs):.1%} "
-                f"| {results['memory_mb'].get(cell.backend, '')} |"
+                f"| {results['memory_mb'].get(f'{cell.table}:{cell.backend}', '')} |"
             )
         if table == "identical" and results["samples"].get(BARE):
             runs = results["samples"][BARE]

@@ -65,7 +65,7 @@ class SmartBatchHandler:
         self._ceilings = recover.MemoryCeilings()
         self._replies = Replies(self.config, self.labels, self.postprocess_item, self._overrides_postprocess())
         self.telemetry.add(self.telemetry.zeros())
-        # Cuts are even and any size runs as it is, so nothing is ever padded; dashboards of padding servers expect it.
+        # Cuts are even and any size runs as it is: only CUDA graphs pad, but dashboards of padding servers expect it.
         self.telemetry.gauge(names.PADDING_RATIO, 0)
         self._unloaded()
         access_log = find_access_log(os.environ)
@@ -184,6 +184,8 @@ class SmartBatchHandler:
         values[telemetry.key(names.ITEMS)] = float(sum(len(row.items) for row in rows))
         for stage, seconds in timer.seconds.items():
             values[telemetry.key(names.STAGE_SECONDS, stage=stage)] = seconds
+        if self.model.compiler == "cuda_graphs":
+            telemetry.gauge(names.PADDING_RATIO, self.model.padding_ratio())
         telemetry.histogram(values, names.BATCH_SIZE, [len(rows)], names.BATCH_SIZE_BOUNDS)
         telemetry.add(values)
 

@@ -28,8 +28,6 @@ MIN_LARGEST = 8
 MAX_LARGEST = 64
 CONTENDS = 1.15
 """Sizes further than this from the fastest of the first round are not measured again."""
-GOOD_ENOUGH = 1.01
-"""Within 1 % of the fastest, the smallest size wins: it needs the least memory."""
 MIN_CPU_SHARE = 0.25
 CACHE_FILE = "smartbatch-calibration.json"
 
@@ -43,9 +41,12 @@ class Calibration:
 
     @property
     def best(self) -> int:
-        """The smallest size within 1 % of the fastest."""
-        limit = GOOD_ENOUGH * min(self.seconds_per_item.values())
-        return min(size for size, seconds in self.seconds_per_item.items() if seconds <= limit)
+        """The fastest size, and of equals the largest.
+
+        A lead of a percent, measured alone, is one of three when other workers compute: memory is busy then, and larger
+        batches read the weights less often.
+        """
+        return min(self.seconds_per_item, key=lambda size: (self.seconds_per_item[size], -size))
 
     def ms_per_item(self) -> dict[str, float]:
         """What was measured, for people and JSON."""

@@ -14,6 +14,7 @@ import torch
 
 from smartbatch_worker import calibrate, winograd
 from smartbatch_worker.config import WorkerConfig
+from smartbatch_worker.cuda_graphs import GraphedForward
 from smartbatch_worker.processor import cpu_flags
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class Compiled:
     forward: Forward
     """From float32 [N, ...] on the device to what the model gives."""
     name: str
-    """What made it: off, winograd, inductor or openvino; never auto."""
+    """What made it: off, winograd, inductor, openvino or cuda_graphs; never auto."""
     precision: str
     """What it computes in: the configured precision, or fp32 where that is faster on this CPU."""
 
@@ -49,6 +50,7 @@ def compile_forward(
     device: torch.device,
     shape: tuple[int, ...] | None,
     model_dir: Path,
+    largest: int = calibrate.MAX_LARGEST,
 ) -> Compiled:
     """Make a module a function of one batch.
 
@@ -58,9 +60,11 @@ def compile_forward(
         device: where it runs.
         shape: of one item, where known: compilation then happens here and not at the first request.
         model_dir: where what was built and measured is kept for the next worker.
+        largest: most items in one batch; CUDA graphs are recorded up to it.
 
     Raises:
         ValueError: the compiler is not installed or does not take this kind of model.
+        RuntimeError: it took the model and failed.
     """
     precision, is_ours = config.precision, is_torchvision(config)
     can_choose = config.compile == "auto" and device.type == "cpu" and is_ours and precision != "fp16"
@@ -75,6 +79,10 @@ def compile_forward(
     if config.compile == "openvino":
         return Compiled(_openvino(folded, config, shape, device), "openvino", precision)
     forward = _in_precision(folded, precision)
+    if config.compile == "cuda_graphs":
+        if shape is None or device.type != "cuda":
+            raise ValueError(f"compile: cuda_graphs needs a GPU and a known input_shape; this is {device}")
+        return Compiled(GraphedForward(forward, shape, largest, device), "cuda_graphs", precision)
     if config.compile == "inductor":
         return Compiled(_inductor(forward, shape, device), "inductor", precision)
     return Compiled(forward, "off", precision)

@@ -21,7 +21,7 @@ RESERVED_ENV = frozenset(
 )
 
 _PRECISIONS = ("fp32", "bf16", "fp16")
-_COMPILERS = ("auto", "off", "winograd", "inductor", "openvino")
+_COMPILERS = ("auto", "off", "winograd", "inductor", "openvino", "cuda_graphs")
 _LOADS = ("lazy", "eager")
 _OUTPUTS = ("auto", "raw", "topk")
 _NONFINITE = ("error", "allow")
@@ -63,7 +63,7 @@ class WorkerConfig:
     precision: str = "fp32"
     """fp32, bf16 or fp16: the coarsest to compute in; on a CPU `compile: auto` takes fp32 where it is faster."""
     compile: str = "auto"
-    """auto (the fastest that this machine has in this precision), off, winograd, inductor or openvino."""
+    """auto (the fastest that this machine has in this precision), off, winograd, inductor, openvino or cuda_graphs."""
     threads: int | str = "auto"
     """Intra-op threads; auto shares the cores among those of this server's workers that compute right now."""
     load: str = "lazy"

@@ -18,6 +18,7 @@ import torch
 
 from smartbatch_worker import calibrate, compiled, heap
 from smartbatch_worker.config import WorkerConfig
+from smartbatch_worker.cuda_graphs import GraphedForward
 from smartbatch_worker.errors import ModelUnavailable
 from smartbatch_worker.loaders import ModelLoadError, build_model, describe_weights, max_batch_size
 
@@ -57,6 +58,7 @@ class ManagedModel:
         self.compiler, self.precision = config.compile, config.precision
         self._last_used = time.monotonic()
         self.micro_batch: calibrate.Calibration | None = None
+        self._num_items = self._num_padded = 0
         self.num_loads = 0
         self.load_seconds = 0.0
         if config.idle_unload_s > 0:
@@ -89,6 +91,9 @@ class ManagedModel:
             What the model gives; its memory is never that of `batch`.
         """
         assert self._forward is not None, "forward() is called inside ready()"
+        padding = self._forward.padding(batch.shape) if isinstance(self._forward, GraphedForward) else None
+        self._num_items += len(batch)
+        self._num_padded += padding or 0
         with torch.inference_mode():
             output = self._forward(batch.to(self.device, non_blocking=True))
             # A model that hands its input on would give out memory that the next micro-batch overwrites.
@@ -96,6 +101,13 @@ class ManagedModel:
                 same = output.untyped_storage().data_ptr() == batch.untyped_storage().data_ptr()
                 return output.clone() if same else output
             return _clone_tree(output)
+
+    def padding_ratio(self) -> float:
+        """Of the items run since the last call, the share that were padding."""
+        num_run = self._num_items + self._num_padded
+        ratio = self._num_padded / num_run if num_run else 0.0
+        self._num_items = self._num_padded = 0
+        return ratio
 
     def micro_batch_size(self, shape: tuple[int, ...]) -> int:
         """Most items of this shape in one forward."""
@@ -138,13 +150,16 @@ class ManagedModel:
         shape = calibrate.known_shape(self._config)
         with torch.inference_mode():
             try:
-                made = compiled.compile_forward(module, self._config, self.device, shape, self._model_dir)
+                made = compiled.compile_forward(
+                    module, self._config, self.device, shape, self._model_dir, self._largest_micro_batch()
+                )
             except (ValueError, RuntimeError) as error:
                 logger.exception("cannot compile the model")
                 raise ModelUnavailable(f"the model cannot be compiled: {error}") from error
             self._forward, self.compiler, self.precision = made.forward, made.name, made.precision
             if shape is not None and self._config.micro_batch == "auto" and self.micro_batch is None:
                 self.micro_batch = self._calibrate(shape)
+        self._num_items = self._num_padded = 0  # calibration's do not count
         heap.return_free_memory()  # loading takes several times what stays
         self.load_seconds = time.perf_counter() - start
         self.num_loads += 1
@@ -156,9 +171,15 @@ class ManagedModel:
         )
         self._on_load(self.load_seconds)
 
+    def _largest_micro_batch(self) -> int:
+        """Of items whose shape is known."""
+        is_measured = self._config.micro_batch == "auto"
+        size = min(self._max_batch_size, calibrate.MAX_LARGEST) if is_measured else int(self._config.micro_batch)
+        return min(size, self._module_bound or size)
+
     def _calibrate(self, shape: tuple[int, ...]) -> calibrate.Calibration:
         settings = f"{self.precision} {self.compiler} {self.device}"
-        most = min(self._max_batch_size, self._module_bound or self._max_batch_size)
+        most = self._largest_micro_batch()
         return calibrate.calibrate(self._model_dir, settings, self.forward, shape, most, self.device)
 
     def _unload_when_idle(self) -> None:

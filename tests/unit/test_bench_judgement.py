@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
-from bench import cells, report, scale
+from bench import backends, cells, peers, report, scale
 from bench.images import jpeg, json_body, pixels, uint8_npy
 from bench.load import multipart, steady_rate
-from bench.work import top_class
+from bench.work import Work, top_class
 
 
 def test_steady_rate_counts_whole_batches_only() -> None:
@@ -84,7 +89,7 @@ def test_the_report_tells_what_was_skipped_and_draws(tmp_path: Path) -> None:
         "images_per_s": {cell.key: 40.0},
         "ratios_of_cpu_time": cells.ratios({}),
         "samples": {cell.key: [sample]},
-        "memory_mb": {cell.backend: 900},
+        "memory_mb": {f"{cell.table}:{cell.backend}": 900},
         "skipped": {"Ray Serve/documented": "not installed"},
     }
     text = report.markdown(results)
@@ -93,6 +98,25 @@ def test_the_report_tells_what_was_skipped_and_draws(tmp_path: Path) -> None:
     assert "Ray Serve/documented: not installed" in text
     report.plot(results, tmp_path / "peers.png")
     assert (tmp_path / "peers.png").stat().st_size > 1000
+
+
+def test_a_peer_that_dies_does_not_end_the_run(tmp_path: Path) -> None:
+    """The others are measured on, and the report says what happened."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    cell = next(cell for cell in cells.CELLS if cell.backend == "mosec/documented")
+    args = argparse.Namespace(only=[cell.key], rounds=2, seconds=1.0, connections=1, quick=False)
+    rounds: list[dict[str, str]] = []
+    judge = peers.Judge(args, Work(tmp_path), lambda judge: rounds.append(dict(judge.skipped)))
+    peer = SimpleNamespace(pid=gone.pid, body=lambda body: body, url=lambda model: "http://127.0.0.1:9/")
+    judge.running["mosec/documented"] = cast(backends.Backend, peer)
+    judge.samples[cell.key] = []
+    for _ in range(2):
+        judge.measure_round([cell], "round")
+    assert list(judge.skipped) == [cell.key]
+    assert "not measured to the end" in judge.skipped[cell.key]
+    assert judge.samples[cell.key] == []
+    assert len(rounds) == 2
 
 
 def test_growth_is_the_slope_of_the_second_half() -> None:
