@@ -1,4 +1,4 @@
-"""Recorded forwards. Without a GPU, a "recording" runs the forward on the same memory at each replay, as a graph does."""
+"""Recorded forwards. Without a GPU, a "recording" runs the forward on the same memory at each replay, as graphs do."""
 
 from __future__ import annotations
 
