@@ -61,6 +61,11 @@ def plan(items: Sequence[Item], micro_batch_size: Callable[[tuple[int, ...]], in
     return micro_batches
 
 
+def memory_format_of(shape: tuple[int, ...]) -> torch.memory_format:
+    """How a batch of items of this shape lies in memory: images channels last."""
+    return torch.channels_last if len(shape) == 3 else torch.contiguous_format
+
+
 class Stacker:
     """Stacks items into float32 buffers that are kept per shape, channels last for [C, H, W] items.
 
@@ -112,5 +117,4 @@ class Stacker:
         return kept[:count]
 
     def _allocate(self, shape: tuple[int, ...], count: int) -> torch.Tensor:
-        memory_format = torch.channels_last if len(shape) == 3 else torch.contiguous_format
-        return torch.empty((count, *shape), memory_format=memory_format, pin_memory=self._pin_memory)
+        return torch.empty((count, *shape), memory_format=memory_format_of(shape), pin_memory=self._pin_memory)

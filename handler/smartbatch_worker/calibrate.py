@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from smartbatch_worker.batch import memory_format_of
 from smartbatch_worker.config import WorkerConfig
 from smartbatch_worker.processor import cpu_name
 
@@ -116,9 +117,8 @@ def measure(
     what is left of the budget on the sizes that may still win.
     """
     generator = torch.Generator().manual_seed(0)
-    memory_format = torch.channels_last if len(shape) == 3 else torch.contiguous_format
     max_size = min(max_size, MAX_LARGEST)
-    largest = torch.randn((max_size, *shape), generator=generator).contiguous(memory_format=memory_format)
+    largest = torch.randn((max_size, *shape), generator=generator).contiguous(memory_format=memory_format_of(shape))
     forward(largest[:1])  # the first call sets things up
     seconds_per_item: dict[int, float] = {}
     began = time.perf_counter()

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from smartbatch_worker.batch import memory_format_of
+
 Forward = Callable[[torch.Tensor], Any]
 Recorder = Callable[[Forward, torch.Tensor], tuple[Callable[[], None], Any]]
 """From a forward and the memory of its input to what runs it again, and the memory that its output is then in."""
@@ -63,7 +65,7 @@ class GraphedForward:
     ) -> None:
         self._forward, self._shape = forward, shape
         # Zeros, for models that mind what the memory held; later, padding is what earlier batches left.
-        self._input = torch.zeros((largest, *shape), device=device).contiguous(memory_format=_memory_format(shape))
+        self._input = torch.zeros((largest, *shape), device=device).contiguous(memory_format=memory_format_of(shape))
         record = record or functools.partial(record_cuda_graph, pool=torch.cuda.graph_pool_handle())
         # The largest first: the smaller ones then find room in the memory it needed.
         self._graphs = {size: self._recorded(size, record) for size in reversed(recorded_sizes(largest))}
@@ -114,10 +116,6 @@ def record_cuda_graph(forward: Forward, batch: torch.Tensor, pool: Any) -> tuple
         with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             output = forward(batch)
     return graph.replay, output
-
-
-def _memory_format(shape: tuple[int, ...]) -> torch.memory_format:
-    return torch.channels_last if len(shape) == 3 else torch.contiguous_format
 
 
 def _map(function: Callable[[torch.Tensor], Any], output: Any) -> Any:
