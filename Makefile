@@ -2,7 +2,7 @@
 PYTHON ?= python3
 MODEL ?= resnet18
 BIN := .venv/bin
-HANDLER := $(shell find handler -name '*.py' -o -name '*.yaml')
+HANDLER := $(shell find handler -name '*.py' -o -name '*.yaml' -o -name '*.[ch]')
 # pip's progress bar is the only sign of life during the first, long install; bytecode makes every later start faster.
 PIP_INSTALL := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pip install --disable-pip-version-check
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest

@@ -11,6 +11,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "parallel.h"
+
 /* One step of the matrix product keeps ROWS x 2 vectors of sums in registers. More than 10 of AVX-512's fit, but then
  * gcc's code is a tenth slower; 8 were the fastest. */
 #if defined(__AVX512F__)
@@ -24,8 +26,8 @@
 #define ROWS 6
 #endif
 #define PANEL (2 * LANES)
-/* Vectors of channels that a tile's transforms take at a time: half a KiB of each pixel, so that memory is read and written
- * in runs, and what is between their two passes stays in the first cache. */
+/* Vectors of channels that a tile's transforms take at a time: half a KiB of each pixel, so that memory is read and
+ * written in runs, and what is between their two passes stays in the first cache. */
 #define STRIPE (128 / LANES)
 
 #if defined(__AVX512BF16__) && defined(__AVX512F__)
@@ -179,7 +181,7 @@ struct kind {
     int64_t first, last;              /* counted through all images and, in order, kinds */
 };
 
-/* In the order in which tiles are counted: those of every point, which are all or those with a full side, are one run. */
+/* In the order in which tiles are counted: a point's, which are all or those with a full side, are one run. */
 enum { BOTTOM, INSIDE, RIGHT, CORNER, KINDS };
 
 /* transforms: of a full tile's side, then, where there are such, of one at the bottom and of one at the right. */
@@ -216,11 +218,16 @@ struct layer {
     int64_t height, width, channels_in, height_out, width_out, channels_out;
     int64_t pitch; /* channels_out, padded to a multiple of PANEL */
     struct kind kinds[KINDS];
+    int bf16;
+    int64_t stride, tiles, block; /* of all images; of one part */
+    int64_t columns;              /* of one part, a multiple of PANEL */
+    float *scratch;
+    int64_t scratch_pitch; /* from one thread's to the next one's */
 };
 
-/* Tiles first..last-1, counted through all kinds. */
+/* Tiles first..last-1, counted through all kinds, and the output channels left..right-1. */
 struct block {
-    int64_t first, last;
+    int64_t first, last, left, right;
 };
 
 INLINE int64_t larger_of(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -228,8 +235,8 @@ INLINE int64_t smaller_of(int64_t a, int64_t b) { return a < b ? a : b; }
 
 enum { MOST_NUMBERS = 9, MOST_POINTS = 6 };
 
-/* x [N, H, W, C] -> v: for each point [tiles of the block, phases, C], those tiles that are of this kind. `are_full`: the
- * kind is INSIDE. */
+/* x [N, H, W, C] -> v: for each point [tiles of the block, phases, C], those tiles that are of this kind. `are_full`:
+ * the kind is INSIDE. */
 INLINE void tiles_in_of(const int bf16, const int stride, const int are_full, const struct layer *l,
                         const struct kind *kind, struct block b, void *v) {
     const int64_t first = larger_of(b.first, kind->first), last = smaller_of(b.last, kind->last);
@@ -295,8 +302,8 @@ INLINE void tiles_out_of(const int stride, const int are_full, const struct laye
     for (int64_t t = first - kind->first; t < last - kind->first; ++t, m += l->pitch) {
         const int64_t n = t / (kind->rows * kind->columns), top = kind->top + t / kind->columns % kind->rows * 4;
         const int64_t left = kind->left + t % kind->columns * 4;
-        for (int64_t c = 0; c < channels; c += STRIPE * LANES) {
-            const int64_t end = channels - c < STRIPE * LANES ? channels - c : STRIPE * LANES;
+        for (int64_t c = b.left; c < smaller_of(b.right, channels); c += STRIPE * LANES) {
+            const int64_t end = smaller_of(smaller_of(b.right, channels) - c, STRIPE * LANES);
             vector half[4][MOST_POINTS][STRIPE], in[MOST_POINTS], out[4];
             for (int64_t j = 0; j < columns; ++j)
                 for (int64_t k = 0; k < end; k += LANES) {
@@ -327,8 +334,8 @@ INLINE void tiles_out_of(const int stride, const int are_full, const struct laye
 
 /* Sums of `rows` outputs (a constant at each call, so that they stay in registers) in one panel's columns.
  *
- * Output r starts at a + r * step and reads `height` lines of `run` numbers, `line` apart; panel: [height * run, PANEL],
- * in bf16 [height * run / 2, PANEL, 2], run being even. bias: [PANEL], or NULL; residual: as `to`, or NULL.
+ * Output r starts at a + r * step and reads `height` lines of `run` numbers, `line` apart; panel: [height * run,
+ * PANEL], in bf16 [height * run / 2, PANEL, 2], run being even. bias: [PANEL], or NULL; residual: as `to`, or NULL.
  */
 INLINE void sums_of(const int bf16, const int rows, const void *a, int64_t step, int64_t height, int64_t line,
                     int64_t run, const void *panel, const float *bias, const float *residual, int relu, float *to,
@@ -425,65 +432,76 @@ static void edges_out(int stride, const struct layer *l, const struct kind *kind
     tiles_out_of(stride, 0, l, kind, b, m);
 }
 
-INLINE void convolve_winograd_of(const int bf16, const int stride, const struct layer *l, float *scratch, int64_t first,
-                                 int64_t last, int64_t size) {
-    const int64_t points = stride == 1 ? 6 : 5;
-    float *m = scratch;
-    void *v = m + points * points * size * l->pitch;
-    for (; first < last; first += size) {
-        const struct block b = {first, first + size < last ? first + size : last};
-        const int64_t count = b.last - b.first;
-        for (int kind = 0; kind < KINDS; ++kind)
-            if (kind == INSIDE)
-                tiles_in_of(bf16, stride, 1, l, l->kinds + kind, b, v);
-            else
-                edges_in(bf16, stride, l, l->kinds + kind, b, v);
-        for (int64_t i = 0; i < points; ++i)
-            for (int64_t j = 0; j < points; ++j) {
-                const int is_low = i < l->kinds[BOTTOM].down.points, is_narrow = j < l->kinds[RIGHT].across.points;
-                const int64_t from = larger_of(b.first, l->kinds[is_low ? BOTTOM : INSIDE].first);
-                const int64_t to = smaller_of(b.last, l->kinds[!is_narrow ? INSIDE : is_low ? CORNER : RIGHT].last);
-                const int64_t run = phases(stride, i) * phases(stride, j) * l->channels_in;
-                const int64_t before = begin_of(stride, i, j) * l->channels_in;
-                for (int64_t column = 0; column < l->pitch && from < to; column += PANEL)
-                    line_of_sums(bf16, to - from, at(v, before * count + (from - b.first) * run, bf16), run, 1, 0, run,
-                                 at(l->basis, before * l->pitch + column * run, bf16), NULL, NULL, 0,
-                                 m + ((i * points + j) * count + from - b.first) * l->pitch + column, l->pitch);
-            }
-        for (int kind = 0; kind < KINDS; ++kind)
-            if (kind == INSIDE)
-                tiles_out_of(stride, 1, l, l->kinds + kind, b, m);
-            else
-                edges_out(stride, l, l->kinds + kind, b, m);
-    }
+INLINE void convolve_winograd_of(const int bf16, const int stride, const struct layer *l, struct block b, float *m) {
+    const int64_t points = stride == 1 ? 6 : 5, count = b.last - b.first;
+    void *v = m + points * points * l->block * l->pitch;
+    for (int kind = 0; kind < KINDS; ++kind)
+        if (kind == INSIDE)
+            tiles_in_of(bf16, stride, 1, l, l->kinds + kind, b, v);
+        else
+            edges_in(bf16, stride, l, l->kinds + kind, b, v);
+    for (int64_t i = 0; i < points; ++i)
+        for (int64_t j = 0; j < points; ++j) {
+            const int is_low = i < l->kinds[BOTTOM].down.points, is_narrow = j < l->kinds[RIGHT].across.points;
+            const int64_t from = larger_of(b.first, l->kinds[is_low ? BOTTOM : INSIDE].first);
+            const int64_t to = smaller_of(b.last, l->kinds[!is_narrow ? INSIDE : is_low ? CORNER : RIGHT].last);
+            const int64_t run = phases(stride, i) * phases(stride, j) * l->channels_in;
+            const int64_t before = begin_of(stride, i, j) * l->channels_in;
+            for (int64_t column = b.left; column < b.right && from < to; column += PANEL)
+                line_of_sums(bf16, to - from, at(v, before * count + (from - b.first) * run, bf16), run, 1, 0, run,
+                             at(l->basis, before * l->pitch + column * run, bf16), NULL, NULL, 0,
+                             m + ((i * points + j) * count + from - b.first) * l->pitch + column, l->pitch);
+        }
+    for (int kind = 0; kind < KINDS; ++kind)
+        if (kind == INSIDE)
+            tiles_out_of(stride, 1, l, l->kinds + kind, b, m);
+        else
+            edges_out(stride, l, l->kinds + kind, b, m);
 }
 
-/* Tiles first..last-1 of a 3x3 convolution of x [N, H, W, C], padding 1, to y [N, Y, X, K], `size` tiles at a time.
+static void winograd_part(const void *call, int64_t part, int thread) {
+    const struct layer *l = call;
+    const int64_t groups = (l->pitch + l->columns - 1) / l->columns;
+    const int64_t first = part / groups * l->block, left = part % groups * l->columns;
+    const int64_t last = smaller_of(first + l->block, l->tiles), right = smaller_of(left + l->columns, l->pitch);
+    const struct block b = {first, last, left, right};
+    float *m = l->scratch + thread * l->scratch_pitch;
+    if (l->bf16 && l->stride == 1)
+        convolve_winograd_of(HAS_BF16, 1, l, b, m);
+    else if (l->bf16)
+        convolve_winograd_of(HAS_BF16, 2, l, b, m);
+    else if (l->stride == 1)
+        convolve_winograd_of(0, 1, l, b, m);
+    else
+        convolve_winograd_of(0, 2, l, b, m);
+}
+
+/* A 3x3 convolution of x [N, H, W, C], padding 1, to y [N, Y, X, K], `block` tiles at a time, by `threads` threads;
+ * where there are fewer blocks than threads, they share the output channels too.
  *
  * basis: the kernels in Winograd's basis: for each of 36 or, at stride 2, 25 points [pitch / PANEL, phases * C, PANEL],
  * pitch being K padded to a multiple of PANEL; in bf16 [pitch / PANEL, phases * C / 2, PANEL, 2]. residual: as y, or
- * NULL. transforms: see kinds_of. scratch: C floats, and for each of `size` tiles (36 or 81) * C + (36 or 25) * pitch.
- * Several threads may share all but scratch.
+ * NULL. transforms: see kinds_of. scratch: C floats, and for each thread and of its `block` tiles (36 or 81) * C +
+ * (36 or 25) * pitch.
  */
 void convolve_winograd(const float *x, float *y, const void *basis, const float *bias, const float *residual,
-                       const float *transforms, float *scratch, int bf16, int relu, int64_t first, int64_t last,
-                       int64_t size, int64_t images, int64_t height, int64_t width, int64_t channels_in,
-                       int64_t channels_out, int64_t stride) {
+                       const float *transforms, float *scratch, int bf16, int relu, int threads, int64_t block,
+                       int64_t images, int64_t height, int64_t width, int64_t channels_in, int64_t channels_out,
+                       int64_t stride) {
     struct layer l = {.x = x, .zeros = scratch, .bias = bias, .residual = residual, .basis = basis, .y = y};
-    l.relu = relu;
+    l.relu = relu, l.bf16 = bf16, l.stride = stride, l.block = block;
     l.height = height, l.width = width, l.channels_in = channels_in, l.channels_out = channels_out;
     l.height_out = (height - 1) / stride + 1, l.width_out = (width - 1) / stride + 1;
     l.pitch = (channels_out + PANEL - 1) / PANEL * PANEL;
     kinds_of(stride, images, l.height_out, l.width_out, transforms, l.kinds);
-    memset(scratch, 0, channels_in * sizeof *scratch), scratch += channels_in;
-    if (bf16 && stride == 1)
-        convolve_winograd_of(HAS_BF16, 1, &l, scratch, first, last, size);
-    else if (bf16)
-        convolve_winograd_of(HAS_BF16, 2, &l, scratch, first, last, size);
-    else if (stride == 1)
-        convolve_winograd_of(0, 1, &l, scratch, first, last, size);
-    else
-        convolve_winograd_of(0, 2, &l, scratch, first, last, size);
+    l.tiles = l.kinds[KINDS - 1].last;
+    memset(scratch, 0, channels_in * sizeof *scratch);
+    l.scratch = scratch + channels_in;
+    l.scratch_pitch = block * (stride == 1 ? 36 * (channels_in + l.pitch) : 81 * channels_in + 25 * l.pitch);
+    const int64_t blocks = (l.tiles + block - 1) / block, panels = l.pitch / PANEL;
+    const int64_t groups = blocks && blocks < threads ? smaller_of((threads + blocks - 1) / blocks, panels) : 1;
+    l.columns = (panels + groups - 1) / groups * PANEL;
+    in_parts(winograd_part, &l, blocks * ((l.pitch + l.columns - 1) / l.columns), threads);
 }
 
 static size_t bytes(int64_t numbers, int bf16) { return numbers * (bf16 ? 2 : 4); }
@@ -531,41 +549,56 @@ static void pool_line(const float *const *rows, int64_t num_rows, int64_t width,
         }
 }
 
-/* Columns first..last-1 (multiples of PANEL) of a convolution of any kernel and stride, of x [N, H, W, C], padded
- * already, float or bf16, to y [N, Y, X, K], or, with `pooled` (3 * X * PANEL floats), to the largest of 3x3 of them at
- * stride 2 and padding 1, y [N, (Y + 1) / 2, (X + 1) / 2, K]. residual: as y, to be added before the ReLU, or NULL; never
- * both.
+struct direct {
+    const void *x, *weight;
+    const float *bias, *residual;
+    float *y, *pooled;
+    int bf16, relu;
+    int64_t height, width, channels_in, height_out, width_out, channels_out, kernel, stride;
+};
+
+/* One panel of one image. */
+static void direct_part(const void *call, int64_t part, int thread) {
+    const struct direct *l = call;
+    const int64_t panels = l->channels_out / PANEL, n = part / panels, column = part % panels * PANEL;
+    const int64_t line = l->width * l->channels_in, width_out = l->width_out, channels_out = l->channels_out;
+    const int64_t run = l->kernel * l->channels_in + (l->bf16 && l->kernel * l->channels_in % 2);
+    const void *panel = at(l->weight, column * l->kernel * run, l->bf16);
+    float *pooled = l->pooled ? l->pooled + thread * 3 * width_out * PANEL : NULL;
+    const int64_t pixels = pooled ? (l->height_out + 1) / 2 * ((width_out + 1) / 2) : l->height_out * width_out;
+    float *to = l->y + n * pixels * channels_out + column;
+    for (int64_t row = 0; row < l->height_out; ++row) {
+        const void *from = at(l->x, (n * l->height + row * l->stride) * line, l->bf16);
+        float *sums = pooled ? pooled + row % 3 * width_out * PANEL : to + row * width_out * channels_out;
+        line_of_sums(l->bf16, width_out, from, l->stride * l->channels_in, l->kernel, line, run, panel,
+                     pooled ? NULL : l->bias + column, l->residual ? l->residual + (sums - l->y) : NULL,
+                     l->relu && !pooled, sums, pooled ? PANEL : channels_out);
+        const int64_t middle = row - row % 2; /* pooled lines are 0, 2, 4, each with what is around it */
+        if (pooled && (row % 2 || row + 1 == l->height_out)) {
+            const float *rows[3];
+            int64_t num_rows = 0;
+            for (int64_t near = middle ? middle - 1 : 0; near <= row; ++near)
+                rows[num_rows++] = pooled + near % 3 * width_out * PANEL;
+            pool_line(rows, num_rows, width_out, l->bias + column, l->relu,
+                      to + middle / 2 * ((width_out + 1) / 2) * channels_out, channels_out);
+        }
+    }
+}
+
+/* A convolution of any kernel and stride, of x [N, H, W, C], padded already, float or bf16, to y [N, Y, X, K], or, with
+ * `pooled` (3 * X * PANEL floats a thread), to the largest of 3x3 of them at stride 2 and padding 1, y [N, (Y + 1) / 2,
+ * (X + 1) / 2, K]; K is a multiple of PANEL. residual: as y, to be added before the ReLU, or NULL; never both.
  *
  * weight: [K / PANEL, kernel, kernel * C, PANEL]; in bf16 kernel * C is rounded up to even, with weights of zero, and
  * one number beyond x is read. No multiplication is saved, no number is moved before it is used.
  */
 void convolve_direct(const void *x, float *y, const void *weight, const float *bias, const float *residual,
-                     float *pooled, int bf16, int relu, int64_t first, int64_t last, int64_t images, int64_t height,
-                     int64_t width, int64_t channels_in, int64_t height_out, int64_t width_out, int64_t channels_out,
-                     int64_t kernel, int64_t stride) {
-    const int64_t line = width * channels_in, run = kernel * channels_in + (bf16 && kernel * channels_in % 2);
-    for (int64_t n = 0; n < images; ++n)
-        for (int64_t column = first; column < last; column += PANEL) {
-            const void *panel = at(weight, column * kernel * run, bf16);
-            float *to = y + n * (pooled ? (height_out + 1) / 2 * ((width_out + 1) / 2) : height_out * width_out) *
-                                channels_out + column;
-            for (int64_t row = 0; row < height_out; ++row) {
-                const void *from = at(x, (n * height + row * stride) * line, bf16);
-                float *sums = pooled ? pooled + row % 3 * width_out * PANEL : to + row * width_out * channels_out;
-                line_of_sums(bf16, width_out, from, stride * channels_in, kernel, line, run, panel,
-                             pooled ? NULL : bias + column, residual ? residual + (sums - y) : NULL, relu && !pooled,
-                             sums, pooled ? PANEL : channels_out);
-                const int64_t middle = row - row % 2; /* pooled lines are 0, 2, 4, each with what is around it */
-                if (pooled && (row % 2 || row + 1 == height_out)) {
-                    const float *rows[3];
-                    int64_t num_rows = 0;
-                    for (int64_t near = middle ? middle - 1 : 0; near <= row; ++near)
-                        rows[num_rows++] = pooled + near % 3 * width_out * PANEL;
-                    pool_line(rows, num_rows, width_out, bias + column, relu,
-                              to + middle / 2 * ((width_out + 1) / 2) * channels_out, channels_out);
-                }
-            }
-        }
+                     float *pooled, int bf16, int relu, int threads, int64_t images, int64_t height, int64_t width,
+                     int64_t channels_in, int64_t height_out, int64_t width_out, int64_t channels_out, int64_t kernel,
+                     int64_t stride) {
+    const struct direct l = {x,      weight, bias,        residual,   y,         pooled,       bf16,   relu,
+                             height, width,  channels_in, height_out, width_out, channels_out, kernel, stride};
+    in_parts(direct_part, &l, images * (channels_out / PANEL), threads);
 }
 
 /* A 7x7 convolution of stride 2 is four of 4x4, stride 1, on every second pixel (one tap too many being zero):
@@ -575,13 +608,19 @@ void convolve_direct(const void *x, float *y, const void *weight, const float *b
 enum { POINTS = 7, TILE = 4, INPUT = 2 * TILE + 5 /* lines that a tile reads */ };
 
 struct strided {
+    const float *x, *basis, *bias;
+    float *y, *scratch;
+    int pools, relu;
+    int64_t height, width, channels_in, height_out, width_out, channels_out, padding;
+    int64_t panels; /* of one part */
     int64_t across, block, pairs, group;
     int64_t line_pitch, half_pitch, v_pitch; /* with LANES numbers more than a row has: its last vector may use them */
     int64_t half, v, m, lines, end;          /* where a part of scratch begins */
 };
 
+/* With its sizes, for parts of `panels` panels. */
 static struct strided strided_plan(int64_t width_out, int64_t channels_in, int64_t panels) {
-    struct strided s;
+    struct strided s = {.width_out = width_out, .channels_in = channels_in, .panels = panels};
     s.across = (width_out + TILE - 1) / TILE;
     const int64_t blocks = (s.across + 27) / 28;
     s.block = (s.across + blocks - 1) / blocks;
@@ -598,9 +637,14 @@ static struct strided strided_plan(int64_t width_out, int64_t channels_in, int64
     return s;
 }
 
+/* Panels of one part: all of an image's, which share its transform, unless there are fewer images than threads. */
+static int64_t panels_a_part(int64_t images, int64_t channels_out, int threads) {
+    return images < threads ? 1 : channels_out / PANEL;
+}
+
 /* Floats of scratch that `convolve_strided` needs. */
-int64_t strided_scratch(int64_t width_out, int64_t channels_in, int64_t channels_out) {
-    return strided_plan(width_out, channels_in, channels_out / PANEL).end;
+int64_t strided_scratch(int64_t images, int64_t width_out, int64_t channels_in, int64_t channels_out, int threads) {
+    return threads * strided_plan(width_out, channels_in, panels_a_part(images, channels_out, threads)).end;
 }
 
 /* Lines top.. of an image [H, W, C], zeros around it, to lines [INPUT, pitch] that begin `padding` pixels before it. */
@@ -669,60 +713,71 @@ static float *strided_line(float *scratch, const struct strided *s, int64_t pane
     return scratch + s->lines + (panel * (TILE + 1) + row % (TILE + 1)) * TILE * s->across * PANEL;
 }
 
-/* As pool_line, of one line and without pooling. */
-static void copy_line(const float *const *rows, int64_t num_rows, int64_t width, const float *bias, int relu, float *to,
-                      int64_t pitch) {
-    (void)num_rows;
+/* Bias and ReLU of one line: rows of [width, PANEL] -> to [width, pitch]. */
+static void finish_line(const float *from, int64_t width, const float *bias, int relu, float *to, int64_t pitch) {
     for (int64_t column = 0; column < width; ++column, to += pitch)
         for (int64_t k = 0; k < PANEL; k += LANES) {
-            const vector sum = load(rows[0] + column * PANEL + k) + load(bias + k);
+            const vector sum = load(from + column * PANEL + k) + load(bias + k);
             store(to + k, relu ? clipped(sum) : sum);
         }
 }
 
-/* Panels first..last-1, counted through all images, of a 7x7, stride 2 convolution of x [N, H, W, C] to y [N, Y, X, K],
- * or, with `pools`, to the largest of 3x3 at stride 2 and padding 1, y [N, (Y + 1) / 2, (X + 1) / 2, K].
+/* The products and the transform back of TILE lines of outputs, from `top`, of panels from..to-1. */
+static void strided_tiles(const struct strided *s, float *scratch, int64_t top, int64_t from, int64_t to) {
+    const int64_t panels = s->channels_out / PANEL;
+    for (int64_t t = 0; t < s->across; t += s->block) {
+        const int64_t count = smaller_of(s->across - t, s->block);
+        transform_across(scratch + s->half, scratch + s->v, s, t, count);
+        for (int64_t panel = from; panel < to; ++panel) {
+            for (int64_t i = 0; i < POINTS * POINTS; ++i)
+                line_of_floats(count, scratch + s->v + i * s->v_pitch, s->group, 1, 0, s->group,
+                               s->basis + (i * panels + panel) * s->group * PANEL, NULL, NULL, 0,
+                               scratch + s->m + i * count * PANEL, PANEL);
+            float *lines[TILE];
+            for (int64_t i = 0; i < TILE; ++i) lines[i] = strided_line(scratch, s, panel - from, top + i);
+            transform_back(scratch + s->m, lines, t, count);
+        }
+    }
+}
+
+/* Some panels of one image. */
+static void strided_part(const void *call, int64_t part, int thread) {
+    const struct strided *s = call;
+    const int64_t parts = s->channels_out / PANEL / s->panels, n = part / parts, from = part % parts * s->panels;
+    const int64_t rows_of_y = s->pools ? (s->height_out + 1) / 2 : s->height_out;
+    const int64_t run_of_y = (s->pools ? (s->width_out + 1) / 2 : s->width_out) * s->channels_out;
+    float *scratch = s->scratch + thread * s->end;
+    for (int64_t top = 0; top < s->height_out; top += TILE) {
+        gather_lines(s->x + n * s->height * s->width * s->channels_in, scratch, s->line_pitch, 2 * top - s->padding,
+                     s->padding, s->height, s->width, s->channels_in);
+        transform_down(scratch, scratch + s->half, s, s->channels_in);
+        strided_tiles(s, scratch, top, from, from + s->panels);
+        for (int64_t panel = 0; panel < s->panels; ++panel)
+            for (int64_t row = top; row < smaller_of(top + TILE, s->height_out); row += 1 + s->pools) {
+                const float *bias = s->bias + (from + panel) * PANEL, *lines[3];
+                float *line = s->y + (n * rows_of_y + row / (1 + s->pools)) * run_of_y + (from + panel) * PANEL;
+                int64_t num_lines = 0;
+                for (int64_t near = row - s->pools; near <= row + s->pools; ++near)
+                    if (near >= 0 && near < s->height_out)
+                        lines[num_lines++] = strided_line(scratch, s, panel, near);
+                if (s->pools)
+                    pool_line(lines, num_lines, s->width_out, bias, s->relu, line, s->channels_out);
+                else
+                    finish_line(lines[0], s->width_out, bias, s->relu, line, s->channels_out);
+            }
+    }
+}
+
+/* A 7x7, stride 2 convolution of x [N, H, W, C] to y [N, Y, X, K], or, with `pools`, to the largest of 3x3 at stride 2
+ * and padding 1, y [N, (Y + 1) / 2, (X + 1) / 2, K]; K is a multiple of PANEL.
  *
  * basis: [49, K / PANEL, 4 C, PANEL]. scratch: as many floats as strided_scratch says.
  */
 void convolve_strided(const float *x, float *y, const float *basis, const float *bias, float *scratch, int pools,
-                      int relu, int64_t first, int64_t last, int64_t height, int64_t width, int64_t channels_in,
+                      int relu, int threads, int64_t images, int64_t height, int64_t width, int64_t channels_in,
                       int64_t height_out, int64_t width_out, int64_t channels_out, int64_t padding) {
-    const int64_t panels = channels_out / PANEL;
-    const struct strided s = strided_plan(width_out, channels_in, panels);
-    const int64_t rows_of_y = pools ? (height_out + 1) / 2 : height_out;
-    const int64_t run_of_y = (pools ? (width_out + 1) / 2 : width_out) * channels_out;
-    while (first < last) {
-        const int64_t n = first / panels, from = first % panels;
-        const int64_t to = last - first < panels - from ? from + last - first : panels;
-        for (int64_t top = 0; top < height_out; top += TILE) {
-            gather_lines(x + n * height * width * channels_in, scratch, s.line_pitch, 2 * top - padding, padding,
-                         height, width, channels_in);
-            transform_down(scratch, scratch + s.half, &s, channels_in);
-            for (int64_t t = 0; t < s.across; t += s.block) {
-                const int64_t count = s.across - t < s.block ? s.across - t : s.block;
-                transform_across(scratch + s.half, scratch + s.v, &s, t, count);
-                for (int64_t panel = from; panel < to; ++panel) {
-                    for (int64_t i = 0; i < POINTS * POINTS; ++i)
-                        line_of_floats(count, scratch + s.v + i * s.v_pitch, s.group, 1, 0, s.group,
-                                       basis + (i * panels + panel) * s.group * PANEL, NULL, NULL, 0,
-                                       scratch + s.m + i * count * PANEL, PANEL);
-                    float *lines[TILE];
-                    for (int64_t i = 0; i < TILE; ++i) lines[i] = strided_line(scratch, &s, panel, top + i);
-                    transform_back(scratch + s.m, lines, t, count);
-                }
-            }
-            for (int64_t panel = from; panel < to; ++panel)
-                for (int64_t row = top; row < top + TILE && row < height_out; row += 1 + pools) {
-                    const float *lines[3];
-                    int64_t num_lines = 0;
-                    for (int64_t near = row - pools; near <= row + pools; ++near)
-                        if (near >= 0 && near < height_out) lines[num_lines++] = strided_line(scratch, &s, panel, near);
-                    float *line = y + (n * rows_of_y + row / (1 + pools)) * run_of_y + panel * PANEL;
-                    (pools ? pool_line : copy_line)(lines, num_lines, width_out, bias + panel * PANEL, relu, line,
-                                                    channels_out);
-                }
-        }
-        first += to - from;
-    }
+    struct strided s = strided_plan(width_out, channels_in, panels_a_part(images, channels_out, threads));
+    s.x = x, s.basis = basis, s.bias = bias, s.y = y, s.scratch = scratch, s.pools = pools, s.relu = relu;
+    s.height = height, s.width = width, s.height_out = height_out, s.channels_out = channels_out, s.padding = padding;
+    in_parts(strided_part, &s, images * (channels_out / PANEL / s.panels), threads);
 }

@@ -20,8 +20,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -48,9 +46,9 @@ class WinogradUnavailableError(RuntimeError):
 def build(cache_dir: Path) -> ctypes.CDLL:
     """Compile winograd.c for this machine's processor, once per source and processor; a few seconds."""
     compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
-    source = Path(__file__).with_name("winograd.c")
+    source, included = (Path(__file__).with_name(name) for name in ("winograd.c", "parallel.h"))
     cpu = " ".join(sorted(cpu_flags()))
-    key = hashlib.sha256(source.read_bytes() + cpu.encode()).hexdigest()[:16]
+    key = hashlib.sha256(source.read_bytes() + included.read_bytes() + cpu.encode()).hexdigest()[:16]
     library = cache_dir / f"winograd-{key}.so"
     if not library.exists():
         if compiler is None:
@@ -59,7 +57,7 @@ def build(cache_dir: Path) -> ctypes.CDLL:
         with tempfile.TemporaryDirectory(dir=cache_dir) as scratch:
             partial = Path(scratch) / "winograd.so"
             # Not -ffast-math: it would swallow NaN, and switch off subnormal numbers for the whole process.
-            flags = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared"]
+            flags = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared", "-pthread"]
             command = [compiler, *flags, str(source), "-o", str(partial)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
@@ -68,10 +66,10 @@ def build(cache_dir: Path) -> ctypes.CDLL:
     built = ctypes.CDLL(str(library))
     for function in (built.panel_width, built.panel_rows, built.num_lanes, built.strided_scratch):
         function.restype = ctypes.c_int64
-    built.convolve_winograd.argtypes = [ctypes.c_void_p] * 7 + [ctypes.c_int] * 2 + [ctypes.c_int64] * 9
-    built.convolve_direct.argtypes = [ctypes.c_void_p] * 6 + [ctypes.c_int] * 2 + [ctypes.c_int64] * 11
-    built.convolve_strided.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int] * 2 + [ctypes.c_int64] * 9
-    built.strided_scratch.argtypes = [ctypes.c_int64] * 3
+    built.convolve_winograd.argtypes = [ctypes.c_void_p] * 7 + [ctypes.c_int] * 3 + [ctypes.c_int64] * 7
+    built.convolve_direct.argtypes = [ctypes.c_void_p] * 6 + [ctypes.c_int] * 3 + [ctypes.c_int64] * 9
+    built.convolve_strided.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int] * 3 + [ctypes.c_int64] * 8
+    built.strided_scratch.argtypes = [ctypes.c_int64] * 4 + [ctypes.c_int]
     built.pad.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int] + [ctypes.c_int64] * 5
     return built
 
@@ -94,14 +92,20 @@ class _Convolution(nn.Module):
         bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach()
         self.register_buffer("bias", bias.float().contiguous())
         self.channels, self.relu, self.bf16, self._library = conv.in_channels, relu, bf16, library
+        (self.kernel, _), (self.stride, _) = conv.kernel_size, conv.stride
+        self.padding = 1 if conv.padding == "same" else int(conv.padding[0])
 
-    def _checked(self, x: torch.Tensor) -> torch.Tensor:
-        """Channels-last `x`; what a client sent must not make the C code read beyond it."""
+    def _checked(self, x: torch.Tensor) -> tuple[torch.Tensor, int, int]:
+        """Channels-last `x`, and the output's height and width; what a client sent must not lead the C code astray."""
         if x.dim() != 4 or x.shape[1] != self.channels or x.dtype != torch.float32:
             raise RuntimeError(
                 f"expected input [N, {self.channels}, H, W] of float32, got {list(x.shape)} of {x.dtype}"
             )
-        return x.contiguous(memory_format=torch.channels_last)
+        height, width = ((size + 2 * self.padding - self.kernel) // self.stride + 1 for size in x.shape[2:])
+        if height < 1 or width < 1:
+            least = max(1, self.kernel - 2 * self.padding)
+            raise RuntimeError(f"expected images of at least {least}x{least}, got {list(x.shape)}")
+        return x.contiguous(memory_format=torch.channels_last), height, width
 
 
 class WinogradConv2d(_Convolution):
@@ -111,11 +115,11 @@ class WinogradConv2d(_Convolution):
     """
 
     def __init__(self, conv: nn.Conv2d, relu: bool, library: ctypes.CDLL, bf16: bool) -> None:
-        self.stride = conv.stride[0]
-        self.points, self.numbers = (6, 6) if self.stride == 1 else (5, 9)
-        weight, g = conv.weight.detach().double(), kernel_numbers(self.stride)
+        stride = conv.stride[0]
+        self.points, self.numbers = (6, 6) if stride == 1 else (5, 9)
+        weight, g = conv.weight.detach().double(), kernel_numbers(stride)
         basis = torch.einsum("ia,kcab,jb->ijck", g, weight, g).float()
-        groups = [[point] if self.stride == 1 or not point else [point, point + 4] for point in range(self.points)]
+        groups = [[point] if stride == 1 or not point else [point, point + 4] for point in range(self.points)]
         panels = [
             _panels(basis[rows][:, columns].reshape(1, -1, conv.out_channels), library.panel_width(), bf16)
             for rows, columns in itertools.product(groups, groups)
@@ -124,25 +128,20 @@ class WinogradConv2d(_Convolution):
 
     def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         """Convolve, add, clip."""
-        x = self._checked(x)
+        x, height, width = self._checked(x)
         n, c, h, w = x.shape
         k = self.bias.shape[0]
-        height, width = ((size - 1) // self.stride + 1 for size in (h, w))
         y = torch.empty((n, k, height, width), memory_format=torch.channels_last)
         residual = _laid_out_as(y, residual)
         transforms = side_transforms(self.stride, height % 4, width % 4)
         tiles = n * ((height + 3) // 4) * ((width + 3) // 4)
         tile = self.numbers**2 * c + self.points**2 * self.weight.numel() // (self.numbers**2 * c)
-        block = self._block(tiles, c, k)
-
-        def run(first: int, last: int) -> None:
-            scratch = torch.empty(block * tile + c)
-            self._library.convolve_winograd(
-                *map(_at, (x, y, self.weight, self.bias, residual, transforms, scratch)), self.bf16, self.relu, first,
-                last, block, n, h, w, c, k, self.stride
-            )  # fmt: skip
-
-        _in_parts(run, tiles, block)
+        block, threads = self._block(tiles, c, k), torch.get_num_threads()
+        scratch = torch.empty(threads * block * tile + c)
+        self._library.convolve_winograd(
+            *map(_at, (x, y, self.weight, self.bias, residual, transforms, scratch)), self.bf16, self.relu, threads,
+            block, n, h, w, c, k, self.stride
+        )  # fmt: skip
         return y
 
     def _block(self, tiles: int, channels_in: int, channels_out: int) -> int:
@@ -150,7 +149,7 @@ class WinogradConv2d(_Convolution):
         tile_bytes = self.numbers**2 * self.weight.element_size() * channels_in + self.points**2 * 4 * channels_out
         blocks = max(torch.get_num_threads(), round(tiles * tile_bytes / BLOCK_BYTES))
         step: int = self._library.panel_rows()
-        return min(tiles, -(-tiles // blocks // step) * step)
+        return max(1, min(tiles, -(-tiles // blocks // step) * step))
 
 
 class DirectConv2d(_Convolution):
@@ -160,9 +159,8 @@ class DirectConv2d(_Convolution):
     """
 
     def __init__(self, conv: nn.Conv2d, relu: bool, library: ctypes.CDLL, bf16: bool, pools: bool = False) -> None:
-        (self.kernel, _), (self.stride, _) = conv.kernel_size, conv.stride
-        self.padding, self.pools = int(conv.padding[0]), pools
-        weight = conv.weight.detach().float().permute(2, 3, 1, 0).reshape(self.kernel, -1, conv.out_channels)
+        self.pools = pools
+        weight = conv.weight.detach().float().permute(2, 3, 1, 0).reshape(conv.kernel_size[0], -1, conv.out_channels)
         if bf16:  # pairs of numbers: an odd line gets a weight of zero more
             weight = nn.functional.pad(weight, (0, 0, 0, weight.shape[1] % 2))
         panels = _panels(weight.reshape(1, -1, conv.out_channels), library.panel_width(), bf16)
@@ -170,25 +168,21 @@ class DirectConv2d(_Convolution):
 
     def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         """Convolve, add, clip, pool."""
-        x = self._padded(self._checked(x))
+        x, height, width = self._checked(x)
+        x = self._padded(x)
         n, c, h, w = x.shape
         k = self.bias.shape[0]
-        height, width = ((size - self.kernel) // self.stride + 1 for size in (h, w))
         size = ((height + 1) // 2, (width + 1) // 2) if self.pools else (height, width)
         y = torch.empty((n, k, *size), memory_format=torch.channels_last)
         residual = _laid_out_as(y, residual)
         if self.kernel == self.stride == 1 and not self.pools:
             h, w, height, width = 1, h * w, 1, height * width  # pixels by themselves: one long line is the fastest
-        panel = self._library.panel_width()
-
-        def run(first: int, last: int) -> None:
-            lines = torch.empty(3 * width * panel) if self.pools else None
-            self._library.convolve_direct(
-                *map(_at, (x, y, self.weight, self.bias, residual, lines)), self.bf16, self.relu, first, last, n, h, w,
-                c, height, width, k, self.kernel, self.stride
-            )  # fmt: skip
-
-        _in_parts(run, k, panel)
+        threads = torch.get_num_threads()
+        lines = torch.empty(threads * 3 * width * self._library.panel_width()) if self.pools else None
+        self._library.convolve_direct(
+            *map(_at, (x, y, self.weight, self.bias, residual, lines)), self.bf16, self.relu, threads, n, h, w, c,
+            height, width, k, self.kernel, self.stride
+        )  # fmt: skip
         return y
 
     def _padded(self, x: torch.Tensor) -> torch.Tensor:
@@ -218,48 +212,28 @@ class StridedWinogradConv2d(_Convolution):
         g = kernel_transform(POINTS_OF_FOUR, 4)
         basis = torch.einsum("is,kcsatb,jt->ijabck", g, weight, g).reshape(49, -1, conv.out_channels)
         super().__init__(conv, _panels(basis.float(), library.panel_width(), False), relu, library, bf16=False)
-        self.padding, self.pools = int(conv.padding[0]), pools
+        self.pools = pools
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Convolve, clip, pool."""
-        x = self._checked(x)
+        x, height, width = self._checked(x)
         n, c, h, w = x.shape
         k = self.bias.shape[0]
-        height, width = ((size + 2 * self.padding - 7) // 2 + 1 for size in (h, w))
         size = ((height + 1) // 2, (width + 1) // 2) if self.pools else (height, width)
         y = torch.empty((n, k, *size), memory_format=torch.channels_last)
 
-        def run(first: int, last: int) -> None:
-            scratch = torch.empty(self._library.strided_scratch(width, c, k))
-            self._library.convolve_strided(
-                *map(_at, (x, y, self.weight, self.bias, scratch)), self.pools, self.relu, first, last, h, w, c,
-                height, width, k, self.padding
-            )  # fmt: skip
-
-        _in_parts(run, n * k // self._library.panel_width(), 1)
+        threads = torch.get_num_threads()
+        scratch = torch.empty(self._library.strided_scratch(n, width, c, k, threads))
+        self._library.convolve_strided(
+            *map(_at, (x, y, self.weight, self.bias, scratch)), self.pools, self.relu, threads, n, h, w, c, height,
+            width, k, self.padding
+        )  # fmt: skip
         return y
 
 
 def _laid_out_as(y: torch.Tensor, residual: torch.Tensor | None) -> torch.Tensor | None:
     """What is to be added to channels-last `y`, broadcast to its shape and in its order."""
     return None if residual is None else residual.expand_as(y).contiguous(memory_format=torch.channels_last)
-
-
-def _in_parts(run: Callable[[int, int], None], count: int, step: int) -> None:
-    """`run(first, last)` over 0..count in as many threads as torch may use, cut at multiples of `step`."""
-    steps = -(-count // step)
-    parts = min(torch.get_num_threads(), steps)
-    cuts = [min(count, steps * part // parts * step) for part in range(parts + 1)]
-    # The C code runs without the interpreter's lock; the calling thread takes the first part.
-    others = [_helpers().submit(run, first, last) for first, last in itertools.pairwise(cuts[1:])]
-    run(0, cuts[1])
-    for other in others:
-        other.result()
-
-
-@functools.cache
-def _helpers() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), "smartbatch-winograd")
 
 
 def _panels(basis: torch.Tensor, width: int, bf16: bool) -> torch.Tensor:

@@ -6,8 +6,12 @@ import itertools
 import json
 import operator
 import shutil
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -51,6 +55,17 @@ def with_lively_statistics(module: torch.nn.Module) -> torch.nn.Module:
                 assert tensor is not None
                 tensor.uniform_(low, high, generator=generator)
     return module.eval().requires_grad_(False)
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """`count` of them for the length of the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
@@ -149,22 +164,15 @@ def test_a_layer_of_our_own_equals_pytorchs(
     torch.manual_seed(0)
     conv.reset_parameters()
     model = torch.nn.Sequential(conv, torch.nn.ReLU()).eval()
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.inference_mode():
-            accelerated = winograd.accelerate(model, built, bf16)
-            assert any(isinstance(module, kind) for module in accelerated.modules())
-            for shape in ((1, 5, 9), (3, 32, 31), (2, 56, 40)):
-                batch = torch.randn(
-                    (shape[0], conv.in_channels, *shape[1:]), generator=torch.Generator().manual_seed(2)
-                )
-                actual, expected = accelerated(batch), model(batch)
-                torch.testing.assert_close(actual, expected, atol=0.05 if bf16 else 1e-4, rtol=0)
-                error = (actual - expected).square().mean().sqrt() / expected.square().mean().sqrt()
-                assert error < (0.02 if bf16 else 1e-5)
-    finally:
-        torch.set_num_threads(before)
+    with torch.inference_mode(), torch_threads(threads):
+        accelerated = winograd.accelerate(model, built, bf16)
+        assert any(isinstance(module, kind) for module in accelerated.modules())
+        for shape in ((1, 5, 9), (3, 32, 31), (2, 56, 40)):
+            batch = torch.randn((shape[0], conv.in_channels, *shape[1:]), generator=torch.Generator().manual_seed(2))
+            actual, expected = accelerated(batch), model(batch)
+            torch.testing.assert_close(actual, expected, atol=0.05 if bf16 else 1e-4, rtol=0)
+            error = (actual - expected).square().mean().sqrt() / expected.square().mean().sqrt()
+            assert error < (0.02 if bf16 else 1e-5)
 
 
 @pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=needs_bf16)])
@@ -230,16 +238,95 @@ def test_a_block_adds_and_clips_in_one_go(kernel: int, stride: int, threads: int
     torch.manual_seed(0)
     model = Residual(kernel, stride).eval()
     batch = torch.randn((2, 64, 15, 13), generator=torch.Generator().manual_seed(2))
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with torch.inference_mode(), torch_threads(threads):
+        accelerated = winograd.accelerate(model, built, bf16)
+        assert isinstance(accelerated, torch.fx.GraphModule)
+        assert not [node for node in accelerated.graph.nodes if node.target in (operator.add, torch.relu)]
+        torch.testing.assert_close(accelerated(batch), model(batch), atol=0.05 if bf16 else 1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=needs_bf16)])
+@pytest.mark.parametrize("images", [1, 5])
+def test_any_number_of_threads_gives_the_same_bits(images: int, bf16: bool, built: Path) -> None:
+    """Threads share tiles or channels; neither changes the order in which one output's products are summed."""
+    torch.manual_seed(0)
+    model = with_lively_statistics(torchvision.models.resnet18(weights=None))
+    batch = torch.randn((images, 3, 70, 66), generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        accelerated = winograd.accelerate(torch.nn.Sequential(*list(model.children())[:-2]), built, bf16)
+        with torch_threads(1):
+            expected = accelerated(batch)
+        for threads in (2, 3, 7, 2):
+            with torch_threads(threads):
+                assert torch.equal(accelerated(batch), expected)
+
+
+def test_forwards_of_several_threads_do_not_disturb_each_other(built: Path) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(64, 64, 3, padding=1), torch.nn.ReLU()).eval()
+    accelerated = winograd.accelerate(model, built)
+    batches = [torch.randn((1, 64, 20, 20), generator=torch.Generator().manual_seed(seed)) for seed in range(4)]
+    with torch.inference_mode(), torch_threads(1):
+        expected = [accelerated(batch) for batch in batches]
+
+    def run(index: int) -> bool:
+        torch.set_num_threads(2)
         with torch.inference_mode():
-            accelerated = winograd.accelerate(model, built, bf16)
-            assert isinstance(accelerated, torch.fx.GraphModule)
-            assert not [node for node in accelerated.graph.nodes if node.target in (operator.add, torch.relu)]
-            torch.testing.assert_close(accelerated(batch), model(batch), atol=0.05 if bf16 else 1e-4, rtol=0)
-    finally:
-        torch.set_num_threads(before)
+            return all(torch.equal(accelerated(batches[index]), expected[index]) for _ in range(200))
+
+    with ThreadPoolExecutor(len(batches)) as executor:
+        assert all(executor.map(run, range(len(batches))))
+
+
+def test_a_forked_process_computes_too(built: Path) -> None:
+    """Threads do not live on in a child: it must not wait for its parent's."""
+    program = """if True:
+        import os, sys, torch
+        from pathlib import Path
+        from smartbatch_worker import winograd
+        accelerated = winograd.accelerate(torch.nn.Sequential(torch.nn.Conv2d(64, 64, 3, padding=1)), Path(sys.argv[1]))
+        batch = torch.ones(1, 64, 20, 20)
+        torch.set_num_threads(2)
+        with torch.inference_mode():
+            expected = accelerated(batch)
+            child = os.fork()
+            is_equal = all(torch.equal(accelerated(batch), expected) for _ in range(20))
+        if child == 0:
+            os._exit(not is_equal)
+        sys.exit(not is_equal or os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    """
+    handler = Path(winograd.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", program, str(built)], timeout=120, check=False, cwd=handler)
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("conv", "least"),
+    [
+        (torch.nn.Conv2d(32, 32, 3, padding=1), 1),
+        (torch.nn.Conv2d(32, 32, 3, stride=2, padding=1), 1),
+        (torch.nn.Conv2d(3, 32, 7, stride=2, padding=2), 3),
+        (torch.nn.Conv2d(16, 32, 5, padding=1), 3),
+        (torch.nn.Conv2d(16, 32, 1), 1),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_images_smaller_than_the_kernel_are_refused(
+    conv: torch.nn.Conv2d, least: int, threads: int, built: Path
+) -> None:
+    """A client may send them where no input_shape is set; the worker must outlive them."""
+    model = torch.nn.Sequential(conv).eval()
+    accelerated = winograd.accelerate(model, built)
+    assert not any(type(module) is torch.nn.Conv2d for module in accelerated.modules())
+    with torch.inference_mode(), torch_threads(threads):
+        for height, width in ((least - 1, least), (least, least - 1), (0, 0)):
+            for run in (model, accelerated):
+                with pytest.raises(RuntimeError):
+                    run(torch.ones(1, conv.in_channels, height, width))
+        for images, width in ((1, least), (0, least + 3)):
+            batch = torch.ones(images, conv.in_channels, least, width)
+            torch.testing.assert_close(accelerated(batch), model(batch), atol=1e-4, rtol=0)
 
 
 def test_a_way_that_fails_is_not_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
