@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from smartbatch_worker.processor import num_cores
 
@@ -101,6 +104,51 @@ def run_wrk(url: str, body: Body, connections: int, seconds: float, server_pid: 
         is_steady=span is not None,
         server_cpu_ms=None if span is None else watch.ms_per_answer(times, *span),
     )
+
+
+class LoneClient:
+    """One connection that sends one request at a time, as wrk would: all of it in one write, prepared before."""
+
+    def __init__(self, url: str, body: Body) -> None:
+        parts = urlsplit(url)
+        assert parts.hostname is not None
+        self._address = parts.hostname, parts.port or 80
+        head = f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: {body.content_type}\r\n"
+        self._requests = itertools.cycle(
+            f"{head}Content-Length: {len(payload)}\r\n\r\n".encode() + payload for payload in body.payloads
+        )
+
+    def __enter__(self) -> LoneClient:
+        self._socket = socket.create_connection(self._address, timeout=600)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._socket.close()
+
+    def request(self) -> float:
+        """Seconds until the whole answer is there.
+
+        Raises:
+            LoadError: the answer is not 200, or has no Content-Length.
+        """
+        payload = next(self._requests)
+        started = time.perf_counter()
+        self._socket.sendall(payload)
+        answer = self._receive()
+        while (end := answer.find(b"\r\n\r\n")) < 0:
+            answer += self._receive()
+        length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", answer[:end])
+        if length is None or not answer.startswith(b"HTTP/1.1 200"):
+            raise LoadError(f"{self._address}: {answer[:500]!r}")
+        while len(answer) < end + 4 + int(length[1]):
+            answer += self._receive()
+        return time.perf_counter() - started
+
+    def _receive(self) -> bytes:
+        received = self._socket.recv(65536)
+        if not received:
+            raise LoadError(f"{self._address} closed the connection")
+        return received
 
 
 def run_until_idle(url: str, body: Body, connections: int, seconds: float, server_pid: int) -> LoadResult:

@@ -130,11 +130,16 @@ class Judge:
                 say(f"  {error}")
                 continue
             url, body = backend.url(cell.model), backend.body(self.work.bodies[cell.workload])
-            # Each kind of body is new code to a JVM's compilers; a quick run does it once a table.
-            if is_jvm and (cell is cells[0] or not self.args.quick):
-                say("  " + warm_up_jvm(url, body, self.args.connections, backend.pid, self.args.longest_warm_up))
-            else:
-                run_until_idle(url, body, self.args.connections, CELL_WARM_UP_S, backend.pid)
+            try:
+                # Each kind of body is new code to a JVM's compilers; a quick run does it once a table.
+                if is_jvm and (cell is cells[0] or not self.args.quick):
+                    say("  " + warm_up_jvm(url, body, self.args.connections, backend.pid, self.args.longest_warm_up))
+                else:
+                    run_until_idle(url, body, self.args.connections, CELL_WARM_UP_S, backend.pid)
+            except LoadError as error:
+                self.skipped[cell.key] = f"died while it was warmed up: {error}"
+                say(f"  {self.skipped[cell.key]}")
+                continue
             self.samples[cell.key] = []
         self.memory_mb[f"{cells[0].table}:{key}"] = processes.memory_mb(backend.pid)
         processes.pause(backend.pid)

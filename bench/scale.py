@@ -12,6 +12,7 @@ import dataclasses
 import json
 import math
 import signal
+import statistics
 import sys
 import tempfile
 import threading
@@ -29,7 +30,7 @@ from smartbatch.status import describe_workers
 from smartbatch_worker import metric_names as names
 
 from bench import images, processes
-from bench.load import JVM_WARM_UP_S, Body, LoadResult, run_until_idle, run_until_steady
+from bench.load import JVM_WARM_UP_S, Body, LoadResult, LoneClient, run_until_idle, run_until_steady
 from bench.machine import describe
 from bench.peers import CONNECTIONS, say
 from bench.work import Work, npy
@@ -70,25 +71,39 @@ class Scale:
         self._load(self.work.bodies["npy"], CONNECTIONS, JVM_WARM_UP_S)
 
     def idle(self) -> list[dict[str, float]]:
-        """One client alone: what it pays beyond the forward, which the worker's own stage times tell, and the delay."""
+        """One client alone: what a request pays beyond the delay and its own forward, as the worker's metrics tell."""
         points = []
         for delay_ms in IDLE_DELAYS_MS:
             self._register(32, delay_ms)
-            before = scrape(self.server.metrics_url)
-            result = self._load(self.work.bodies["npy"], 1, self.seconds)
-            after = scrape(self.server.metrics_url)
-            batches = after.total(names.BATCHES) - before.total(names.BATCHES)
-            spent_s = after.total(names.STAGE_SECONDS, stage="forward") - before.total(
-                names.STAGE_SECONDS, stage="forward"
-            )
-            forward_ms = 1000 * spent_s / batches
-            beyond_ms = result.p50_ms - forward_ms - delay_ms
-            points.append(
-                {"delay_ms": delay_ms, "p50_ms": result.p50_ms, "forward_ms": forward_ms, "beyond_ms": beyond_ms}
-            )
-            say(f"  delay {delay_ms} ms: p50 {result.p50_ms:.1f} ms, {beyond_ms:.1f} beyond forward and delay")
+            samples = self._lone_requests(delay_ms)
+            point = {"delay_ms": delay_ms} | {key: statistics.median(values) for key, values in samples.items()}
+            points.append(point)
+            say(f"  delay {delay_ms} ms: p50 {point['p50_ms']:.1f} ms, {point['beyond_ms']:.1f} beyond both")
         self._register(32)
         return points
+
+    def _lone_requests(self, delay_ms: int) -> dict[str, list[float]]:
+        """Requests one at a time for `seconds`, with the metrics read after each."""
+        samples: dict[str, list[float]] = {"p50_ms": [], "forward_ms": [], "beyond_ms": []}
+        with LoneClient(self.url, self.work.bodies["npy"]) as client:
+            before = self._forward_seconds()
+            until = time.monotonic() + self.seconds
+            while time.monotonic() < until:
+                latency_ms = 1000 * client.request()
+                after = self._forward_seconds()
+                while after == before:  # the worker's metrics arrive later than its answer
+                    time.sleep(0.002)
+                    after = self._forward_seconds()
+                forward_ms = 1000 * (after - before)
+                before = after
+                samples["p50_ms"].append(latency_ms)
+                samples["forward_ms"].append(forward_ms)
+                samples["beyond_ms"].append(latency_ms - forward_ms - delay_ms)
+        return samples
+
+    def _forward_seconds(self) -> float:
+        """Of all forwards so far."""
+        return scrape(self.server.metrics_url).total(names.STAGE_SECONDS, stage="forward")
 
     def concurrency(self) -> list[Point]:
         """Requests in flight 1 … 512, 150 kB uint8 bodies."""
@@ -255,7 +270,7 @@ def markdown(results: dict[str, Any]) -> str:
     """One table a sweep."""
     lines = ["# Cost as the work grows", ""]
     if results.get("idle"):
-        lines += ["| delay ms | one client's p50 ms | forward ms | beyond both, ms |", "| --- | --- | --- | --- |"]
+        lines += ["| delay ms | a lone client's p50 ms | forward ms | beyond both, ms |", "| --- | --- | --- | --- |"]
         lines += [
             f"| {p['delay_ms']} | {p['p50_ms']:.1f} | {p['forward_ms']:.1f} | {p['beyond_ms']:.1f} |"
             for p in results["idle"]

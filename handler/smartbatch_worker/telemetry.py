@@ -1,8 +1,8 @@
 """Counters and gauges to TorchServe, which serves them to Prometheus.
 
-TorchServe reads metrics as lines on the worker's stdout. Values are added up here and written in one go: at once when
-the last write is old enough, else by a thread at most FLUSH_INTERVAL_S later, so that a worker doing hundreds of
-batches a second does not make the frontend parse thousands of lines.
+TorchServe reads metrics as lines on the worker's stdout. Values are added up here and written in one go by a thread of
+their own: at once when the last write is old enough, else at most FLUSH_INTERVAL_S later, so that a worker doing
+hundreds of batches a second does not make the frontend parse thousands of lines, and no answer waits for them.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class Telemetry:
         self._counters: dict[tuple[str, Labels], float] = {}
         self._gauges: dict[tuple[str, Labels], float] = {}
         self._last_flush = 0.0
-        threading.Thread(target=self._flush_late, name="smartbatch-telemetry", daemon=True).start()
+        threading.Thread(target=self._flush_on_time, name="smartbatch-telemetry", daemon=True).start()
 
     def add(self, values: Mapping[tuple[str, Labels], float]) -> None:
         """Add to counters, all at once: a scrape sees a batch whole or not at all."""
         with self._lock:
             for key, value in values.items():
                 self._counters[key] = self._counters.get(key, 0.0) + value
-            self._flush_or_wake()
+            self._wake.notify()
 
     def count(self, name: str, value: float = 1.0, model_name: str | None = None, **labels: str) -> None:
         """Add to one counter."""
@@ -52,7 +52,7 @@ class Telemetry:
         labels = {"WorkerName": self._worker_name} if per_worker else {}
         with self._lock:
             self._gauges[self.key(name, **labels)] = value
-            self._flush_or_wake()
+            self._wake.notify()
 
     def key(self, name: str, model_name: str | None = None, **labels: str) -> tuple[str, Labels]:
         """A series: name and labels in the order config/metrics.yaml declares them."""
@@ -94,12 +94,6 @@ class Telemetry:
         with self._lock:
             self._flush()
 
-    def _flush_or_wake(self) -> None:
-        if time.monotonic() - self._last_flush >= FLUSH_INTERVAL_S:
-            self._flush()
-        else:
-            self._wake.notify()
-
     def _flush(self) -> None:
         if not self._counters and not self._gauges:
             return
@@ -115,13 +109,15 @@ class Telemetry:
         self._last_flush = time.monotonic()
         self._write("".join(lines))
 
-    def _flush_late(self) -> None:
+    def _flush_on_time(self) -> None:
         with self._lock:
             while True:
                 while not self._counters and not self._gauges:
                     self._wake.wait()
-                self._wake.wait(timeout=FLUSH_INTERVAL_S)
-                if time.monotonic() - self._last_flush >= FLUSH_INTERVAL_S:
+                left_s = self._last_flush + FLUSH_INTERVAL_S - time.monotonic()
+                if left_s > 0:
+                    self._wake.wait(timeout=left_s)
+                else:
                     self._flush()
 
 

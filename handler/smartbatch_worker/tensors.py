@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import struct
@@ -256,13 +257,19 @@ def _npy_header(body: bytes | bytearray) -> tuple[tuple[int, ...], bool, np.dtyp
     (length,) = struct.unpack_from(length_format, body, start - struct.calcsize(length_format))
     if length > MAX_NPY_HEADER_BYTES or len(body) < start + length:
         raise MalformedBody(f"the .npy header is cut off, or longer than {MAX_NPY_HEADER_BYTES} bytes")
-    fields = _npy_fields(body[start : start + length].decode("ascii", "replace").strip())
+    return *_npy_meaning(bytes(body[start : start + length])), start + length
+
+
+@functools.lru_cache(maxsize=64)
+def _npy_meaning(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, Fortran order and dtype; kept, since a client's requests mostly have one header."""
+    fields = _npy_fields(header.decode("ascii", "replace").strip())
     try:
         dtype = np.dtype(fields["descr"])
     except TypeError as error:
         raise MalformedBody(f"the .npy header is malformed: {_first_line(error)}") from None
     shape = tuple(int(size) for size in fields["shape"].split(",") if size.strip())
-    return shape, fields["fortran_order"] == "True", dtype, start + length
+    return shape, fields["fortran_order"] == "True", dtype
 
 
 def _npy_fields(text: str) -> dict[str, str]:
