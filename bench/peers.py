@@ -89,7 +89,9 @@ class Judge:
             self.bare = BareLoop(self.work.model_dir, num_cores())
             say(f"  best micro-batch {self.bare.best_size}")
         for round_index in range(self.args.rounds):
-            self.measure_round(cells, f"round {round_index + 1}/{self.args.rounds}")
+            # Another contestant begins each time, so that none always follows the same one.
+            first = round_index * len(cells) // self.args.rounds
+            self.measure_round([*cells[first:], *cells[:first]], f"round {round_index + 1}/{self.args.rounds}")
 
     def measure_round(self, cells: Sequence[Cell], head: str) -> None:
         """Every cell once, but those that failed before, and the bare loop."""
