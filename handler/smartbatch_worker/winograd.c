@@ -336,17 +336,19 @@ INLINE void tiles_out_of(const int stride, const int are_full, const struct laye
  *
  * Output r starts at a + r * step and reads `height` lines of `run` numbers, `line` apart; panel: [height * run,
  * PANEL], in bf16 [height * run / 2, PANEL, 2], run being even. bias: [PANEL], or NULL; residual: as `to`, or NULL.
+ * ahead: what to fetch into the second cache meanwhile, `ahead_step` bytes for each vector of the panel.
  */
 INLINE void sums_of(const int bf16, const int rows, const void *a, int64_t step, int64_t height, int64_t line,
-                    int64_t run, const void *panel, const float *bias, const float *residual, int relu, float *to,
-                    int64_t pitch) {
+                    int64_t run, const void *panel, const char *ahead, int64_t ahead_step, const float *bias,
+                    const float *residual, int relu, float *to, int64_t pitch) {
     vector left_sum[ROWS], right_sum[ROWS];
     for (int r = 0; r < rows; ++r) {
         left_sum[r] = right_sum[r] = (vector){0};
         if (bias) left_sum[r] = load(bias), right_sum[r] = load(bias + LANES);
     }
     for (int64_t i = 0; i < height; ++i, a = at(a, line, bf16))
-        for (int64_t k = 0; k < run; k += 1 + bf16, panel = (const float *)panel + PANEL) {
+        for (int64_t k = 0; k < run; k += 1 + bf16, panel = (const float *)panel + PANEL, ahead += ahead_step) {
+            __builtin_prefetch(ahead, 0, 2);
             const vector left = load(panel), right = load((const float *)panel + LANES);
 #pragma GCC unroll 8
             for (int r = 0; r < rows; ++r) {
@@ -372,16 +374,21 @@ INLINE void sums_of(const int bf16, const int rows, const void *a, int64_t step,
     }
 }
 
-/* `sums` for any number of outputs in a line, in equal steps: 7 as 4 + 3, since a step of 1 wastes most registers. */
+/* `sums` for any number of outputs in a line, in equal steps: 7 as 4 + 3, since a step of 1 wastes most registers. The
+ * panel that follows in memory is most often the next one to be read: all steps together fetch it, without which a
+ * layer whose weights are in no cache waits for them for a third of its time. */
 INLINE void line_of_sums_of(const int bf16, int64_t rows, const void *a, int64_t step, int64_t height, int64_t line,
                             int64_t run, const void *panel, const float *bias, const float *residual, int relu,
                             float *to, int64_t pitch) {
-    for (int64_t steps = (rows + ROWS - 1) / ROWS; steps > 0; --steps) {
+    int64_t steps = (rows + ROWS - 1) / ROWS;
+    const int64_t ahead_step = steps ? PANEL * sizeof(float) / steps : 0, panel_rows = height * run / (1 + bf16);
+    const char *ahead = (const char *)((const float *)panel + panel_rows * PANEL);
+    for (; steps > 0; --steps) {
         const int64_t now = (rows + steps - 1) / steps;
         switch (now) {
-#define STEP(count)                                                                                            \
-    case count:                                                                                                \
-        sums_of(bf16, count, a, step, height, line, run, panel, bias, residual, relu, to, pitch);              \
+#define STEP(count)                                                                                                  \
+    case count:                                                                                                      \
+        sums_of(bf16, count, a, step, height, line, run, panel, ahead, ahead_step, bias, residual, relu, to, pitch); \
         break;
             STEP(1) STEP(2) STEP(3) STEP(4) STEP(5) STEP(6)
 #if ROWS == 8
@@ -389,6 +396,7 @@ INLINE void line_of_sums_of(const int bf16, int64_t rows, const void *a, int64_t
 #endif
         }
         a = at(a, now * step, bf16), to += now * pitch, rows -= now;
+        ahead += panel_rows * ahead_step;
         if (residual) residual += now * pitch;
     }
 }
@@ -413,9 +421,6 @@ INLINE void line_of_sums(const int bf16, int64_t rows, const void *a, int64_t st
 
 /* Columns of a panel: the caller pads K to a multiple of it. */
 int64_t panel_width(void) { return PANEL; }
-
-/* Rows that one step takes: a block of tiles is best a multiple of it. */
-int64_t panel_rows(void) { return ROWS; }
 
 /* Channels in and out of a Winograd convolution, and of a pooled one, are multiples of it. */
 int64_t num_lanes(void) { return LANES; }
@@ -476,35 +481,59 @@ static void winograd_part(const void *call, int64_t part, int thread) {
         convolve_winograd_of(0, 2, l, b, m);
 }
 
-/* A 3x3 convolution of x [N, H, W, C], padding 1, to y [N, Y, X, K], `block` tiles at a time, by `threads` threads;
+static size_t bytes(int64_t numbers, int bf16) { return numbers * (bf16 ? 2 : 4); }
+
+/* The least that the transformed tiles of a block may take: what stays in the second cache beside a layer's weights. */
+#define BLOCK_BYTES (1 << 18)
+
+/* A layer's sizes, and how it is cut into blocks.
+ *
+ * Every block reads all weights once, and writes and reads its transformed tiles once: a block whose tiles are as large
+ * as the weights wastes little on either. Small weights stay in the second cache, and so should the tiles then.
+ */
+static struct layer winograd_plan(int bf16, int threads, int64_t images, int64_t height, int64_t width,
+                                  int64_t channels_in, int64_t channels_out, int64_t stride) {
+    struct layer l = {.bf16 = bf16, .stride = stride, .height = height, .width = width, .channels_in = channels_in};
+    l.channels_out = channels_out, l.pitch = (channels_out + PANEL - 1) / PANEL * PANEL;
+    l.height_out = (height - 1) / stride + 1, l.width_out = (width - 1) / stride + 1;
+    l.tiles = images * ((l.height_out + 3) / 4) * ((l.width_out + 3) / 4);
+    const int64_t numbers = (stride == 1 ? 36 : 81) * channels_in, sums = (stride == 1 ? 36 : 25) * l.pitch;
+    const int64_t tile_bytes = bytes(numbers, bf16) + bytes(sums, 0);
+    const int64_t room = larger_of(BLOCK_BYTES, bytes(numbers * l.pitch, bf16));
+    const int64_t blocks = larger_of(threads, (l.tiles * tile_bytes + room / 2) / room);
+    const int64_t steps = ((l.tiles + blocks - 1) / blocks + ROWS - 1) / ROWS; /* of the matrix product */
+    l.block = larger_of(1, smaller_of(l.tiles, steps * ROWS));
+    l.scratch_pitch = l.block * (numbers + sums);
+    return l;
+}
+
+/* Floats of scratch that `convolve_winograd` needs: zeros for pixels beyond an image, and each thread's tiles. */
+int64_t winograd_scratch(int bf16, int threads, int64_t images, int64_t height, int64_t width, int64_t channels_in,
+                         int64_t channels_out, int64_t stride) {
+    const struct layer l = winograd_plan(bf16, threads, images, height, width, channels_in, channels_out, stride);
+    return channels_in + threads * l.scratch_pitch;
+}
+
+/* A 3x3 convolution of x [N, H, W, C], padding 1, to y [N, Y, X, K], a block of tiles at a time, by `threads` threads;
  * where there are fewer blocks than threads, they share the output channels too.
  *
  * basis: the kernels in Winograd's basis: for each of 36 or, at stride 2, 25 points [pitch / PANEL, phases * C, PANEL],
  * pitch being K padded to a multiple of PANEL; in bf16 [pitch / PANEL, phases * C / 2, PANEL, 2]. residual: as y, or
- * NULL. transforms: see kinds_of. scratch: C floats, and for each thread and of its `block` tiles (36 or 81) * C +
- * (36 or 25) * pitch.
+ * NULL. transforms: see kinds_of. scratch: as many floats as winograd_scratch says.
  */
 void convolve_winograd(const float *x, float *y, const void *basis, const float *bias, const float *residual,
-                       const float *transforms, float *scratch, int bf16, int relu, int threads, int64_t block,
-                       int64_t images, int64_t height, int64_t width, int64_t channels_in, int64_t channels_out,
-                       int64_t stride) {
-    struct layer l = {.x = x, .zeros = scratch, .bias = bias, .residual = residual, .basis = basis, .y = y};
-    l.relu = relu, l.bf16 = bf16, l.stride = stride, l.block = block;
-    l.height = height, l.width = width, l.channels_in = channels_in, l.channels_out = channels_out;
-    l.height_out = (height - 1) / stride + 1, l.width_out = (width - 1) / stride + 1;
-    l.pitch = (channels_out + PANEL - 1) / PANEL * PANEL;
-    kinds_of(stride, images, l.height_out, l.width_out, transforms, l.kinds);
-    l.tiles = l.kinds[KINDS - 1].last;
-    memset(scratch, 0, channels_in * sizeof *scratch);
+                       const float *transforms, float *scratch, int bf16, int relu, int threads, int64_t images,
+                       int64_t height, int64_t width, int64_t channels_in, int64_t channels_out, int64_t stride) {
+    struct layer l = winograd_plan(bf16, threads, images, height, width, channels_in, channels_out, stride);
+    l.x = x, l.y = y, l.basis = basis, l.bias = bias, l.residual = residual, l.relu = relu;
+    l.zeros = memset(scratch, 0, channels_in * sizeof *scratch);
     l.scratch = scratch + channels_in;
-    l.scratch_pitch = block * (stride == 1 ? 36 * (channels_in + l.pitch) : 81 * channels_in + 25 * l.pitch);
-    const int64_t blocks = (l.tiles + block - 1) / block, panels = l.pitch / PANEL;
+    kinds_of(stride, images, l.height_out, l.width_out, transforms, l.kinds);
+    const int64_t blocks = (l.tiles + l.block - 1) / l.block, panels = l.pitch / PANEL;
     const int64_t groups = blocks && blocks < threads ? smaller_of((threads + blocks - 1) / blocks, panels) : 1;
     l.columns = (panels + groups - 1) / groups * PANEL;
     in_parts(winograd_part, &l, blocks * ((l.pitch + l.columns - 1) / l.columns), threads);
 }
-
-static size_t bytes(int64_t numbers, int bf16) { return numbers * (bf16 ? 2 : 4); }
 
 static uint16_t bf16_of(float x) { /* to the nearest, to even where two are as near; NaN stays NaN */
     uint32_t u;

@@ -29,9 +29,6 @@ from torch.fx.experimental.optimization import fuse
 from smartbatch_worker.processor import cpu_flags
 from smartbatch_worker.winograd_transforms import POINTS_OF_FOUR, kernel_numbers, kernel_transform, side_transforms
 
-BLOCK_BYTES = 1 << 18
-"""Transformed tiles of one block, in and out: they should stay in the second cache."""
-
 MAX_STRIDED_CHANNELS = 4
 """Of a first layer's input: the transform of more would cost what the multiplications save."""
 
@@ -64,9 +61,10 @@ def build(cache_dir: Path) -> ctypes.CDLL:
                 raise WinogradUnavailableError(f"{compiler} failed on winograd.c: {done.stderr.strip()[:500]}")
             partial.replace(library)
     built = ctypes.CDLL(str(library))
-    for function in (built.panel_width, built.panel_rows, built.num_lanes, built.strided_scratch):
+    for function in (built.panel_width, built.num_lanes, built.winograd_scratch, built.strided_scratch):
         function.restype = ctypes.c_int64
-    built.convolve_winograd.argtypes = [ctypes.c_void_p] * 7 + [ctypes.c_int] * 3 + [ctypes.c_int64] * 7
+    built.winograd_scratch.argtypes = [ctypes.c_int] * 2 + [ctypes.c_int64] * 6
+    built.convolve_winograd.argtypes = [ctypes.c_void_p] * 7 + [ctypes.c_int] * 3 + [ctypes.c_int64] * 6
     built.convolve_direct.argtypes = [ctypes.c_void_p] * 6 + [ctypes.c_int] * 3 + [ctypes.c_int64] * 9
     built.convolve_strided.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int] * 3 + [ctypes.c_int64] * 8
     built.strided_scratch.argtypes = [ctypes.c_int64] * 4 + [ctypes.c_int]
@@ -116,10 +114,10 @@ class WinogradConv2d(_Convolution):
 
     def __init__(self, conv: nn.Conv2d, relu: bool, library: ctypes.CDLL, bf16: bool) -> None:
         stride = conv.stride[0]
-        self.points, self.numbers = (6, 6) if stride == 1 else (5, 9)
+        points = 6 if stride == 1 else 5
         weight, g = conv.weight.detach().double(), kernel_numbers(stride)
         basis = torch.einsum("ia,kcab,jb->ijck", g, weight, g).float()
-        groups = [[point] if stride == 1 or not point else [point, point + 4] for point in range(self.points)]
+        groups = [[point] if stride == 1 or not point else [point, point + 4] for point in range(points)]
         panels = [
             _panels(basis[rows][:, columns].reshape(1, -1, conv.out_channels), library.panel_width(), bf16)
             for rows, columns in itertools.product(groups, groups)
@@ -134,22 +132,13 @@ class WinogradConv2d(_Convolution):
         y = torch.empty((n, k, height, width), memory_format=torch.channels_last)
         residual = _laid_out_as(y, residual)
         transforms = side_transforms(self.stride, height % 4, width % 4)
-        tiles = n * ((height + 3) // 4) * ((width + 3) // 4)
-        tile = self.numbers**2 * c + self.points**2 * self.weight.numel() // (self.numbers**2 * c)
-        block, threads = self._block(tiles, c, k), torch.get_num_threads()
-        scratch = torch.empty(threads * block * tile + c)
+        threads, sizes = torch.get_num_threads(), (n, h, w, c, k, self.stride)
+        scratch = torch.empty(self._library.winograd_scratch(self.bf16, threads, *sizes))
         self._library.convolve_winograd(
             *map(_at, (x, y, self.weight, self.bias, residual, transforms, scratch)), self.bf16, self.relu, threads,
-            block, n, h, w, c, k, self.stride
+            *sizes
         )  # fmt: skip
         return y
-
-    def _block(self, tiles: int, channels_in: int, channels_out: int) -> int:
-        """Tiles at a time: equal blocks that fit BLOCK_BYTES, of whole steps of the matrix product."""
-        tile_bytes = self.numbers**2 * self.weight.element_size() * channels_in + self.points**2 * 4 * channels_out
-        blocks = max(torch.get_num_threads(), round(tiles * tile_bytes / BLOCK_BYTES))
-        step: int = self._library.panel_rows()
-        return max(1, min(tiles, -(-tiles // blocks // step) * step))
 
 
 class DirectConv2d(_Convolution):
