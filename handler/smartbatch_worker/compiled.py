@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,9 @@ FP32_TOLERANCE = 1e-4
 """Of the largest answer: how far one way of computing in fp32 may be from another."""
 BF16_TOLERANCE = 2.0
 """Times the error of the model converted to bf16, root mean square: what another way of computing in bf16 may have."""
+
+ALIKE = 0.1
+"""Of the answers, root mean square: how far two ways may be apart in one precision, of which bf16 takes a tenth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,7 @@ def compile_forward(
     precision, is_ours = config.precision, is_torchvision(config)
     can_choose = config.compile == "auto" and device.type == "cpu" and is_ours and precision != "fp16"
     if can_choose and shape is not None:
-        return _fastest(module, precision, shape, model_dir)
+        return _fastest(module, config, shape, device, model_dir)
     _warn_if_emulated(precision, device)
     if config.compile == "winograd":
         if device.type != "cpu" or precision == "fp16" or not is_ours:
@@ -77,7 +82,10 @@ def compile_forward(
         return Compiled(winograd.accelerate(module, model_dir, bf16=precision == "bf16"), "winograd", precision)
     folded = fold_batch_norms(module) if is_ours else module
     if config.compile == "openvino":
-        return Compiled(_openvino(folded, config, shape, device), "openvino", precision)
+        plain = _in_precision(copy.deepcopy(folded), precision)
+        compiled = _openvino(folded, plain, precision, shape, device)
+        _check_alike(compiled, plain, shape or ())
+        return Compiled(compiled, "openvino", precision)
     forward = _in_precision(folded, precision)
     if config.compile == "cuda_graphs":
         if shape is None or device.type != "cuda":
@@ -88,60 +96,116 @@ def compile_forward(
     return Compiled(forward, "off", precision)
 
 
-def _fastest(module: torch.nn.Module, precision: str, shape: tuple[int, ...], model_dir: Path) -> Compiled:
-    """The fastest way this CPU has of computing in `precision` or better, measured.
+def _fastest(
+    module: torch.nn.Module, config: WorkerConfig, shape: tuple[int, ...], device: torch.device, model_dir: Path
+) -> Compiled:
+    """The fastest way this CPU has of computing in the configured precision or better, measured once.
 
     bf16 is computed in fp32 where the CPU has no bf16 instructions, or where fp32 is faster.
     """
-    has_bf16 = precision == "bf16" and not is_emulated(precision)
-    if precision == "bf16" and not has_bf16:
-        logger.info("this CPU has no bf16 instructions: computing in fp32, which is faster here and more precise")
-    folded = fold_batch_norms(module)
-    example = torch.randn((4, *shape), generator=torch.Generator().manual_seed(0))
-    expected = folded(example)
-    ways: dict[tuple[str, str], Forward] = {("off", "fp32"): folded}
-    if has_bf16:
-        ways["off", "bf16"] = _in_precision(copy.deepcopy(folded), "bf16")
-    if isinstance(expected, torch.Tensor):
-        for bf16 in (False, True) if has_bf16 and winograd.has_bf16() else (False,):
-            try:
-                ways["winograd", "bf16" if bf16 else "fp32"] = winograd.accelerate(module, model_dir, bf16)
-            except winograd.WinogradUnavailableError as error:
-                logger.info("convolutions stay PyTorch's: %s", error)
-        _drop_the_imprecise(ways, example, expected)
+    ways = _Ways(module, config, shape, device, model_dir)
+    example = ways.example
 
     def measure() -> dict[str, float]:
-        times = dict.fromkeys(map(" ".join, ways), math.inf)
-        for _ in range(3):
-            for way, forward in ways.items():
-                seconds = calibrate.time_forward(forward, example, torch.device("cpu"))
-                times[" ".join(way)] = min(times[" ".join(way)], seconds)
+        built = {way: forward for way in ways.names if (forward := ways.build(way)) is not None}
+        times = {way: calibrate.time_forward(forward, example, device) for way, forward in built.items()}
+        limit = calibrate.CONTENDS * min(times.values())
+        contenders = [way for way, seconds in times.items() if seconds <= limit]
+        for _ in range(2):
+            for way in contenders:
+                times[way] = min(times[way], calibrate.time_forward(built[way], example, device))
         return times
 
-    times = calibrate.remember(model_dir, f"compile {precision} shape={shape}", measure)
-    logger.info("forward of 4 items: %s", ", ".join(f"{way} {1000 * s:.1f} ms" for way, s in times.items()))
-    best = min(ways, key=lambda way: times.get(" ".join(way), math.inf))
-    return Compiled(ways[best], *best)
+    times = calibrate.remember(model_dir, f"compile {config.model} {' or '.join(ways.names)} shape={shape}", measure)
+    told = ", ".join(f"{way} {1000 * seconds:.1f} ms" for way, seconds in times.items())
+    logger.info("forward of %d items: %s", len(example), told)
+    for way in sorted(times, key=times.__getitem__):
+        forward = ways.build(way)  # what was the fastest once may fail today
+        if forward is not None:
+            return Compiled(forward, *way.split())
+    raise RuntimeError("plain PyTorch is among the ways, and always there")
 
 
-def _drop_the_imprecise(ways: dict[tuple[str, str], Forward], example: torch.Tensor, expected: torch.Tensor) -> None:
-    """Remove the ways that fail, or answer other than plain PyTorch in their precision does."""
-    plain_error = _rms(ways["off", "bf16"](example) - expected) if ("off", "bf16") in ways else 0.0
-    for way in [way for way in ways if way[0] != "off"]:
-        try:
-            difference = ways[way](example) - expected
-        except RuntimeError as error:
-            logger.warning("%s in %s fails: not used (%s)", *way, error)
-            del ways[way]
-            continue
-        is_right = (
-            _rms(difference) <= BF16_TOLERANCE * plain_error
-            if way[1] == "bf16"
-            else float(difference.abs().max()) <= FP32_TOLERANCE * float(expected.abs().max())
+class _Ways:
+    """The ways of computing a model on this CPU, each built when it is asked for, and checked against plain PyTorch.
+
+    A way's name is its compiler and its precision: "winograd fp32".
+    """
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        config: WorkerConfig,
+        shape: tuple[int, ...],
+        device: torch.device,
+        model_dir: Path,
+    ) -> None:
+        self._module, self._config, self._shape, self._device, self._model_dir = (
+            module,
+            config,
+            shape,
+            device,
+            model_dir,
         )
-        if not is_right:
-            logger.warning("%s in %s differs by %g: not used", *way, float(difference.abs().max()))
-            del ways[way]
+        self._folded = fold_batch_norms(module)
+        self.example = torch.randn((4, *shape), generator=torch.Generator().manual_seed(0))
+        self._expected = self._folded(self.example)
+        has_bf16 = config.precision == "bf16" and not is_emulated("bf16")
+        if config.precision == "bf16" and not has_bf16:
+            logger.info("this CPU has no bf16 instructions: computing in fp32, which is faster here and more precise")
+        self._plain_bf16 = _in_precision(copy.deepcopy(self._folded), "bf16") if has_bf16 else None
+        self.names = ["off fp32", "off bf16"] if has_bf16 else ["off fp32"]
+        if isinstance(self._expected, torch.Tensor):
+            self.names += ["winograd fp32", "winograd bf16"] if has_bf16 and winograd.has_bf16() else ["winograd fp32"]
+            if find_spec("openvino") is not None:
+                self.names.append("openvino bf16" if has_bf16 else "openvino fp32")
+            elif has_bf16 and "amx_bf16" in cpu_flags():
+                logger.info("this CPU has AMX: OpenVINO is the fastest in bf16, once the package openvino is installed")
+
+    def build(self, way: str) -> Forward | None:
+        """The forward, or None if it cannot be built here, fails, or answers other than plain PyTorch does."""
+        compiler, precision = way.split()
+        if compiler == "off":
+            return self._folded if precision == "fp32" else self._plain_bf16
+        try:
+            if compiler == "winograd":
+                forward: Forward = winograd.accelerate(self._module, self._model_dir, precision == "bf16")
+            else:
+                plain = self.build(f"off {precision}")
+                assert plain is not None
+                forward = _openvino(self._folded, plain, precision, self._shape, self._device)
+            difference = forward(self.example) - self._expected
+        except winograd.WinogradUnavailableError as error:
+            logger.info("convolutions stay PyTorch's: %s", error)
+            return None
+        except (RuntimeError, ValueError, ImportError) as error:
+            logger.warning("%s in %s fails: not used (%s)", compiler, precision, error)
+            return None
+        if not self._is_right(difference, precision):
+            logger.warning("%s in %s differs by %g: not used", compiler, precision, float(difference.abs().max()))
+            return None
+        return forward
+
+    def _is_right(self, difference: torch.Tensor, precision: str) -> bool:
+        if precision == "bf16":
+            return _rms(difference) <= BF16_TOLERANCE * self._error_of_plain_bf16
+        return float(difference.abs().max()) <= FP32_TOLERANCE * float(self._expected.abs().max())
+
+    @cached_property
+    def _error_of_plain_bf16(self) -> float:
+        assert self._plain_bf16 is not None, "only asked for where the CPU has bf16"
+        return _rms(self._plain_bf16(self.example) - self._expected)
+
+
+def _check_alike(compiled: Forward, plain: Forward, shape: tuple[int, ...]) -> None:
+    """Refuse what a compiler made of a module whose Python does other things for another number of items."""
+    for count in (3, 1):
+        example = torch.randn((count, *shape), generator=torch.Generator().manual_seed(0))
+        actual, expected = compiled(example), plain(example)
+        if not isinstance(actual, torch.Tensor) or not isinstance(expected, torch.Tensor):
+            return
+        if actual.shape != expected.shape or _rms(actual - expected) > ALIKE * _rms(expected):
+            raise ValueError(f"what compile: made of the model answers other than the model for {count} items")
 
 
 def _rms(tensor: torch.Tensor) -> float:
@@ -201,26 +265,36 @@ def _inductor(forward: Forward, shape: tuple[int, ...] | None, device: torch.dev
 
 
 def _openvino(
-    module: torch.nn.Module, config: WorkerConfig, shape: tuple[int, ...] | None, device: torch.device
+    module: torch.nn.Module, plain: Forward, precision: str, shape: tuple[int, ...] | None, device: torch.device
 ) -> Forward:
+    """`module` as OpenVINO runs it, for any number of items of `shape`; `plain` is the same and runs other shapes.
+
+    OpenVINO reads a module by running it once: what its Python works out from the size of an image (Swin's windows)
+    it takes for constants, and would answer wrongly for another size.
+    """
     try:
         import openvino
     except ImportError:
         raise ValueError("compile: openvino needs the package openvino; pip install openvino") from None
     if shape is None or device.type != "cpu":
         raise ValueError("compile: openvino needs a CPU and an input_shape it can run once")
-    free_shape = [-1, *(-1 if d is None else d for d in config.input_shape or shape)]
-    model = openvino.convert_model(
-        module.float(), example_input=torch.zeros((2, *shape)), input=openvino.PartialShape(free_shape)
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch, about how OpenVINO reads a module
+        model = openvino.convert_model(
+            module.float(), example_input=torch.zeros((2, *shape)), input=openvino.PartialShape([-1, *shape])
+        )
     hints = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "INFERENCE_PRECISION_HINT": "bf16" if config.precision == "bf16" else "f32",
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+        # Pinned, the threads of every worker sit on the first cores: two workers of one thread share one core.
+        "ENABLE_CPU_PINNING": False,
     }
     compiled = openvino.Core().compile_model(model, "CPU", hints)
 
     def forward(batch: torch.Tensor) -> Any:
+        if batch.shape[1:] != shape:
+            return plain(batch)
         outputs = compiled(batch.float().contiguous().numpy())
         tensors = tuple(torch.from_numpy(outputs[index].copy()) for index in range(len(compiled.outputs)))
         return tensors[0] if len(tensors) == 1 else tensors

@@ -178,7 +178,7 @@ class ManagedModel:
         return min(size, self._module_bound or size)
 
     def _calibrate(self, shape: tuple[int, ...]) -> calibrate.Calibration:
-        settings = f"{self.precision} {self.compiler} {self.device}"
+        settings = f"{self._config.model} {self.precision} {self.compiler} {self.device}"
         most = self._largest_micro_batch()
         return calibrate.calibrate(self._model_dir, settings, self.forward, shape, most, self.device)
 

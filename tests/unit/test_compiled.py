@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import operator
+import os
 import shutil
 import subprocess
 import sys
@@ -69,14 +70,14 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
-@pytest.mark.parametrize("how", ["auto", "off", "winograd"])
+@pytest.mark.parametrize("how", ["auto", "off", "winograd", "openvino"])
 def test_answers_equal_eager(name: str, how: str, model_dir: Path) -> None:
     torch.manual_seed(0)
     module = with_lively_statistics(torchvision.models.get_model(name, weights=None))
     config = WorkerConfig(model=name, compile=how)
     with torch.inference_mode():
         made = compile_forward(module, config, CPU, (3, 96, 96), model_dir)
-        assert made.name in ("off", "winograd")
+        assert made.name in ("off", "winograd", "openvino")
         assert how in ("auto", made.name)
         assert made.precision == "fp32"
         for shape in ((1, 3, 96, 96), (3, 3, 96, 96), (2, 3, 64, 77)):
@@ -95,7 +96,7 @@ def lively_resnet18() -> torch.nn.Module:
 
 
 @needs_bf16
-@pytest.mark.parametrize("how", ["auto", "winograd", "off"])
+@pytest.mark.parametrize("how", ["auto", "winograd", "off", "openvino"])
 def test_bf16_is_as_precise_as_a_model_converted_to_it(how: str, model_dir: Path) -> None:
     batch = torch.randn((4, 3, 96, 96), generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
@@ -130,8 +131,67 @@ def test_a_way_that_answers_wrongly_is_not_taken(
 
     monkeypatch.setattr(winograd, "accelerate", wrong)
     with torch.inference_mode():
-        assert compile_forward(lively_resnet18(), WorkerConfig(), CPU, (3, 32, 32), model_dir).name == "off"
+        assert compile_forward(lively_resnet18(), WorkerConfig(), CPU, (3, 32, 32), model_dir).name != "winograd"
     assert "winograd in fp32 differs" in caplog.text
+
+
+def test_the_second_fastest_way_is_taken_where_the_fastest_fails_now(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    seconds = {"off fp32": 3.0, "openvino fp32": 2.0, "winograd fp32": 1.0}
+    with torch.inference_mode():
+        compile_forward(lively_resnet18(), WorkerConfig(), CPU, (3, 32, 32), model_dir)
+        cache = json.loads((model_dir / CACHE_FILE).read_text())
+        assert [list(times) for times in cache.values()] == [["off fp32", "winograd fp32", "openvino fp32"]]
+        (model_dir / CACHE_FILE).write_text(json.dumps(dict.fromkeys(cache, seconds)))
+        for name, needed in (("winograd", winograd), ("openvino", None), ("off", None)):
+            assert compile_forward(lively_resnet18(), WorkerConfig(), CPU, (3, 32, 32), model_dir).name == name
+            if needed is not None:
+                monkeypatch.setattr(needed, "accelerate", fails)
+            else:
+                monkeypatch.setattr(compiled, "_openvino", fails)
+    assert "openvino in fp32 fails" in caplog.text
+
+
+def fails(*_: object) -> None:
+    raise RuntimeError("not today")
+
+
+class OfItsSize(torch.nn.Module):
+    """What its Python works out from a size is not among its tensor operations, as with Swin's windows."""
+
+    def __init__(self, dimension: int) -> None:
+        super().__init__()
+        self.dimension = dimension
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3)) * (int(x.shape[self.dimension]) % 7)
+
+
+def test_openvino_runs_the_shape_it_was_read_for_and_pytorch_the_others(tmp_path: Path) -> None:
+    config = WorkerConfig(model="model.py", compile="openvino", input_shape=(3, None, None))
+    with torch.inference_mode():
+        made = compile_forward(OfItsSize(2), config, CPU, (3, 32, 32), tmp_path)
+        for side in (32, 33, 37):
+            batch = torch.randn((2, 3, side, side), generator=torch.Generator().manual_seed(2))
+            torch.testing.assert_close(made.forward(batch), OfItsSize(2)(batch))
+
+
+def test_openvino_is_refused_where_the_number_of_items_changes_what_a_module_does(tmp_path: Path) -> None:
+    config = WorkerConfig(model="model.py", compile="openvino", input_shape=(3, 32, 32))
+    with torch.inference_mode(), pytest.raises(ValueError, match="for 3 items"):
+        compile_forward(OfItsSize(0), config, CPU, (3, 32, 32), tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system tells no affinity")
+def test_openvino_leaves_the_choice_of_cores_to_the_system(tmp_path: Path) -> None:
+    """Pinned, all workers' threads would share the first cores."""
+    config = WorkerConfig(model="model.py", compile="openvino", input_shape=(3, 32, 32))
+    with torch.inference_mode(), torch_threads(1):
+        made = compile_forward(torch.nn.Conv2d(3, 8, 3), config, CPU, (3, 32, 32), tmp_path)
+        made.forward(torch.ones(2, 3, 32, 32))
+    masks = {frozenset(os.sched_getaffinity(int(task.name))) for task in Path("/proc/self/task").iterdir()}
+    assert masks == {frozenset(os.sched_getaffinity(0))}
 
 
 @pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=needs_bf16)])
@@ -341,8 +401,9 @@ def test_a_way_that_fails_is_not_taken(tmp_path: Path, caplog: pytest.LogCapture
             small: torch.Tensor = self.conv(x.mean((2, 3), keepdim=True))
             return small + x
 
-    made = compile_forward(Wide().eval(), WorkerConfig(), CPU, (32, 8, 8), tmp_path)
-    assert made.name == "off"
+    with torch.inference_mode():
+        made = compile_forward(Wide().eval(), WorkerConfig(), CPU, (32, 8, 8), tmp_path)
+    assert made.name != "winograd"
     assert "winograd in fp32 fails" in caplog.text
 
 
@@ -391,12 +452,12 @@ def test_our_layers_let_nan_through(channels: int, kernel: int, stride: int, bf1
     assert bool(output.isnan().all())
 
 
-def test_without_a_compiler_the_forward_stays_pytorchs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_the_forward_is_somebody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
     module = torchvision.models.get_model("resnet18", weights=None).eval()
     with torch.inference_mode():
-        assert compile_forward(module, WorkerConfig(), CPU, (3, 32, 32), tmp_path).name == "off"
+        assert compile_forward(module, WorkerConfig(), CPU, (3, 32, 32), tmp_path).name != "winograd"
     with pytest.raises(RuntimeError, match="C compiler"):
         compile_forward(module, WorkerConfig(compile="winograd"), CPU, (3, 32, 32), tmp_path)
 
