@@ -30,7 +30,7 @@ check: .venv/.dev  ## what CI runs: format, lint, types, tests
 	$(BIN)/mypy
 	$(MAKE) --no-print-directory test
 
-bench: .venv/.runtime  ## SmartBatch beside its peers, in bench/results (about an hour; BENCH=--quick for a quarter of one)
+bench: .venv/.runtime  ## SmartBatch beside its peers, in bench/results (about an hour; BENCH=--quick for ten minutes)
 	bench/setup.sh
 	bench/.venv/bin/python -m bench.peers $(BENCH)
 

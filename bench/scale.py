@@ -30,7 +30,16 @@ from smartbatch.status import describe_workers
 from smartbatch_worker import metric_names as names
 
 from bench import images, processes
-from bench.load import JVM_WARM_UP_S, Body, LoadResult, LoneClient, run_until_idle, run_until_steady, warm_up_jvm
+from bench.load import (
+    JVM_WARM_UP_S,
+    Body,
+    LoadError,
+    LoadResult,
+    LoneClient,
+    run_until_idle,
+    run_until_steady,
+    warm_up_jvm,
+)
 from bench.machine import describe
 from bench.peers import CONNECTIONS, say
 from bench.work import Work, npy
@@ -44,6 +53,7 @@ LONGEST_WARM_UP_S = 150.0
 """Of the JVM's first load: a lone client pays for compilers that are still busy."""
 MOST_WARM_UPS = 10
 IDLE_DELAYS_MS = (1, 10)
+LONGEST_FOR_METRICS_S = 10.0
 SOAK_SAMPLE_S = 5.0
 
 
@@ -93,16 +103,26 @@ class Scale:
             until = time.monotonic() + self.seconds
             while time.monotonic() < until:
                 latency_ms = 1000 * client.request()
-                after = self._forward_seconds()
-                while after == before:  # the worker's metrics arrive later than its answer
-                    time.sleep(0.002)
-                    after = self._forward_seconds()
+                after = self._forward_seconds_beyond(before)
                 forward_ms = 1000 * (after - before)
                 before = after
                 samples["p50_ms"].append(latency_ms)
                 samples["forward_ms"].append(forward_ms)
                 samples["beyond_ms"].append(latency_ms - forward_ms - delay_ms)
         return samples
+
+    def _forward_seconds_beyond(self, before: float) -> float:
+        """Once a forward has been added: a worker's metrics arrive later than its answer.
+
+        Raises:
+            LoadError: they do not arrive.
+        """
+        until = time.monotonic() + LONGEST_FOR_METRICS_S
+        while (after := self._forward_seconds()) == before:
+            if time.monotonic() > until:
+                raise LoadError(f"an answer came, but no metrics of it within {LONGEST_FOR_METRICS_S:.0f} s")
+            time.sleep(0.002)
+        return after
 
     def _forward_seconds(self) -> float:
         """Of all forwards so far."""
