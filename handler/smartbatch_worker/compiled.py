@@ -7,7 +7,7 @@ import logging
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -290,7 +290,7 @@ def _openvino(
         # Pinned, the threads of every worker sit on the first cores: two workers of one thread share one core.
         "ENABLE_CPU_PINNING": False,
     }
-    compiled = openvino.Core().compile_model(model, "CPU", hints)
+    compiled = _openvino_core().compile_model(model, "CPU", hints)
 
     def forward(batch: torch.Tensor) -> Any:
         if batch.shape[1:] != shape:
@@ -300,3 +300,15 @@ def _openvino(
         return tensors[0] if len(tensors) == 1 else tensors
 
     return forward
+
+
+@cache
+def _openvino_core() -> Any:
+    """One for the life of the process.
+
+    On CPUs with AMX, OpenVINO gives the thread that made a core a stack for signals, and unmaps it with the core. Where
+    another thread frees the core (the idle timer), the next signal that Python handles would end the process.
+    """
+    import openvino
+
+    return openvino.Core()

@@ -183,6 +183,30 @@ def test_openvino_is_refused_where_the_number_of_items_changes_what_a_module_doe
         compile_forward(OfItsSize(0), config, CPU, (3, 32, 32), tmp_path)
 
 
+def test_a_signal_is_survived_after_another_thread_freed_what_openvino_made(tmp_path: Path) -> None:
+    """As after an idle unload; in a process of its own, which it might end."""
+    program = """if True:
+        import os, signal, sys, threading, torch
+        from pathlib import Path
+        from smartbatch_worker.compiled import compile_forward
+        from smartbatch_worker.config import WorkerConfig
+        signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+        config = WorkerConfig(model="model.py", compile="openvino", input_shape=(3, 32, 32))
+        conv, cpu = torch.nn.Conv2d(3, 8, 3), torch.device("cpu")
+        with torch.inference_mode():
+            made = [compile_forward(conv, config, cpu, (3, 32, 32), Path(sys.argv[1]))]
+            made[0].forward(torch.ones(2, 3, 32, 32))
+        freeing = threading.Thread(target=made.clear)
+        freeing.start()
+        freeing.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+    """
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    handler = Path(winograd.__file__).parents[1]
+    done = subprocess.run(command, timeout=120, check=False, cwd=handler, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system tells no affinity")
 def test_openvino_leaves_the_choice_of_cores_to_the_system(tmp_path: Path) -> None:
     """Pinned, all workers' threads would share the first cores."""
