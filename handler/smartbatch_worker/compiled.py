@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,10 @@ BF16_TOLERANCE = 2.0
 
 ALIKE = 0.1
 """Of the answers, root mean square: how far two ways may be apart in one precision, of which bf16 takes a tenth."""
+
+NUM_ROUNDS = 3
+HOPELESS = 4.0
+"""Times the fastest: a way that takes longer is not timed again. Less may be a worker that was loading meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +113,10 @@ def _fastest(
 
     def measure() -> dict[str, float]:
         built = {way: forward for way in ways.names if (forward := ways.build(way)) is not None}
-        times = {way: calibrate.time_forward(forward, example, device) for way, forward in built.items()}
-        limit = calibrate.CONTENDS * min(times.values())
-        contenders = [way for way, seconds in times.items() if seconds <= limit]
-        for _ in range(2):
-            for way in contenders:
+        times = dict.fromkeys(built, math.inf)
+        for _ in range(NUM_ROUNDS):
+            limit = HOPELESS * min(times.values())
+            for way in [way for way in built if times[way] <= limit]:
                 times[way] = min(times[way], calibrate.time_forward(built[way], example, device))
         return times
 

@@ -135,6 +135,14 @@ def test_a_way_that_answers_wrongly_is_not_taken(
     assert "winograd in fp32 differs" in caplog.text
 
 
+def test_one_disturbed_measurement_decides_nothing(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that was taken while another worker of the same process was loading."""
+    seconds = iter([0.13, 0.30, 0.10, 0.13, 0.05, 0.10, 0.13, 0.05, 0.10])
+    monkeypatch.setattr("smartbatch_worker.calibrate.time_forward", lambda *_: next(seconds))
+    with torch.inference_mode():
+        assert compile_forward(lively_resnet18(), WorkerConfig(), CPU, (3, 32, 32), model_dir).name == "winograd"
+
+
 def test_the_second_fastest_way_is_taken_where_the_fastest_fails_now(
     model_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
