@@ -11,15 +11,17 @@ import json
 import math
 import re
 import resource
+import tempfile
 import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from smartbatch_worker import encode
+from smartbatch_worker import encode, json_numbers
 from smartbatch_worker.config import WorkerConfig
 from smartbatch_worker.decode import Decoded, decode
 from smartbatch_worker.errors import RowError
@@ -39,6 +41,10 @@ CONFIGS = (
     WorkerConfig.resolve({**_LIMITS, "input_shape": None}, {}),
     WorkerConfig.resolve({**_LIMITS, "input_shape": [1, None, None], "image_mean": [0.5], "image_std": [0.5]}, {}),
 )
+
+
+with tempfile.TemporaryDirectory() as _folder:
+    json_numbers.prepare(Path(_folder))
 
 
 class Finding(Exception):

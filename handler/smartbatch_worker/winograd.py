@@ -12,20 +12,16 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import itertools
 import math
 import operator
-import os
-import shutil
-import subprocess
-import tempfile
 from pathlib import Path
 
 import torch
 from torch import fx, nn
 from torch.fx.experimental.optimization import fuse
 
+from smartbatch_worker import native
 from smartbatch_worker.processor import cpu_flags
 from smartbatch_worker.winograd_transforms import POINTS_OF_FOUR, kernel_numbers, kernel_transform, side_transforms
 
@@ -42,25 +38,10 @@ class WinogradUnavailableError(RuntimeError):
 
 def build(cache_dir: Path) -> ctypes.CDLL:
     """Compile winograd.c for this machine's processor, once per source and processor; a few seconds."""
-    compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
-    source, included = (Path(__file__).with_name(name) for name in ("winograd.c", "parallel.h"))
-    cpu = " ".join(sorted(cpu_flags()))
-    key = hashlib.sha256(source.read_bytes() + included.read_bytes() + cpu.encode()).hexdigest()[:16]
-    library = cache_dir / f"winograd-{key}.so"
-    if not library.exists():
-        if compiler is None:
-            raise WinogradUnavailableError("compile: winograd needs a C compiler (cc, gcc or clang) on PATH")
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache_dir) as scratch:
-            partial = Path(scratch) / "winograd.so"
-            # Not -ffast-math: it would swallow NaN, and switch off subnormal numbers for the whole process.
-            flags = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared", "-pthread"]
-            command = [compiler, *flags, str(source), "-o", str(partial)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise WinogradUnavailableError(f"{compiler} failed on winograd.c: {done.stderr.strip()[:500]}")
-            partial.replace(library)
-    built = ctypes.CDLL(str(library))
+    try:
+        built = native.build("winograd", cache_dir, ["parallel.h"])
+    except native.NotCompiledError as error:
+        raise WinogradUnavailableError(f"compile: winograd: {error}") from error
     for function in (built.panel_width, built.num_lanes, built.winograd_scratch, built.strided_scratch):
         function.restype = ctypes.c_int64
     built.winograd_scratch.argtypes = [ctypes.c_int] * 2 + [ctypes.c_int64] * 6

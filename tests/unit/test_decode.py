@@ -16,6 +16,7 @@ import pytest
 import safetensors.numpy
 import torch
 from PIL import Image
+from smartbatch_worker import json_numbers
 from smartbatch_worker.config import WorkerConfig
 from smartbatch_worker.decode import decode
 from smartbatch_worker.errors import RowError
@@ -38,6 +39,20 @@ def image(kind: str, size: tuple[int, int] = (300, 280), mode: str = "RGB") -> b
     stream = io.BytesIO()
     picture.save(stream, kind)
     return stream.getvalue()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
+    json_numbers.prepare(tmp_path_factory.mktemp("json"))
+
+
+@pytest.fixture(params=["in C", "by simdjson"])
+def json_reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a C compiler, and without."""
+    if request.param == "by simdjson":
+        monkeypatch.setattr(json_numbers, "_library", None)
+    else:
+        assert json_numbers._library is not None
 
 
 CHW = np.random.default_rng(0).random((3, 5, 6)).astype(np.float32)
@@ -86,6 +101,7 @@ def test_bodies_are_decoded_in_threads_while_garbage_is_collected() -> None:
         sys.setswitchinterval(interval)
 
 
+@pytest.mark.usefixtures("json_reader")
 @pytest.mark.parametrize("name", TENSOR_BODIES)
 @pytest.mark.parametrize("kind", [bytes, bytearray])
 def test_every_tensor_format_gives_the_same_item(name: str, kind: type) -> None:
@@ -301,6 +317,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.usefixtures("json_reader")
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_bodies_say_what_is_wrong(name: str) -> None:
     body, content_type, status, text = BROKEN[name]
