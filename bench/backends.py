@@ -61,6 +61,13 @@ class TorchServe:
         """Where to POST."""
         return f"{self._server.inference_url}/predictions/{model}"
 
+    def choices(self, model: str) -> dict[str, str | int]:
+        """What a worker of `model` chose by itself and measured, as keys of a handler section; it must be loaded."""
+        with self._server.management() as client:
+            described = client.describe(model, customized=True).customized or {}
+        sizes = list(described["micro_batch"].values())  # none where the archive fixes it
+        return {"compile": described["compile"], **({"micro_batch": sizes[0]} if sizes else {})}
+
     def body(self, body: Body) -> Body:
         """As it is."""
         return body

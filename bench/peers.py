@@ -75,14 +75,18 @@ class Judge:
         self.bare_samples: list[dict[str, float]] = []
         self.memory_mb: dict[str, float] = {}
         self.bare: BareLoop | None = None
+        self.forward: dict[str, str | int] | None = None
+        """Compiler and micro-batch of the identical table."""
 
     def measure_table(self, cells: Sequence[Cell]) -> None:
         """Start what `cells` need, and measure in rounds; what ran before ends, and with it the memory it had taken."""
         for key in list(self.running):
             self._end(self.running.pop(key))
+        is_identical = any(cell.table == "identical" for cell in cells)
         for key in dict.fromkeys(cell.backend for cell in cells):
             self._prepare(key, [cell for cell in cells if cell.backend == key])
-        is_identical = any(cell.table == "identical" for cell in cells)
+            if is_identical and key in self.running:
+                self._match_forward(self.running[key])
         if is_identical and (not self.args.only or any("bare" in text for text in self.args.only)):
             say("starting the bare loop")
             self.bare = BareLoop(self.work.model_dir, num_cores())
@@ -91,6 +95,24 @@ class Judge:
             # Another contestant begins each time, so that none always follows the same one.
             first = round_index * len(cells) // self.args.rounds
             self.measure_round([*cells[first:], *cells[:first]], f"round {round_index + 1}/{self.args.rounds}")
+
+    def _match_forward(self, backend: backends.Backend) -> None:
+        """The first TorchServe's forward is everybody's; one that chose another for itself is told of.
+
+        Each contestant would else time the ways and sizes anew, and where two are alike, or a sample was disturbed,
+        the "identical" forward would be two.
+        """
+        if not isinstance(backend, backends.TorchServe):
+            return
+        processes.resume(backend.pid)
+        choices = backend.choices("smartbatch")
+        processes.pause(backend.pid)
+        if self.forward is None:
+            say(f"  the identical forward: {choices}")
+            self.forward = choices
+            self.work.take_over(choices)
+        elif choices != self.forward:
+            say(f"  runs another forward: {choices}")
 
     def measure_round(self, cells: Sequence[Cell], head: str) -> None:
         """Every cell once, but those that failed before, and the bare loop."""
@@ -209,6 +231,7 @@ def summarise(judge: Judge, machine: dict[str, Any]) -> dict[str, Any]:
             "connections": args.connections,
             "longest_warm_up": args.longest_warm_up,
             "overrides": args.set,
+            "identical_forward": judge.forward,
             "bare_micro_batch": judge.bare.best_size if judge.bare else None,
         },
         "ratios": ratios(rates),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from smartbatch.archive import build_archive
 from smartbatch.archive_settings import ArchiveSettings
 
@@ -106,6 +108,13 @@ class Work:
         with zipfile.ZipFile(self.store / "smartbatch.mar") as archive:
             archive.extractall(self.model_dir)
         self._stock_archive()
+
+    def take_over(self, choices: Mapping[str, str | int]) -> None:
+        """Set keys of `model_dir`'s handler section: what others run then is no choice of theirs."""
+        file = self.model_dir / "model-config.yaml"
+        config = yaml.safe_load(file.read_text())
+        config["handler"] |= choices
+        file.write_text(yaml.safe_dump(config))
 
     def _archive(self, name: str, overrides: dict[str, str]) -> None:
         settings = ArchiveSettings(

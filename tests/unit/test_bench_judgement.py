@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
+import yaml
 
 from bench import backends, cells, peers, report, scale
 from bench.images import jpeg, json_body, pixels, uint8_npy
@@ -68,6 +69,15 @@ def test_ratios_name_what_the_issue_asks_for_and_leave_out_what_was_not_measured
     assert full["bare_forward"] == 0.9
     assert full["fastest_peer_identical_forward"] == 1.8
     assert set(cells.ratios({}).values()) == {None}
+
+
+def test_what_one_chose_stands_in_the_others_configuration(tmp_path: Path) -> None:
+    work = Work(tmp_path)
+    work.model_dir.mkdir()
+    (work.model_dir / "model-config.yaml").write_text("jobQueueSize: 5\nhandler: {model: resnet18, compile: auto}\n")
+    work.take_over({"compile": "off", "micro_batch": 8})
+    config = yaml.safe_load((work.model_dir / "model-config.yaml").read_text())
+    assert config == {"jobQueueSize": 5, "handler": {"model": "resnet18", "compile": "off", "micro_batch": 8}}
 
 
 def test_cell_keys_are_unique() -> None:
