@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from smartbatch_worker import decode, encode, heap, json_numbers, recover, wire
+from smartbatch_worker import decode, encode, heap, json_numbers, pixels, recover, wire
 from smartbatch_worker import metric_names as names
 from smartbatch_worker.access_log import AccessLogFollower, find_access_log
 from smartbatch_worker.batch import Item, MicroBatch, Stacker, plan
@@ -49,6 +49,7 @@ class SmartBatchHandler:
         self.config = WorkerConfig.resolve(section, os.environ)
         self.model_dir = Path(properties["model_dir"])
         json_numbers.prepare(self.model_dir)
+        pixels.prepare(self.model_dir)
         self.labels = _read_labels(self.model_dir, self.config)
         self.telemetry = Telemetry(context.model_name, _worker_name(sys.argv))
         device = _pick_device(self.config.device, properties.get("gpu_id"))

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
+from smartbatch_worker import pixels
+
 _MAX_BUFFERS = 4
 _MAX_BUFFER_BYTES = 256 * 2**20  # a larger buffer is not kept: one client's odd shape must not pin memory
 
@@ -83,6 +85,8 @@ class Stacker:
         """Stack tensors of one shape to float32 [N, ...]; uint8 is scaled to 0-1 and normalised on the way."""
         out = self._buffer(tuple(tensors[0].shape), len(tensors))
         for target, tensor in zip(out, tensors, strict=True):
+            if tensor.dtype == torch.uint8 and pixels.normalise(tensor, self._scale, self._offset, target):
+                continue
             # Planes of uint8 to pixels of float in two steps: torch is slow at converting and transposing at once.
             target.copy_(tensor.float() if tensor.is_contiguous() else tensor)
             if tensor.dtype == torch.uint8:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import logging
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from smartbatch_worker import native
-
-logger = logging.getLogger(__name__)
 
 MAX_DIMS = 8
 """As json_numbers.c has it."""
@@ -26,12 +23,7 @@ def prepare(cache_dir: Path) -> None:
         cache_dir: where what the C compiler makes is kept.
     """
     global _library
-    if _library is not None:
-        return
-    try:
-        library = native.build("json_numbers", cache_dir)
-    except (native.NotCompiledError, OSError) as error:
-        logger.info("JSON is read by simdjson alone, at half the speed: %s", error)
+    if _library is not None or (library := native.build_if_possible("json_numbers", cache_dir)) is None:
         return
     library.count_bytes.restype = ctypes.c_int64
     library.count_bytes.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_uint8]

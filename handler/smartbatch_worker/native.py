@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import logging
 import os
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from smartbatch_worker.processor import cpu_flags
+
+logger = logging.getLogger(__name__)
 
 # Not -ffast-math: it would swallow NaN, and switch off subnormal numbers for the whole process.
 _FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared", "-pthread")
@@ -52,3 +55,12 @@ def build(name: str, cache_dir: Path, includes: Sequence[str] = ()) -> ctypes.CD
                 raise NotCompiledError(f"{compiler} failed on {source.name}: {done.stderr.strip()[:500]}")
             partial.replace(library)
     return ctypes.CDLL(str(library))
+
+
+def build_if_possible(name: str, cache_dir: Path) -> ctypes.CDLL | None:
+    """`build`, for what has a slower way in Python; where it fails, the log says why, and there is None."""
+    try:
+        return build(name, cache_dir)
+    except (NotCompiledError, OSError) as error:
+        logger.info("%s.c is not used, which costs speed: %s", name, error)
+        return None

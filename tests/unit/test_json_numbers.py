@@ -228,6 +228,7 @@ def not_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_without_a_compiler_simdjson_reads_all(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         json_numbers.prepare(tmp_path)
+    assert "json_numbers.c is not used" in caplog.text
     assert "no C compiler" in caplog.text
     assert read('{"data": [1]}') is None
     assert tensors.from_json(b'{"data": [1]}', LIMIT).tolist() == [1.0]
