@@ -55,7 +55,8 @@ static inline uint64_t eight_digits(uint64_t characters) {
 
 /* The digits from `at` on, appended to `*whole`; where they end. More than MAX_DIGITS overflow it: the caller counts.
  * *end is no digit. */
-static inline __attribute__((always_inline)) const uint8_t *digits(const uint8_t *at, const uint8_t *end, uint64_t *whole) {
+static inline __attribute__((always_inline)) const uint8_t *digits(const uint8_t *at, const uint8_t *end,
+                                                                   uint64_t *whole) {
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
     while (end - at >= 8) {
         uint64_t characters;
@@ -124,8 +125,8 @@ static inline const uint8_t *number(const uint8_t *at, const uint8_t *end, float
     double value = (double)whole * POWERS[power - LEAST_POWER];
     /* Not a normal float: zero, subnormal, infinite, or rounded to infinity. */
     if (!(value >= 0x1p-126 && value < 0x1.fffffep127)) return NULL;
-    /* Three roundings make up to 3.5 units of a double's last place. Of its bits a float keeps the upper ones; only where the
-     * 29 below are this close to a half can that matter. */
+    /* Three roundings make up to 3.5 units of a double's last place. Of its bits a float keeps the upper ones; only
+     * where the 29 below are this close to a half can that matter. */
     uint64_t bits;
     memcpy(&bits, &value, 8);
     if ((bits & 0x1fffffff) - (0x10000000 - 8) <= 16) {
@@ -151,8 +152,8 @@ int64_t count_bytes(const uint8_t *body, int64_t num_bytes, uint8_t character) {
     return count;
 }
 
-/* Numbers of `body` to `out`, of room for `capacity`, and the lists' lengths to `shape`, of room for MAX_DIMS. Gives the
- * number of dimensions, or 0: not sure, or more than `max_lists` lists. */
+/* Numbers of `body` to `out`, of room for `capacity`, and the lists' lengths to `shape`, of room for MAX_DIMS. Gives
+ * the number of dimensions, or 0: not sure, or more than `max_lists` lists. */
 int json_numbers(const uint8_t *body, int64_t num_bytes, float *out, int64_t capacity, int64_t max_lists,
                  int64_t *shape) {
     const uint8_t *end = body + num_bytes;

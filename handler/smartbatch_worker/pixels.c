@@ -1,4 +1,4 @@
-/* Pixels of uint8 to float32, scaled and shifted per channel, channels last: what torch does in three passes over memory. */
+/* Pixels of uint8 to float32, scaled and shifted per channel, channels last: three passes over memory in torch. */
 #include <stdint.h>
 
 /* to[pixel][channel] = from[pixel * next_pixel + channel * next_channel] * scale + offset. */
