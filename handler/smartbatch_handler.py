@@ -17,20 +17,22 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from smartbatch_worker import decode, encode, heap, json_numbers, pixels, recover, wire
+from smartbatch_worker import decode, heap, json_numbers, pixels, recover, wire, worker_output
 from smartbatch_worker import metric_names as names
 from smartbatch_worker.access_log import AccessLogFollower, find_access_log
 from smartbatch_worker.batch import Item, MicroBatch, Stacker, plan
 from smartbatch_worker.config import WorkerConfig
-from smartbatch_worker.errors import RowError
+from smartbatch_worker.errors import RowError, blame_server
+from smartbatch_worker.frontend_limits import max_response_bytes
 from smartbatch_worker.model import ManagedModel
 from smartbatch_worker.replies import Replies
 from smartbatch_worker.rows import Row, check_deadline, is_describe, read_rows
+from smartbatch_worker.split import AnswerSplitter
 from smartbatch_worker.telemetry import StageTimer, Telemetry
 from smartbatch_worker.threads import DecoderPool, ThreadShare
 
@@ -42,7 +44,7 @@ class SmartBatchHandler:
 
     def initialize(self, context: Any) -> None:
         """Read the configuration; load the weights only if it says `load: eager`."""
-        _read_requests_fast()
+        write_metrics = _take_over_worker()
         heap.keep_large_blocks()
         properties = context.system_properties
         section = (context.model_yaml_config or {}).get("handler") or {}
@@ -51,7 +53,7 @@ class SmartBatchHandler:
         json_numbers.prepare(self.model_dir)
         pixels.prepare(self.model_dir)
         self.labels = _read_labels(self.model_dir, self.config)
-        self.telemetry = Telemetry(context.model_name, _worker_name(sys.argv))
+        self.telemetry = Telemetry(context.model_name, _worker_name(sys.argv), write_metrics)
         device = _pick_device(self.config.device, properties.get("gpu_id"))
         self.model = ManagedModel(
             self.config,
@@ -65,7 +67,10 @@ class SmartBatchHandler:
         self._decoders = DecoderPool()
         self._stacker = Stacker(self.config.image_mean, self.config.image_std, pin_memory=device.type == "cuda")
         self._ceilings = recover.MemoryCeilings()
-        self._replies = Replies(self.config, self.labels, self.postprocess_item, self._overrides_postprocess())
+        self._splitter = AnswerSplitter()
+        self._replies = Replies(
+            self.config, self.labels, self.postprocess_item, self._overrides_postprocess(), max_response_bytes()
+        )
         self.telemetry.add(self.telemetry.zeros())
         # Cuts are even and any size runs as it is: only CUDA graphs pad, but dashboards of padding servers expect it.
         self.telemetry.gauge(names.PADDING_RATIO, 0)
@@ -82,7 +87,7 @@ class SmartBatchHandler:
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """Answer one batch: as many replies as rows, in the same order, each with its own status."""
-        if is_describe(context):
+        if is_describe(data, context):
             return [json.dumps(self.describe()).encode()]
         timer = StageTimer()
         with self._threads.computing():
@@ -152,8 +157,10 @@ class SmartBatchHandler:
                 for micro_batch in plan(items, self._micro_batch_size):
                     self._run_micro_batch(micro_batch, rows, timer)
         except RowError as error:  # the weights cannot be loaded: every row that needs them says so
-            for row in rows:
-                row.error = error
+            _fail(rows, error)
+        except Exception as error:  # each row is answered and counted, and not failed by TorchServe as a batch
+            logger.exception("a batch failed")
+            _fail(rows, blame_server(error))
 
     def _run_micro_batch(self, micro_batch: MicroBatch, rows: Sequence[Row], timer: StageTimer) -> None:
         for item in micro_batch.items:
@@ -164,11 +171,17 @@ class SmartBatchHandler:
 
         self._threads.adapt()
 
-        def run(items: Sequence[Item]) -> list[Any]:
+        def forward(items: Sequence[Item]) -> Any:
             with timer.stage("stack"):
                 batch = self._stacker.stack([item.tensor for item in items])
             with timer.stage("forward"):
-                return encode.split(self.model.forward(batch), len(items))
+                return self.model.forward(batch)
+
+        def run(items: Sequence[Item]) -> list[Any]:
+            def run_again(count: int) -> Any:
+                return forward([items[index % len(items)] for index in range(count)])
+
+            return self._splitter.split(forward(items), len(items), run_again)
 
         answers = recover.run_isolated(run, live, micro_batch.shape, self._ceilings, self._count_split)
         for item, answer in zip(live, answers, strict=True):
@@ -206,11 +219,22 @@ class SmartBatchHandler:
         return type(self).postprocess_item is not SmartBatchHandler.postprocess_item
 
 
-def _read_requests_fast() -> None:
-    """Take over the reading of requests, where TorchServe runs this handler; a test or a bench has no connection."""
+def _fail(rows: Sequence[Row], error: RowError) -> None:
+    for row in rows:
+        row.error = row.error or error
+
+
+def _take_over_worker() -> Callable[[str], None] | None:
+    """Take over how requests are read and what is printed, where TorchServe runs this handler.
+
+    Returns:
+        What writes metric lines; None in a test or a bench, which have neither a connection nor a frontend that reads.
+    """
     protocol = sys.modules.get("ts.protocol.otf_message_handler")
-    if protocol is not None:
-        wire.install(protocol)
+    if protocol is None or not getattr(sys.modules["__main__"], "__file__", "").endswith("model_service_worker.py"):
+        return None
+    wire.install(protocol)
+    return worker_output.guard()
 
 
 def _read_labels(model_dir: Path, config: WorkerConfig) -> list[str] | None:

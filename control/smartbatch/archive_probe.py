@@ -19,9 +19,10 @@ import torch
 from safetensors.torch import save_file
 from smartbatch_worker.architectures import build_torchvision, without_training_heads
 from smartbatch_worker.config import WorkerConfig
-from smartbatch_worker.encode import split
+from smartbatch_worker.errors import ModelFailed
 from smartbatch_worker.loaders import RANDOM_SEED, ModelLoadError, build_model, max_batch_size
 from smartbatch_worker.model import ManagedModel
+from smartbatch_worker.split import AnswerSplitter
 
 _NUM_ITEMS = 3  # more than one, and no size that another dimension is likely to have
 _OTHER_SHAPE = re.compile(
@@ -137,9 +138,11 @@ def _as_served(config: WorkerConfig, folder: Path) -> ManagedModel:
 
 
 def _run(model: ManagedModel, shape: tuple[int, ...], count: int) -> Any:
-    batch = torch.rand((count, *shape), generator=torch.Generator().manual_seed(0))
+    def run(size: int) -> Any:
+        return model.forward(torch.rand((size, *shape), generator=torch.Generator().manual_seed(0)))
+
     try:
-        output = model.forward(batch)
+        output = run(count)
     except Exception as error:
         first_line = (str(error).strip().splitlines() or [""])[0]
         raise CheckError(
@@ -147,8 +150,8 @@ def _run(model: ManagedModel, shape: tuple[int, ...], count: int) -> Any:
             f"{type(error).__name__}: {first_line}. Does --input-shape say what one item is, without the batch?"
         ) from error
     try:
-        split(output, count)
-    except (ValueError, TypeError) as error:
+        AnswerSplitter().split(output, count, run)
+    except ModelFailed as error:
         raise CheckError(f"{error}; the answer's first dimension must be the batch") from error
     return output
 

@@ -1,4 +1,4 @@
-"""Answers back to bytes: split a forward's output, take the top classes, spell JSON or .npy."""
+"""Answers back to bytes: take the top classes, spell JSON or .npy, within what the frontend takes."""
 
 from __future__ import annotations
 
@@ -10,50 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from smartbatch_worker.errors import RowError
+from smartbatch_worker.errors import AnswerTooLarge, ModelRejected, RowError
 from smartbatch_worker.tensors import to_json
 
 JSON_TYPE = "application/json"
 NPY_TYPE = "application/x-npy"
-
-
-def split(output: Any, count: int) -> list[Any]:
-    """Cut a forward's output into one answer an item.
-
-    Args:
-        output: a tensor [N, ...], a tuple/list or dict of such, or a list of N per-item values.
-        count: N; checked here, once, against the output's length.
-
-    Returns:
-        N answers, in order: float32 or integer CPU tensors, or dicts and lists of them.
-    """
-    if isinstance(output, torch.Tensor):
-        if output.ndim == 0 or output.shape[0] != count:
-            raise ValueError(f"the model took {count} items and gave an output of shape {list(output.shape)}")
-        return list(_to_cpu(output).unbind(0))
-    if isinstance(output, Mapping):
-        columns = {key: split(value, count) for key, value in output.items()}
-        return [{key: values[index] for key, values in columns.items()} for index in range(count)]
-    if isinstance(output, tuple):
-        return [list(row) for row in zip(*(split(part, count) for part in output), strict=True)]
-    if isinstance(output, Sequence):
-        if len(output) != count:
-            raise ValueError(f"the model took {count} items and gave {len(output)} answers")
-        return [_to_cpu_tree(value) for value in output]
-    raise TypeError(f"the model must give a tensor, or a dict, tuple or list of tensors; got {type(output).__name__}")
-
-
-def _to_cpu(tensor: torch.Tensor) -> torch.Tensor:
-    tensor = tensor.detach()
-    return (tensor.float() if tensor.is_floating_point() else tensor).cpu()
-
-
-def _to_cpu_tree(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return _to_cpu(value)
-    if isinstance(value, Mapping):
-        return {key: _to_cpu_tree(entry) for key, entry in value.items()}
-    return [_to_cpu_tree(entry) for entry in value] if isinstance(value, (list, tuple)) else value
+_MIN_JSON_BYTES = 2  # of a number and its comma
 
 
 def is_finite(answer: Any) -> bool:
@@ -99,23 +61,57 @@ def to_plain(answer: Any) -> Any:
     return [to_plain(value) for value in answer] if isinstance(answer, (list, tuple)) else answer
 
 
-def encode_result(result: Any) -> bytes:
-    """`{"result": …}`, in JSON."""
-    return to_json({"result": to_plain(result)})
+def encode_result(result: Any, max_bytes: int) -> bytes:
+    """`{"result": …}`, in JSON.
+
+    Raises:
+        AnswerTooLarge: it has more than `max_bytes`.
+        TypeError: it holds what JSON cannot.
+    """
+    plain = {"result": to_plain(result)}
+    _check_size(_MIN_JSON_BYTES * _count_numbers(plain), max_bytes)  # before gigabytes of text are written
+    body = to_json(plain)
+    _check_size(len(body), max_bytes)
+    return body
 
 
-def encode_npy(answers: Sequence[Any], has_batch_dim: bool) -> bytes:
+def encode_npy(answers: Sequence[Any], has_batch_dim: bool, max_bytes: int) -> bytes:
     """Raw outputs as one .npy array: [K], or [N, K] for a request of N items.
 
     Raises:
-        ValueError: the model's answers are not single tensors.
+        ModelRejected: the answers are no single tensors, or of several shapes.
+        AnswerTooLarge: it has more than `max_bytes`.
     """
     if not all(isinstance(answer, torch.Tensor) for answer in answers):
-        raise ValueError("this model answers with several tensors; ask for JSON instead of application/x-npy")
+        raise ModelRejected("this model answers with several tensors; ask for JSON instead of application/x-npy")
+    shapes = sorted({tuple(answer.shape) for answer in answers})
+    if len(shapes) > 1:
+        told = ", ".join(str(list(shape)) for shape in shapes[:8])
+        raise ModelRejected(f"the answers have several shapes ({told}), which is no array; ask for JSON instead")
+    _check_size(sum(answer.nbytes for answer in answers), max_bytes)
     stacked = torch.stack(list(answers)) if has_batch_dim else answers[0]
     stream = io.BytesIO()
     np.save(stream, stacked.numpy(), allow_pickle=False)
-    return stream.getvalue()
+    body = stream.getvalue()
+    _check_size(len(body), max_bytes)
+    return body
+
+
+def _count_numbers(value: Any) -> int:
+    """Numbers in the arrays of a plain answer."""
+    if isinstance(value, np.ndarray):
+        return value.size
+    if isinstance(value, Mapping):
+        return sum(map(_count_numbers, value.values()))
+    return sum(map(_count_numbers, value)) if isinstance(value, list) else 0
+
+
+def _check_size(num_bytes: int, max_bytes: int) -> None:
+    if num_bytes > max_bytes:
+        raise AnswerTooLarge(
+            f"the answer has at least {num_bytes} bytes; at most {max_bytes} are sent (max_response_size in "
+            "config.properties): ask for fewer items, or for application/x-npy"
+        )
 
 
 def encode_error(error: RowError) -> bytes:

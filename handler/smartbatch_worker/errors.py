@@ -2,7 +2,8 @@
 
     body ──decode──▶ MalformedBody 400 · BodyTooLarge 413 · UnknownFormat 415 · WrongShape 422
     item ──model───▶ ModelUnavailable 503 · ModelRejected 422 · ModelFailed 500 · NonFiniteOutput 500
-                     DoesNotFit 507 · DeadlinePassed 504 · Draining 503
+                     WrongAnswerCount 500 · DoesNotFit 507 · DeadlinePassed 504 · Draining 503
+    answer ─encode─▶ AnswerFailed 500 · AnswerTooLarge 500 · ModelRejected 422
 
 A row that fails is answered on its own; it never fails the batch it came in.
 """
@@ -65,6 +66,22 @@ class ModelFailed(RowError):
     status, code = 500, "model_failed"
 
 
+class WrongAnswerCount(ModelFailed):
+    """The model gave another number of answers than it took items: its own fault, whatever the items were."""
+
+
+class AnswerFailed(RowError):
+    """The answer could not be written: `postprocess_item` raised, or JSON cannot hold what it gave."""
+
+    status, code = 500, "answer_failed"
+
+
+class AnswerTooLarge(RowError):
+    """The answer has more bytes than TorchServe's frontend takes from a worker."""
+
+    status, code = 500, "answer_too_large"
+
+
 class NonFiniteOutput(RowError):
     """The model answered NaN or infinity for this item."""
 
@@ -95,3 +112,10 @@ class DoesNotFit(RowError):
     """One item alone does not fit in memory."""
 
     status, code = 507, "does_not_fit"
+
+
+def blame_server(error: Exception) -> RowError:
+    """What a client is told of a failure that nobody foresaw; what it was stands in the log."""
+    if isinstance(error, MemoryError):
+        return DoesNotFit("this request does not fit in memory")
+    return RowError("the server failed on this request; its log says why")

@@ -88,19 +88,14 @@ class ManagedModel:
         """Run the model on float32 [N, ...] from the host; call inside `ready()`.
 
         Returns:
-            What the model gives; its memory is never that of `batch`.
+            What the model gives; it may lie in memory of `batch` or of the model: copy it before either is used again.
         """
         assert self._forward is not None, "forward() is called inside ready()"
         padding = self._forward.padding(batch.shape) if isinstance(self._forward, GraphedForward) else None
         self._num_items += len(batch)
         self._num_padded += padding or 0
         with torch.inference_mode():
-            output = self._forward(batch.to(self.device, non_blocking=True))
-            # A model that hands its input on would give out memory that the next micro-batch overwrites.
-            if isinstance(output, torch.Tensor):
-                same = output.untyped_storage().data_ptr() == batch.untyped_storage().data_ptr()
-                return output.clone() if same else output
-            return _clone_tree(output)
+            return self._forward(batch.to(self.device, non_blocking=True))
 
     def padding_ratio(self) -> float:
         """Of the items run since the last call, the share that were padding."""
@@ -140,11 +135,14 @@ class ManagedModel:
         start = time.perf_counter()
         try:
             module = build_model(self._config, self._model_dir)
+            self._module_bound = max_batch_size(module)
+            module = module.to(self.device)
         except (ModelLoadError, OSError) as error:
             logger.error("cannot load the model: %s", error)
             raise ModelUnavailable(f"the model cannot be loaded now: {error}") from error
-        self._module_bound = max_batch_size(module)
-        module = module.to(self.device)
+        except Exception as error:  # no room on the device, or a file that breaks a library's reader
+            logger.exception("cannot load the model")
+            raise ModelUnavailable(f"the model cannot be loaded now: {type(error).__name__}: {error}") from error
         if not isinstance(module, torch.jit.ScriptModule):
             module = module.to(memory_format=torch.channels_last)
         shape = calibrate.known_shape(self._config)
@@ -153,12 +151,12 @@ class ManagedModel:
                 made = compiled.compile_forward(
                     module, self._config, self.device, shape, self._model_dir, self._largest_micro_batch()
                 )
-            except (ValueError, RuntimeError) as error:
+            except Exception as error:  # compilers run the model, which may raise anything
                 logger.exception("cannot compile the model")
                 raise ModelUnavailable(f"the model cannot be compiled: {error}") from error
             self._forward, self.compiler, self.precision = made.forward, made.name, made.precision
             if shape is not None and self._config.micro_batch == "auto" and self.micro_batch is None:
-                self.micro_batch = self._calibrate(shape)
+                self.micro_batch = self._try_calibrate(shape)
         self._num_items = self._num_padded = 0  # calibration's do not count
         heap.return_free_memory()  # loading takes several times what stays
         self.load_seconds = time.perf_counter() - start
@@ -177,6 +175,20 @@ class ManagedModel:
         size = min(self._max_batch_size, calibrate.MAX_LARGEST) if is_measured else int(self._config.micro_batch)
         return min(size, self._module_bound or size)
 
+    def _try_calibrate(self, shape: tuple[int, ...]) -> calibrate.Calibration | None:
+        """Time the forward on random numbers; None where the model does not take them, as one of indexes may not."""
+        try:
+            return self._calibrate(shape)
+        except Exception as error:
+            logger.warning(
+                "the micro-batch is not calibrated: the model does not take random numbers of shape %s, or what was "
+                "measured cannot be kept (%s: %s). Set micro_batch to choose one",
+                list(shape),
+                type(error).__name__,
+                error,
+            )
+            return None
+
     def _calibrate(self, shape: tuple[int, ...]) -> calibrate.Calibration:
         settings = f"{self._config.model} {self.precision} {self.compiler} {self.device}"
         most = self._largest_micro_batch()
@@ -189,13 +201,3 @@ class ManagedModel:
                 self.unload()
                 idle_s = 0.0
             time.sleep(max(0.05, min(1.0, self._config.idle_unload_s - idle_s)))
-
-
-def _clone_tree(output: Any) -> Any:
-    if isinstance(output, torch.Tensor):
-        return output.clone()
-    if isinstance(output, dict):
-        return {key: _clone_tree(value) for key, value in output.items()}
-    if isinstance(output, (tuple, list)):
-        return type(output)(_clone_tree(value) for value in output) if type(output) in (tuple, list) else output
-    return output

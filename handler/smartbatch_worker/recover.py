@@ -66,7 +66,7 @@ def run_isolated(
     """Run items together, splitting on failure.
 
     Args:
-        run: one forward; takes items, gives one answer each, in order.
+        run: one forward; takes items, gives one answer each, in order. A RowError of its own fails all of them.
         items: of one shape.
         shape: of one item.
         ceilings: learns what fits.
@@ -78,8 +78,10 @@ def run_isolated(
     try:
         answers = list(run(items))
     except RowError as error:
-        if len(items) == 1:
-            return [error]
+        # The model's fault whatever the items are, as a wrong number of answers. Fewer at a time might give a number
+        # that happens to fit, and with it one client's answer to another.
+        logger.error("the model failed on %d items of shape %s: %s", len(items), shape, error)
+        return [error] * len(items)
     except Exception as error:  # a model may raise anything, and no item may fail for another's sake
         if is_out_of_memory(error):
             if torch.cuda.is_available():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,12 +10,22 @@ import torch
 
 from smartbatch_worker import encode
 from smartbatch_worker.config import WorkerConfig
-from smartbatch_worker.errors import MalformedBody, ModelRejected, RowError
+from smartbatch_worker.errors import AnswerFailed, MalformedBody, RowError
 from smartbatch_worker.rows import Row
+
+logger = logging.getLogger(__name__)
 
 
 class Replies:
-    """Writes one batch's answers."""
+    """Writes one batch's answers; what cannot be written fails for its own row.
+
+    Args:
+        config: forms and labels asked for by default.
+        labels: class names in index order, None where there are none.
+        postprocess_item: one item's output to what stands in its answer.
+        is_customised: whether that is a user's.
+        max_bytes: the most that the frontend takes as one answer; a longer one costs the whole batch and its worker.
+    """
 
     def __init__(
         self,
@@ -22,11 +33,13 @@ class Replies:
         labels: Sequence[str] | None,
         postprocess_item: Callable[[Any], Any],
         is_customised: bool,
+        max_bytes: int,
     ) -> None:
         self._config = config
         self._labels = labels
         self._postprocess_item = postprocess_item
         self._is_customised = is_customised
+        self._max_bytes = max_bytes
 
     def write(self, rows: Sequence[Row], context: Any, weights: str) -> list[bytes]:
         """Encode every row, valid or failed.
@@ -38,14 +51,7 @@ class Replies:
         self._take_top_classes(rows, forms)
         bodies = []
         for index, (row, form) in enumerate(zip(rows, forms, strict=True)):
-            body = b""
-            if row.error is None:
-                try:
-                    body = self._encode(row, form)
-                except (TypeError, ValueError) as error:
-                    row.error = ModelRejected(str(error))
-                except RowError as error:
-                    row.error = error
+            body = self._try_encode(row, form) if row.error is None else b""
             if row.error is not None:
                 form, body = "json", encode.encode_error(row.error)
             content_type = encode.NPY_TYPE if form == "npy" else encode.JSON_TYPE
@@ -77,7 +83,10 @@ class Replies:
 
     @staticmethod
     def _is_classifier(row: Row) -> bool:
-        return all(isinstance(output, torch.Tensor) and output.ndim == 1 for output in row.outputs)
+        return all(
+            isinstance(output, torch.Tensor) and output.ndim == 1 and output.is_floating_point()
+            for output in row.outputs
+        )
 
     def _take_top_classes(self, rows: Sequence[Row], forms: Sequence[str]) -> None:
         """Softmax and top classes for the whole batch at once, per number of classes."""
@@ -86,7 +95,9 @@ class Replies:
             if form != "topk" or row.error is not None:
                 continue
             if not self._is_classifier(row):
-                row.error = MalformedBody("X-SmartBatch-Output: topk needs a model that gives one score per class")
+                row.error = MalformedBody(
+                    "X-SmartBatch-Output: topk needs a model that gives one floating-point score per class; ask for raw"
+                )
                 continue
             for position, output in enumerate(row.outputs):
                 by_width.setdefault(output.shape[0], []).append((row, position))
@@ -97,10 +108,22 @@ class Replies:
             ):
                 row.outputs[position] = classes
 
+    def _try_encode(self, row: Row, form: str) -> bytes:
+        """The row's body; where there can be none, b"", and the row's error says why."""
+        try:
+            return self._encode(row, form)
+        except RowError as error:
+            row.error = error
+        except Exception as error:  # a user's postprocess_item may raise, or give, anything
+            logger.exception("an answer could not be written")
+            detail = (str(error).splitlines() or [""])[0]
+            row.error = AnswerFailed(f"the answer could not be written: {type(error).__name__}: {detail}")
+        return b""
+
     def _encode(self, row: Row, form: str) -> bytes:
         if form == "npy":
-            return encode.encode_npy(row.outputs, row.has_batch_dim)
+            return encode.encode_npy(row.outputs, row.has_batch_dim, self._max_bytes)
         results = row.outputs
         if form == "custom":
             results = [self._postprocess_item(output) for output in row.outputs]
-        return encode.encode_result(results if row.has_batch_dim else results[0])
+        return encode.encode_result(results if row.has_batch_dim else results[0], self._max_bytes)

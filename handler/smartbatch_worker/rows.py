@@ -22,6 +22,7 @@ from smartbatch_worker.errors import (
     NonFiniteOutput,
     RowError,
     UnknownFormat,
+    blame_server,
 )
 from smartbatch_worker.wire import MAX_FIELDS, TOO_MANY_FIELDS
 
@@ -58,9 +59,9 @@ class Row:
             self.error = error
         except ValueError as error:  # what a user's preprocess_item raises for a bad body
             self.error = MalformedBody(str(error))
-        except Exception:
+        except Exception as error:
             logger.exception("a request failed")
-            self.error = RowError("the server failed on this request; its log says why")
+            self.error = blame_server(error)
 
     def take(self, decoded: Decoded | torch.Tensor | Sequence[torch.Tensor]) -> None:
         """Accept what preprocess_item gave."""
@@ -103,9 +104,15 @@ def read_rows(data: Sequence[Mapping[str, Any]], context: Any, env: Mapping[str,
     return rows
 
 
-def is_describe(context: Any) -> bool:
-    """Whether this call is `GET /models/<name>?customized=true` and not an inference."""
-    return bool(context.get_request_header(0, "describe") == "True")
+def is_describe(data: Sequence[Mapping[str, Any]], context: Any) -> bool:
+    """Whether this call is `GET /models/<name>?customized=true` and not an inference.
+
+    TorchServe marks it by a header, which any client may send as well. What a client cannot make is a request without
+    a body: TorchServe adds one to each, be it empty, unless it took a form apart, and a form has a content type.
+    """
+    headers = context.get_all_request_header(0)
+    is_marked = len(data) == 1 and headers.get("describe") == "True"
+    return is_marked and not data[0] and not any(name.lower() == "content-type" for name in headers)
 
 
 def check_deadline(row: Row) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -70,9 +71,17 @@ def test_predictions_pass_and_nothing_else(proxy: str) -> None:
 
 
 def test_forms_and_large_bodies_end_at_the_proxy(proxy: str) -> None:
-    form = requests.post(f"{proxy}/predictions/tiny", data={"a": "1"}, timeout=60)
-    assert (form.status_code, form.text[:12]) == (415, "no web forms")
+    file = {"file": ("a.json", json.dumps(BODY), "application/json")}
+    for form in ({"data": {"a": "1"}}, {"files": file}, {"files": file, "data": {"a": "1"}}):
+        answer = requests.post(f"{proxy}/predictions/tiny", timeout=60, **form)
+        assert (answer.status_code, answer.text[:12]) == (415, "no web forms")
     url = urlsplit(proxy)
+    two_types = (
+        b"Content-Type: Multipart/Form-Data; boundary=x\r\nContent-Type: application/json\r\nContent-Length: 0\r\n"
+    )
+    with socket.create_connection((url.hostname, url.port), timeout=60) as client:
+        client.sendall(b"POST /predictions/tiny HTTP/1.1\r\nHost: x\r\n" + two_types + b"\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 415 ")
     with socket.create_connection((url.hostname, url.port), timeout=60) as client:
         client.sendall(b"POST /predictions/tiny HTTP/1.1\r\nHost: x\r\nContent-Length: 67108865\r\n\r\n")
         assert client.recv(100).startswith(b"HTTP/1.1 413 ")  # without a byte of the body

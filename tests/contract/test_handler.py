@@ -1,0 +1,216 @@
+"""The whole handler, batch by batch: whatever a row's answer, header or model does, only that row fails."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import smartbatch_handler
+import torch
+from smartbatch_handler import SmartBatchHandler
+from smartbatch_worker import metric_names as names
+from smartbatch_worker.model import ManagedModel
+
+from tests.contract.in_process import CLIENTS_HEADERS, DESCRIBE, Request, Worker, request
+
+Serve = Callable[..., Worker]
+
+MODELS = """
+import torch
+
+
+class Line(torch.nn.Module):
+    def forward(self, x):
+        return 2 * x + 1
+
+
+class Parts(torch.nn.Module):
+    def forward(self, x):
+        return [x * 2, x + 1]
+
+
+class ThreeRows(torch.nn.Module):
+    def forward(self, x):
+        return x[:3] if len(x) > 3 else x.repeat(4, 1)
+
+
+class Whole(torch.nn.Module):
+    def forward(self, x):
+        return x.long()
+
+
+class Uneven(torch.nn.Module):
+    def forward(self, x):
+        return [row[: int(row[0])] for row in x]
+
+
+class Ids(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = torch.nn.Embedding(100, 2)
+
+    def forward(self, ids):
+        return self.table(ids.long()).sum(1)
+
+
+class Long(torch.nn.Module):
+    def forward(self, x):
+        return [torch.ones(int(row[0])) for row in x]
+"""
+
+
+@pytest.fixture
+def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serve:
+    monkeypatch.setenv("SMARTBATCH_ACCESS_LOG", str(tmp_path / "access_log.log"))
+    (tmp_path / "model.py").write_text(MODELS)
+
+    def start(
+        model_class: str,
+        handler: type[SmartBatchHandler] = SmartBatchHandler,
+        input_shape: list[int] | None = None,
+        **keys: Any,
+    ) -> Worker:
+        section = {"model": "model.py", "model_class": model_class, "input_shape": input_shape, "micro_batch": 8}
+        return Worker(tmp_path, section | keys, handler)
+
+    return start
+
+
+def test_a_list_of_parts_is_one_answer_of_several_parts_a_row(serve: Serve) -> None:
+    replies = serve("Parts").answer(*(request([float(n), 1.0]) for n in range(8)))
+    assert [reply.json["result"] for reply in replies] == [[[2.0 * n, 2.0], [n + 1.0, 2.0]] for n in range(8)]
+
+
+def test_a_wrong_number_of_answers_fails_all_and_is_not_cut_to_fit(serve: Serve) -> None:
+    worker = serve("ThreeRows")
+    replies = worker.answer(*(request([float(n)]) for n in range(8)))
+    assert {reply.error for reply in replies} == {(500, "model_failed")}
+    assert "took 8 items and gave an output of shape [3, 1]" in replies[0].json["error"]["message"]
+
+
+@pytest.mark.parametrize("position", [0, 3])
+def test_a_client_that_says_describe_gets_its_prediction_as_all_others(serve: Serve, position: int) -> None:
+    batch = [request([float(n)]) for n in range(4)]
+    batch[position] = request([9.0], describe="True")
+    replies = serve("Line").answer(*batch)
+    assert [reply.status for reply in replies] == [200] * 4
+    assert replies[position].json == {"result": [19.0]}
+
+
+FORM = "multipart/form-data; boundary=x"
+
+
+@pytest.mark.parametrize(
+    "alone",
+    [
+        request([9.0], describe="True"),
+        request(b"", describe="True"),
+        Request((), {"Content-Type": FORM, "describe": "True", **CLIENTS_HEADERS}),
+        Request((), {"content-type": "text/plain", "describe": "True"}),  # the last of two types, the first a form's
+        request([9.0], describe="True", explain="True", ts_stream_next="true", ts_request_sequence_id="1"),
+    ],
+)
+def test_no_client_sees_the_workers_configuration(serve: Serve, alone: Request) -> None:
+    (reply,) = serve("Line").answer(alone)
+    assert reply.status in (200, 400)
+    assert b"pid" not in reply.body
+    assert "ts_stream_next" not in reply.headers
+
+
+def test_the_management_path_still_sees_it(serve: Serve) -> None:
+    (reply,) = serve("Line").answer(DESCRIBE)
+    assert reply.json["config"]["model"] == "model.py"
+
+
+def test_topk_of_whole_numbers_fails_its_row_alone(serve: Serve) -> None:
+    topk = request([1.0, 2.0], X_SmartBatch_Output="topk")
+    good, bad, after = serve("Whole").answer(request([1.0, 2.0]), topk, request([3.0, 4.0]))
+    assert [good.json, after.json] == [{"result": [1, 2]}, {"result": [3, 4]}]
+    assert bad.error == (400, "malformed")
+    assert "floating-point score" in bad.json["error"]["message"]
+
+
+def test_npy_of_several_lengths_fails_its_row_alone(serve: Serve) -> None:
+    worker = serve("Uneven", input_shape=[2])
+    npy = {"Accept": "application/x-npy"}
+    good, bad, fine = worker.answer(
+        request([[1.0, 5.0], [2.0, 6.0]]), request([[1.0, 5.0], [2.0, 6.0]], **npy), request([[2.0, 5.0]], **npy)
+    )
+    assert good.json == {"result": [[1.0], [2.0, 6.0]]}
+    assert bad.error == (422, "model_rejected")
+    assert np.load(io.BytesIO(fine.body)).tolist() == [[2.0, 5.0]]
+
+
+class Touchy(SmartBatchHandler):
+    """Its postprocess_item raises, or gives, what the item's first number asks for."""
+
+    def postprocess_item(self, output: torch.Tensor) -> Any:
+        number = int(output[0])
+        if number == 3:
+            raise KeyError("labels")
+        if number == 5:
+            raise RuntimeError("first\nsecond")
+        deep: list[Any] = []
+        for _ in range(100_000 if number == 7 else 0):
+            deep = [deep]
+        return {9: object(), 11: {1, 2}, 13: 1 << 70, 15: "\udcff"}.get(number, deep or number)
+
+
+def test_whatever_postprocess_item_does_fails_its_row_alone(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    worker = serve("Line", Touchy)
+    with caplog.at_level(logging.ERROR):
+        first, *bad, last = worker.answer(*(request([float(n)]) for n in range(9)))
+    assert (first.json, last.json) == ({"result": 1}, {"result": 17})
+    assert {reply.error for reply in bad} == {(500, "answer_failed")}
+    assert bad[0].json["error"]["message"] == "the answer could not be written: KeyError: 'labels'"
+    assert bad[1].json["error"]["message"] == "the answer could not be written: RuntimeError: first"
+    assert len([record for record in caplog.records if record.exc_info]) == len(bad)
+
+
+def test_an_answer_over_the_frontends_limit_fails_its_row_alone(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smartbatch_handler, "max_response_bytes", lambda: 1000)
+    good, bad, npy = serve("Long").answer(
+        request([2.0]), request([1000.0]), request([1000.0], Accept="application/x-npy")
+    )
+    assert good.json == {"result": [1.0, 1.0]}
+    for reply in (bad, npy):
+        assert reply.error == (500, "answer_too_large")
+        assert "at most 1000 are sent (max_response_size" in reply.json["error"]["message"]
+
+
+def test_calibration_that_the_model_does_not_take_is_skipped(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    worker = serve("Ids", input_shape=[6], micro_batch="auto")
+    with caplog.at_level(logging.WARNING):
+        replies = worker.answer(request([1, 2, 3, 4, 5, 6]), request([7, 7, 7, 7, 7, 7]))
+    assert [reply.status for reply in replies] == [200, 200]
+    assert "the micro-batch is not calibrated" in caplog.text
+    described = worker.answer(DESCRIBE)[0].json
+    assert (described["loaded"], described["loads"], described["micro_batch"]) == (True, 1, {})
+
+
+def test_a_failure_that_nobody_foresaw_is_answered_and_counted(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: ManagedModel, shape: tuple[int, ...]) -> int:
+        raise ZeroDivisionError
+
+    worker = serve("Line")
+    monkeypatch.setattr(ManagedModel, "micro_batch_size", broken)
+    counted: Counter[Any] = Counter()
+    monkeypatch.setattr(worker.handler.telemetry, "add", counted.update)
+    replies = worker.answer(request([1.0]), request(b"{"))
+    assert [reply.error for reply in replies] == [(500, "internal"), (400, "malformed")]
+    assert counted[worker.handler.telemetry.key(names.REQUESTS, status="500")] == 1
+
+
+def test_a_load_that_fails_in_any_way_is_tried_again(serve: Serve, tmp_path: Path) -> None:
+    worker = serve("Line")
+    (tmp_path / "model.py").write_text("raise SystemError('half written')")
+    (failed,) = worker.answer(request([1.0]))
+    assert failed.error == (503, "model_unavailable")
+    (tmp_path / "model.py").write_text(MODELS)
+    assert worker.answer(request([1.0]))[0].json == {"result": [3.0]}
