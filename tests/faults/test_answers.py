@@ -1,0 +1,141 @@
+"""10,000 good and hostile requests at once: the good are answered right, the hostile fail alone, no worker is lost."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from smartbatch.archive import ArchiveSettings, build_archive
+from smartbatch.scrape import scrape
+from smartbatch.server import RunningServer, start_server
+from smartbatch.settings import ServerSettings
+
+from tests.faults.kinds import KINDS, MAX_RESPONSE_BYTES, Sent
+
+MODELS = Path(__file__).parent / "models"
+NUM_REQUESTS, NUM_CLIENTS = 10_000, 32
+TIMEOUT_S = 120
+WORKERS = {"seen": 2, "line": 2, "uneven": 1}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """Serves the three models of answering.py."""
+    store = tmp_path_factory.mktemp("store")
+    common: dict[str, Any] = {"model_file": MODELS / "answering.py", "output": store}
+    picture = {"image_resize": "64", "image_crop": "64", "image_mean": "0,0,0", "image_std": "1,1,1", "output": "raw"}
+    build_archive(
+        ArchiveSettings(
+            name="seen", input_shape="3,*,*", overrides={"model_class": "Seen", "threads": "1", **picture}, **common
+        )
+    )
+    build_archive(
+        ArchiveSettings(
+            name="line",
+            input_shape="3",
+            handler=MODELS / "answering_handler.py",
+            overrides={"model_class": "Line", "threads": "1"},
+            **common,
+        )
+    )
+    build_archive(
+        ArchiveSettings(name="uneven", input_shape="2", overrides={"model_class": "Uneven", "threads": "1"}, **common)
+    )
+    running = start_server(
+        ServerSettings(
+            model_store=store,
+            run_dir=tmp_path_factory.mktemp("run"),
+            inference_port=0,
+            management_port=0,
+            metrics_port=0,
+            properties={"max_response_size": str(MAX_RESPONSE_BYTES)},
+        )
+    )
+    try:
+        with running.management() as client:
+            for name, workers in WORKERS.items():
+                client.register(f"{name}.mar", name, batch_size=16, max_batch_delay_ms=5, workers=workers)
+            for name in WORKERS:
+                client.wait_ready(name, TIMEOUT_S)
+        yield running
+    finally:
+        running.stop(grace_s=0)
+
+
+def worker_pids(server: RunningServer) -> set[int]:
+    with server.management() as client:
+        return {worker.pid for name in WORKERS for worker in client.describe(name).workers}
+
+
+class Client:
+    """One kept-alive connection."""
+
+    def __init__(self, server: RunningServer) -> None:
+        url = urlsplit(server.inference_url)
+        assert url.hostname is not None
+        self._connection = http.client.HTTPConnection(url.hostname, url.port, timeout=TIMEOUT_S)
+        self.close = self._connection.close
+
+    def complaint(self, name: str, sent: Sent) -> str | None:
+        """What is wrong with the answer; None where nothing is."""
+        self._connection.request("POST", sent.path, sent.body, dict(sent.headers))
+        reply = self._connection.getresponse()
+        body = reply.read()
+        if reply.status != sent.status:
+            return f"{name}: {reply.status} instead of {sent.status}: {body[:200]!r}"
+        if sent.status != 200:
+            found = json.loads(body)
+            return None if set(found["error"]) == {"code", "message"} else f"{name}: {body[:200]!r}"
+        numbers = (
+            np.load(io.BytesIO(body)).tolist()
+            if reply.headers["Content-Type"] == "application/x-npy"
+            else json.loads(body)["result"]
+        )
+        is_right = np.shape(numbers) == np.shape(sent.numbers) and np.allclose(
+            numbers, sent.numbers, rtol=0, atol=sent.tolerance
+        )
+        return None if is_right else f"{name}: {numbers} instead of {sent.numbers}"
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_each_kind_alone(server: RunningServer, name: str) -> None:
+    with closing(Client(server)) as client:
+        for n in (0, 3):
+            assert client.complaint(name, KINDS[name](n)) is None
+
+
+def test_all_kinds_at_once(server: RunningServer, figures: dict[str, Any]) -> None:
+    before = worker_pids(server)
+    answered_before = scrape(server.metrics_url).total("smartbatch_requests_total")
+    order = np.random.default_rng(0).permutation(NUM_REQUESTS)
+    names = list(KINDS)
+
+    def send(numbers: Sequence[int]) -> list[str]:
+        with closing(Client(server)) as client:
+            sent = [(name := names[n % len(names)], KINDS[name](int(n) // len(names))) for n in numbers]
+            return [complaint for entry in sent if (complaint := client.complaint(*entry)) is not None]
+
+    with ThreadPoolExecutor(NUM_CLIENTS) as pool:
+        complaints = [text for of_one in pool.map(send, np.array_split(order, NUM_CLIENTS)) for text in of_one]
+    assert not complaints, (len(complaints), Counter(text.partition(":")[0] for text in complaints), complaints[:5])
+    assert worker_pids(server) == before
+    figures["10,000 mixed requests"] = {"kinds": len(names), "wrong": 0, "workers lost": 0}
+
+    def answered() -> float:
+        return scrape(server.metrics_url).total("smartbatch_requests_total") - answered_before
+
+    deadline = time.monotonic() + TIMEOUT_S
+    while answered() < NUM_REQUESTS and time.monotonic() < deadline:
+        time.sleep(0.1)  # metrics come a moment after their answers
+    assert answered() == NUM_REQUESTS, "every request is counted once, and nobody writes metrics but the workers"
