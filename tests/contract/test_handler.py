@@ -17,6 +17,7 @@ from smartbatch_handler import SmartBatchHandler
 from smartbatch_worker import metric_names as names
 from smartbatch_worker.model import ManagedModel
 
+from tests import golden
 from tests.contract.in_process import CLIENTS_HEADERS, DESCRIBE, Request, Worker, request
 
 Serve = Callable[..., Worker]
@@ -124,8 +125,12 @@ def test_no_client_sees_the_workers_configuration(serve: Serve, alone: Request) 
 
 
 def test_the_management_path_still_sees_it(serve: Serve) -> None:
-    (reply,) = serve("Line").answer(DESCRIBE)
+    worker = serve("Line", input_shape=[1], micro_batch="auto")
+    worker.answer(request([1.0]))
+    (reply,) = worker.answer(DESCRIBE)
     assert reply.json["config"]["model"] == "model.py"
+    assert list(reply.json["micro_batch"]) == ["1"]
+    golden.check("describe", golden.keys_of(reply.json | dict.fromkeys(("micro_batch", "micro_batch_ms_per_item"))))
 
 
 def test_topk_of_whole_numbers_fails_its_row_alone(serve: Serve) -> None:

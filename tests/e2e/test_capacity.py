@@ -14,6 +14,8 @@ import psutil
 import pytest
 from smartbatch.server import RunningServer
 
+from tests import golden
+
 SLEEP_S = 0.1
 BATCH_SIZE = 2
 
@@ -50,6 +52,7 @@ def test_the_knee_lies_below_what_the_server_can_do(tmp_path: Path, slow: Runnin
     with (out / "capacity.csv").open(encoding="utf-8", newline="") as file:
         assert len(list(csv.DictReader(file))) == len(result["rows"])
     assert (out / "capacity.png").read_bytes().startswith(b"\x89PNG")
+    golden.check("capacity", {"files": golden.files_in(out), "keys": golden.keys_of(result)})
 
 
 def test_an_objective_nobody_can_meet_has_no_knee(tmp_path: Path, slow: RunningServer) -> None:

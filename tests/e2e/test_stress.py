@@ -18,6 +18,7 @@ from smartbatch.scrape import scrape, summary
 from smartbatch.server import RunningServer
 
 from loadtest.series import Second
+from tests import golden
 
 START_LIMIT_S = 180.0
 BODY = '{"data": [1, 2, 3, 4]}'
@@ -100,6 +101,7 @@ def test_a_whole_run_agrees_with_the_server(tmp_path: Path, body: Path, model_st
     assert "<link" not in page
     assert "<script" not in page
     assert (out / "performance_plot.png").read_bytes().startswith(b"\x89PNG")
+    golden.check("stress", {"files": golden.files_in(out), "keys": golden.keys_of(result)})
     assert wait_gone(out) == []
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from tests import golden
+
 
 def test_a_study_of_two_batch_sizes(tmp_path: Path, model_store: Path) -> None:
     body = tmp_path / "line.json"
@@ -40,6 +42,7 @@ def test_a_study_of_two_batch_sizes(tmp_path: Path, model_store: Path) -> None:
     assert "★" in text
     assert (out / "study.csv").read_text(encoding="utf-8").count("\n") == 3
     assert (out / "study.png").read_bytes().startswith(b"\x89PNG")
+    golden.check("study", {"files": golden.files_in(out), "keys": golden.keys_of(result)})
     left = [p for p in psutil.process_iter(["cmdline"]) if str(out) in " ".join(p.info["cmdline"] or [])]
     assert left == []
 
