@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from smartbatch.errors import DeadlineError, UsageError
+from smartbatch.process_identity import live_process
 
 _MANIFEST = Path("MAR-INF") / "MANIFEST.json"
 _MARKER = Path("MAR-INF") / "smartbatch-retune.json"
@@ -48,6 +49,8 @@ class Marker:
     host: str
     server_pid: int | None
     """Of a server started here: when it is gone, so is the need for the copy."""
+    server_birth: str | None = None
+    """When that process started, so that a later one of its number is not taken for it."""
 
 
 class RetuneStore:
@@ -173,11 +176,11 @@ def remove_copies_of_server(model_store: Path, server_pid: int) -> None:
 
 def is_orphan(marker: Marker) -> bool:
     """Whether the copy's server was started here and is gone."""
-    return (
-        marker.host == socket.gethostname()
-        and marker.server_pid is not None
-        and not psutil.pid_exists(marker.server_pid)
-    )
+    if marker.host != socket.gethostname() or marker.server_pid is None:
+        return False
+    if marker.server_birth is None:  # of a copy made before births were noted
+        return not psutil.pid_exists(marker.server_pid)
+    return live_process(marker.server_pid, marker.server_birth) is None
 
 
 def _content(source: Path) -> Path:
