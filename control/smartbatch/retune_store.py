@@ -165,12 +165,16 @@ def next_version(version: str, taken: Sequence[str]) -> str:
     return f"{base}-r{number}"
 
 
-def remove_copies_of_server(model_store: Path, server_pid: int) -> None:
-    """Remove what retunes of a server that is gone left in its model store: the versions are gone with it."""
+def remove_copies_of_server(model_store: Path, server_pid: int, server_birth: str) -> None:
+    """Remove what retunes of a server that is gone left in its model store: the versions are gone with it.
+
+    Not those of a living one that got its number; copies made before births were noted are taken for the dead one's.
+    """
     if model_store.is_dir() and os.access(model_store, os.W_OK):
         store = RetuneStore(model_store)
         for folder, marker in list(store.copies()):
-            if marker.host == socket.gethostname() and marker.server_pid == server_pid:
+            is_its = marker.server_pid == server_pid and marker.server_birth in (server_birth, None)
+            if marker.host == socket.gethostname() and is_its:
                 store.remove(folder)
 
 

@@ -211,7 +211,8 @@ def clean_up(state: ServerState) -> None:
     shutil.rmtree(state.tmp_dir, ignore_errors=True)
     for name in (STATE_FILE, KEY_FILE, DRAIN_FILE):
         (Path(state.run_dir) / name).unlink(missing_ok=True)
-    remove_copies_of_server(Path(state.model_store), state.pid)
+    remove_requests(Path(state.run_dir))
+    remove_copies_of_server(Path(state.model_store), state.pid, state.pid_birth)
 
 
 def _with_ports(settings: ServerSettings) -> tuple[ServerSettings, tuple[int, int], int]:

@@ -198,8 +198,15 @@ def _step(console: Console, text: str) -> Iterator[None]:
         _say(console, text)
         yield
         return
-    with console.status(text):
+    status = console.status(text)
+    status.start()
+    try:
         yield
+    finally:
+        try:
+            status.stop()
+        except OSError:
+            _let_go_of_terminal()
 
 
 def _said(output: Path) -> str:

@@ -107,12 +107,15 @@ def test_one_at_a_time(store: RetuneStore) -> None:
 
 
 def test_a_stopped_server_s_copies_go(store: RetuneStore) -> None:
-    from dataclasses import replace
+    def copy_of(pid: int, born: str | None) -> Path:
+        return store.copy("m.mar", "2", dataclasses.replace(MARKER, server_pid=pid, server_birth=born))
 
-    mine = store.copy("m.mar", "2", replace(MARKER, server_pid=123456789))
-    other = store.copy("m.mar", "2", replace(MARKER, server_pid=2))
-    remove_copies_of_server(store.folder, 123456789)
+    mine, before_births = copy_of(123456789, "this boot 7"), copy_of(123456789, None)
+    later, other = copy_of(123456789, "this boot 99"), copy_of(2, "this boot 7")
+    remove_copies_of_server(store.folder, 123456789, "this boot 7")
     assert not mine.exists()
+    assert not before_births.exists()
+    assert later.exists(), "a living server got the number"
     assert other.exists()
 
 
