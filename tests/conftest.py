@@ -54,7 +54,7 @@ StartServer = Callable[..., RunningServer]
 
 
 # Each test of these starts servers of its own, so the file's tests may run in several processes.
-OWN_SERVERS = {f"tests/e2e/test_{name}.py" for name in ("retune", "serve", "stop", "stress", "study")}
+OWN_SERVERS = {f"tests/e2e/test_{name}.py" for name in ("retune", "scale", "serve", "stop", "stress", "study")}
 
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]

@@ -75,6 +75,10 @@ Port = Annotated[
 ManagementUrl = Annotated[
     str | None, typer.Option("--management-url", help="A TorchServe not started from here.", show_default=False)
 ]
+ModelStore = Annotated[
+    Path | None, typer.Option(help="That server's model store, as seen from here.", show_default=False)
+]
+DrainTimeout = Annotated[float, typer.Option(help="Seconds for the last answers of workers taken away.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -160,22 +164,77 @@ def register(
 @app.command()
 def scale(
     model: str,
-    workers: Annotated[int, typer.Option(help="Worker processes to run.", min=0)],
+    workers: Annotated[int, typer.Option(help="Worker processes to run; 0: none, requests get 503.", min=0)],
     version: Annotated[str | None, typer.Option(help="Default: the default version.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds until the workers must be READY.")] = 300.0,
+    drain_timeout: DrainTimeout = 120.0,
     run_dir: RunDir = None,
     inference_port: Port = None,
     management_url: ManagementUrl = None,
+    model_store: ModelStore = None,
     as_json: AsJson = False,
 ) -> None:
-    """Change the number of workers. Scaling down ends workers with their batch in flight: do it at a quiet time."""
-    from smartbatch.endpoints import find_endpoints
+    """Change the number of workers without losing a request; fewer are a retune, and have a version of their own."""
+    from smartbatch.scaling import scale as run
 
-    with find_endpoints(run_dir, inference_port, management_url=management_url).management() as client:
-        client.scale(model, workers, version)
-        scaled = client.wait_ready(model, timeout, version) if workers else client.describe(model, version)
+    target = _scale_target(model, version, timeout, drain_timeout, run_dir, inference_port, management_url, model_store)
+    scaled = run(target, workers)
     fields = {"model": model, "version": scaled.version, "workers": len(scaled.workers)}
     _print(fields, as_json, f"{model} {scaled.version} runs on {len(scaled.workers)} worker(s)")
+
+
+@app.command()
+def unregister(
+    model: str,
+    version: Annotated[str | None, typer.Option(help="Default: all versions.")] = None,
+    drain_timeout: DrainTimeout = 120.0,
+    run_dir: RunDir = None,
+    inference_port: Port = None,
+    management_url: ManagementUrl = None,
+    model_store: ModelStore = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove a model once everything accepted for it is answered; newcomers get 503 meanwhile, 404 afterwards."""
+    from smartbatch.scaling import unregister as run
+
+    removed = run(
+        _scale_target(model, version, 300.0, drain_timeout, run_dir, inference_port, management_url, model_store)
+    )
+    _print({"model": model, "versions": removed}, as_json, f"{model} {', '.join(removed)} is gone")
+
+
+def _scale_target(
+    model: str,
+    version: str | None,
+    ready_timeout_s: float,
+    drain_timeout_s: float,
+    run_dir: Path | None,
+    inference_port: int | None,
+    management_url: str | None,
+    model_store: Path | None,
+) -> Any:
+    from smartbatch.endpoints import find_endpoints
+    from smartbatch.retune_canary import Canary
+    from smartbatch.scaling import ScaleTarget
+
+    endpoints = find_endpoints(run_dir, inference_port, management_url=management_url)
+    if model_store is None and endpoints.state is not None:
+        model_store = Path(endpoints.state.model_store)
+    return ScaleTarget(
+        endpoints=endpoints,
+        model=model,
+        version=version,
+        model_store=model_store,
+        canary=Canary(
+            inference_url=None if endpoints.state is None else endpoints.inference_url,
+            token=endpoints.inference_token(),
+            verify=endpoints.verify,
+            timeout_s=ready_timeout_s,
+        ),
+        ready_timeout_s=ready_timeout_s,
+        drain_timeout_s=drain_timeout_s,
+        say=lambda line: typer.echo(line, err=True),
+    )
 
 
 @app.command()

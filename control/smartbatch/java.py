@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,13 +14,22 @@ from smartbatch.errors import StartupError
 
 _MAIN_CLASS = "org.pytorch.serve.ModelServer"
 
-# Runs in the child before Java: asks the kernel for SIGTERM when the parent dies (TorchServe then ends its
-# workers too), then becomes Java, so that the pid we know is the JVM's. Not preexec_fn: unsafe with threads.
-_DIE_WITH_PARENT = """
+END_SIGNAL = signal.SIGINT if sys.platform == "linux" else signal.SIGTERM
+"""Ends the JVM in order: it stops its workers and writes its logs out. See `_BECOME_JAVA` for why not SIGTERM."""
+
+# Runs in the child before Java, then becomes Java, so that the pid we know is the JVM's. Not preexec_fn: unsafe with
+# threads. Whoever stops us may signal every process there is (systemd's KillMode=control-group does), and a JVM that
+# gets SIGTERM ends at once, with all it was answering. So SIGTERM and SIGHUP are ignored from here on, which Java and
+# its workers inherit and respect: draining is our parent's to do, and SIGINT is left for it to end the JVM by. The
+# kernel sends that too when the parent dies.
+_BECOME_JAVA = """
 import ctypes, os, signal, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell ignores it for what runs in the background
 parent, command = int(sys.argv[1]), sys.argv[2:]
 PR_SET_PDEATHSIG = 1
-ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)
 if os.getppid() != parent:
     sys.exit("parent died before Java started")
 os.execv(command[0], command)
@@ -67,11 +77,11 @@ def jvm_command(vm_args: Sequence[str], server_args: Sequence[str], tmp_dir: Pat
 def start_jvm(command: Sequence[str], cwd: Path, env: Mapping[str, str], output: Path) -> subprocess.Popen[bytes]:
     """Start `command` in its own session, its output appended to a file.
 
-    On Linux it gets SIGTERM when the calling *thread* ends.
+    On Linux it ignores SIGTERM and SIGHUP, and gets END_SIGNAL when the calling *thread* ends.
     """
     wrapped = list(command)
     if sys.platform == "linux":
-        wrapped = [sys.executable, "-ISc", _DIE_WITH_PARENT, str(os.getpid()), *command]
+        wrapped = [sys.executable, "-ISc", _BECOME_JAVA, str(os.getpid()), *command]
     with output.open("ab") as sink:
         return subprocess.Popen(
             wrapped,

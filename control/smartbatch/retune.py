@@ -26,7 +26,7 @@ from smartbatch.retune_canary import Canary
 from smartbatch.retune_settings import RetuneReport, RetuneSettings
 from smartbatch.retune_store import Marker, RetuneStore, is_orphan, next_version
 
-__all__ = ["RetuneReport", "RetuneSettings", "retune"]
+__all__ = ["RetuneReport", "RetuneSettings", "marker_of_copy", "retire", "retune", "sweep"]
 
 _SETTLE_S = 0.2
 """A request that was being given to the old version at the switch is in its queue by then."""
@@ -59,7 +59,7 @@ def retune(
         client.describe(settings.model)  # an unknown model is said before waiting for a lock
         with store.lock(settings.lock_timeout_s):
             old = client.describe(settings.model)
-            _sweep(client, store, old, endpoints, settings.drain_timeout_s)
+            sweep(client, store, old, endpoints, settings.drain_timeout_s)
             batch_size = settings.batch_size or old.batch_size
             delay_ms = settings.max_batch_delay_ms or max(1, old.max_batch_delay_ms)
             workers = settings.workers or max(1, old.min_workers)
@@ -83,7 +83,7 @@ def retune(
                 return report(old.version, "", 0.0, changed=False)
             version = next_version(old.version, [v.version for v in client.versions(settings.model)])
             say(f"copying {old.url} as version {version}")
-            folder = store.copy(old.url, version, _marker(endpoints, old, store))
+            folder = store.copy(old.url, version, marker_of_copy(endpoints, old, store))
             try:
                 if settings.measure_again:
                     store.forget_measurements(folder)
@@ -105,11 +105,12 @@ def retune(
                 raise
             ready_s = time.monotonic() - start
             say(f"draining {old.version}")
-            _retire(client, store, old, settings.drain_timeout_s)
+            retire(client, store, old, settings.drain_timeout_s)
             return report(version, done, ready_s)
 
 
-def _marker(endpoints: Endpoints, old: ModelStatus, store: RetuneStore) -> Marker:
+def marker_of_copy(endpoints: Endpoints, old: ModelStatus, store: RetuneStore) -> Marker:
+    """What a copy that takes over from `old` says of itself."""
     earlier = store.marker(old.url)
     return Marker(
         model=old.model_name,
@@ -118,6 +119,7 @@ def _marker(endpoints: Endpoints, old: ModelStatus, store: RetuneStore) -> Marke
         replaces=old.version,
         host=socket.gethostname(),
         server_pid=endpoints.state.pid if endpoints.state else None,
+        server_birth=endpoints.state.pid_birth if endpoints.state else None,
     )
 
 
@@ -131,7 +133,7 @@ def _roll_back(client: ManagementClient, store: RetuneStore, model: str, version
     store.remove(folder)
 
 
-def _retire(client: ManagementClient, store: RetuneStore, old: ModelStatus, timeout_s: float) -> None:
+def retire(client: ManagementClient, store: RetuneStore, old: ModelStatus, timeout_s: float) -> None:
     """Wait until a version that gets no more requests has answered all it had, then remove it.
 
     Raises:
@@ -167,7 +169,7 @@ def _describes_itself(client: ManagementClient, version: ModelStatus) -> bool:
     return described is not None and "pid" in described
 
 
-def _sweep(
+def sweep(
     client: ManagementClient, store: RetuneStore, default: ModelStatus, endpoints: Endpoints, timeout_s: float
 ) -> None:
     """Remove what a retune that was killed left: versions nobody is sent to, folders nobody serves."""
@@ -176,7 +178,7 @@ def _sweep(
     for version in versions:
         replaced = serving is not None and serving.replaces == version.version
         if version.version != default.version and (replaced or store.marker(version.url) is not None):
-            _retire(client, store, version, timeout_s)
+            retire(client, store, version, timeout_s)
     used = {Path(version.url).name for version in versions}
     for folder, marker in list(store.copies()):
         mine = (marker.model, marker.management_url) == (default.model_name, endpoints.management_url)

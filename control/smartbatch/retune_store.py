@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from smartbatch.errors import DeadlineError, UsageError
+from smartbatch.process_identity import live_process
 
 _MANIFEST = Path("MAR-INF") / "MANIFEST.json"
 _MARKER = Path("MAR-INF") / "smartbatch-retune.json"
@@ -48,6 +49,8 @@ class Marker:
     host: str
     server_pid: int | None
     """Of a server started here: when it is gone, so is the need for the copy."""
+    server_birth: str | None = None
+    """When that process started, so that a later one of its number is not taken for it."""
 
 
 class RetuneStore:
@@ -162,22 +165,26 @@ def next_version(version: str, taken: Sequence[str]) -> str:
     return f"{base}-r{number}"
 
 
-def remove_copies_of_server(model_store: Path, server_pid: int) -> None:
-    """Remove what retunes of a server that is gone left in its model store: the versions are gone with it."""
+def remove_copies_of_server(model_store: Path, server_pid: int, server_birth: str) -> None:
+    """Remove what retunes of a server that is gone left in its model store: the versions are gone with it.
+
+    Not those of a living one that got its number; copies made before births were noted are taken for the dead one's.
+    """
     if model_store.is_dir() and os.access(model_store, os.W_OK):
         store = RetuneStore(model_store)
         for folder, marker in list(store.copies()):
-            if marker.host == socket.gethostname() and marker.server_pid == server_pid:
+            is_its = marker.server_pid == server_pid and marker.server_birth in (server_birth, None)
+            if marker.host == socket.gethostname() and is_its:
                 store.remove(folder)
 
 
 def is_orphan(marker: Marker) -> bool:
     """Whether the copy's server was started here and is gone."""
-    return (
-        marker.host == socket.gethostname()
-        and marker.server_pid is not None
-        and not psutil.pid_exists(marker.server_pid)
-    )
+    if marker.host != socket.gethostname() or marker.server_pid is None:
+        return False
+    if marker.server_birth is None:  # of a copy made before births were noted
+        return not psutil.pid_exists(marker.server_pid)
+    return live_process(marker.server_pid, marker.server_birth) is None
 
 
 def _content(source: Path) -> Path:

@@ -22,12 +22,14 @@ import psutil
 from smartbatch_worker.config import WorkerConfig
 
 from smartbatch.errors import StartupError, UsageError
-from smartbatch.java import jvm_command, start_jvm
+from smartbatch.java import END_SIGNAL, jvm_command, start_jvm
 from smartbatch.ports import free_ports, is_free
+from smartbatch.process_identity import birth, own_birth, wait_gone
 from smartbatch.properties import write_properties
 from smartbatch.retune_store import remove_copies_of_server
 from smartbatch.settings import ServerSettings, default_run_dir
 from smartbatch.state import DRAIN_FILE, KEY_FILE, STATE_FILE, ServerState, read_state
+from smartbatch.stop_request import remove_requests
 from smartbatch.torchserve_config import torchserve_properties
 
 if TYPE_CHECKING:
@@ -135,15 +137,15 @@ class RunningServer:
         processes = [] if jvm is None else [jvm, *_children(jvm)]
         if jvm is not None:
             with suppress(psutil.NoSuchProcess):
-                jvm.terminate()
+                jvm.send_signal(END_SIGNAL)
         if self._process is not None:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(_EXIT_TIMEOUT_S)
-        _, alive = psutil.wait_procs(processes, timeout=_EXIT_TIMEOUT_S)
+        alive = wait_gone(processes, _EXIT_TIMEOUT_S)
         for process in alive:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(alive, timeout=_EXIT_TIMEOUT_S)
+        wait_gone(alive, _EXIT_TIMEOUT_S)
         if self._process is not None:
             self._process.wait()
         clean_up(self.state)
@@ -157,10 +159,15 @@ class RunningServer:
         self.stop(grace_s=0 if kind else 30.0)
 
 
-def start_server(settings: ServerSettings) -> RunningServer:
+def start_server(settings: ServerSettings, *, drains_on_sigterm: bool = False) -> RunningServer:
     """Start TorchServe and return once it listens; no model is registered yet.
 
-    The JVM gets SIGTERM when the calling thread ends, so call it from a thread that outlives the server.
+    The JVM is ended when the calling thread ends, so call it from a thread that outlives the server.
+
+    Args:
+        settings: what to start.
+        drains_on_sigterm: this process stops the server without losing a request when it gets SIGTERM, which
+            `smartbatch stop` then sends it; else that drains the server itself and leaves this process alone.
 
     Raises:
         UsageError: on a SMARTBATCH_ variable that no handler knows: every worker would refuse to start.
@@ -176,6 +183,7 @@ def start_server(settings: ServerSettings) -> RunningServer:
     logs.mkdir(exist_ok=True)
     for leftover in (DRAIN_FILE, KEY_FILE):
         (run_dir / leftover).unlink(missing_ok=True)
+    remove_requests(run_dir)
 
     # Short, because the workers' unix sockets live in it and a socket path has at most 107 characters.
     tmp_dir = Path(tempfile.mkdtemp(prefix="smartbatch-"))
@@ -188,7 +196,7 @@ def start_server(settings: ServerSettings) -> RunningServer:
     process = start_jvm(command, run_dir, _environment(settings, run_dir, tmp_dir), output)
     try:
         _wait_started(process, output, settings.start_timeout_s)
-        state = _new_state(settings, process.pid, run_dir, tmp_dir)
+        state = _new_state(settings, process.pid, run_dir, tmp_dir, drains_on_sigterm=drains_on_sigterm)
         state.write()
     except BaseException:
         process.kill()
@@ -203,7 +211,8 @@ def clean_up(state: ServerState) -> None:
     shutil.rmtree(state.tmp_dir, ignore_errors=True)
     for name in (STATE_FILE, KEY_FILE, DRAIN_FILE):
         (Path(state.run_dir) / name).unlink(missing_ok=True)
-    remove_copies_of_server(Path(state.model_store), state.pid)
+    remove_requests(Path(state.run_dir))
+    remove_copies_of_server(Path(state.model_store), state.pid, state.pid_birth)
 
 
 def _with_ports(settings: ServerSettings) -> tuple[ServerSettings, tuple[int, int], int]:
@@ -282,13 +291,19 @@ def _reason(output: Path) -> str:
     return f"{' | '.join(lines[-3:]) or 'it said nothing'} (see {output})"
 
 
-def _new_state(settings: ServerSettings, pid: int, run_dir: Path, tmp_dir: Path) -> ServerState:
+def _new_state(
+    settings: ServerSettings, pid: int, run_dir: Path, tmp_dir: Path, *, drains_on_sigterm: bool
+) -> ServerState:
+    jvm_birth = birth(pid)
+    if jvm_birth is None:
+        raise StartupError(f"TorchServe (pid {pid}) stopped while starting: see {run_dir / 'logs'}")
     metrics_url = _local(settings.address(settings.metrics_host, settings.metrics_port))
     return ServerState(
         pid=pid,
-        pid_started=psutil.Process(pid).create_time(),
+        pid_birth=jvm_birth,
         supervisor_pid=os.getpid(),
-        supervisor_started=psutil.Process().create_time(),
+        supervisor_birth=own_birth(),
+        supervisor_drains=drains_on_sigterm,
         run_dir=str(run_dir),
         tmp_dir=str(tmp_dir),
         model_store=str(settings.model_store.absolute()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
+import os
 import subprocess
 import sys
 import threading
@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 
@@ -23,7 +22,8 @@ from smartbatch.ports import free_ports
 from smartbatch.server import RunningServer, start_server
 from smartbatch.settings import ServerSettings, default_run_dir
 from smartbatch.state import read_state
-from smartbatch.stop import answer_stop, asked_grace
+from smartbatch.stop_request import asked_grace, write_outcome
+from smartbatch.stop_signals import StopRequested, StopSignals
 
 _POLL_S = 0.2
 
@@ -66,18 +66,18 @@ def serve_until_stopped(plan: ServePlan) -> None:
         SmartBatchError: when it stops by itself later.
     """
     console = Console(stderr=True)
-    stopping = _StopSignals()
+    signals = StopSignals()
     try:
         with _step(console, "Starting TorchServe"):
-            server = start_server(plan.settings)
-    except _StopRequested:
+            server = start_server(plan.settings, drains_on_sigterm=True)
+    except StopRequested:
         return
     try:
         _bring_up(plan, server, console)
-        stopping.interrupts = False
-        while server.is_alive and not stopping.event.wait(_POLL_S):
+        signals.interrupts = False
+        while server.is_alive and not signals.stop.wait(_POLL_S):
             pass
-    except _StopRequested:
+    except StopRequested:
         pass
     except NotRunningError:
         if server.is_alive:
@@ -86,33 +86,34 @@ def serve_until_stopped(plan: ServePlan) -> None:
     except BaseException:
         server.stop(grace_s=0)
         raise
-    stopping.interrupts = False
+    signals.interrupts = False
     if not server.is_alive:
         server.stop(grace_s=0)
         raise SmartBatchError(f"TorchServe stopped by itself: see {server.run_dir / 'logs'}")
-    _stop(server, plan.grace_s, console, stopping.event)
+    _stop(server, plan.grace_s, console, signals.at_once)
 
 
-def _stop(server: RunningServer, grace_s: float, console: Console, again: threading.Event) -> None:
-    """Drain and end; a further signal ends at once.
+def _stop(server: RunningServer, grace_s: float, console: Console, at_once: threading.Event) -> None:
+    """Drain and end; `at_once`, or a `smartbatch stop --grace 0`, cuts it short.
 
     Raises:
-        DeadlineError: when the grace was not enough, or a further signal cut it short.
+        DeadlineError: when the grace was not enough, or was cut short.
     """
-    asked_s = asked_grace(server.run_dir)
+    asked_s = asked_grace(server.state)
     grace_s = grace_s if asked_s is None else asked_s
     _say(console, f"Stopping: accepted requests have {grace_s:g} s to be answered (Ctrl-C again: stop at once)")
-    again.clear()
     reports: list[DrainReport | None] = []
     draining = threading.Thread(target=lambda: reports.append(server.stop(grace_s)))
     draining.start()
     while draining.is_alive():
-        if again.is_set():
+        if at_once.is_set() or asked_grace(server.state) == 0:
             server.end()
         draining.join(_POLL_S)
     report = reports[0] if reports else None
-    if asked_s is not None:
-        answer_stop(server.run_dir, report)
+    try:
+        write_outcome(server.state, None if report is None else dataclasses.asdict(report))
+    except OSError as e:
+        _say(console, f"how the stop went could not be written: {e}")
     if report is not None and not report.complete:
         raise DeadlineError(f"stopped: {report.remark}")
     _say(console, "Stopped" + (f": {report.remark}" if report and report.remark else ""))
@@ -176,8 +177,18 @@ def _served_name(model: str) -> str:
 
 
 def _say(console: Console, text: str) -> None:
-    # Soft wrap: a line broken in the middle cannot be pasted.
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    try:
+        # Soft wrap: a line broken in the middle cannot be pasted.
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+    except OSError:
+        _let_go_of_terminal()
+
+
+def _let_go_of_terminal() -> None:
+    """Send what is still said nowhere: the terminal is closed, and writing to it must not end a stop half-way."""
+    with Path(os.devnull).open("wb") as nowhere:
+        for descriptor in (1, 2):
+            os.dup2(nowhere.fileno(), descriptor)
 
 
 @contextmanager
@@ -187,8 +198,15 @@ def _step(console: Console, text: str) -> Iterator[None]:
         _say(console, text)
         yield
         return
-    with console.status(text):
+    status = console.status(text)
+    status.start()
+    try:
         yield
+    finally:
+        try:
+            status.stop()
+        except OSError:
+            _let_go_of_terminal()
 
 
 def _said(output: Path) -> str:
@@ -203,23 +221,3 @@ def _is_ready(run_dir: Path, supervisor_pid: int) -> bool:
     except NotRunningError:
         return False
     return state.ready and state.supervisor_pid == supervisor_pid
-
-
-class _StopRequested(BaseException):
-    """A signal asked to stop while the server was still coming up."""
-
-
-class _StopSignals:
-    """SIGINT and SIGTERM: an exception while `interrupts`, afterwards an event."""
-
-    def __init__(self) -> None:
-        self.event = threading.Event()
-        self.interrupts = True
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, self._handle)
-
-    def _handle(self, signum: int, frame: FrameType | None) -> None:
-        self.event.set()
-        if self.interrupts:
-            self.interrupts = False
-            raise _StopRequested

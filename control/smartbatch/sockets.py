@@ -19,9 +19,9 @@ from typing import Any
 import psutil
 
 _SYS_PIDFD_GETFD = 438  # the same number on every architecture Linux has it on, alpha excepted
-# struct tcp_info: eight one-byte fields, then 32-bit counters; these are the indexes of two of them.
-_TCP_INFO_BYTES = 104
-_LAST_DATA_SENT, _LAST_DATA_RECEIVED = 9, 11
+# struct tcp_info: eight one-byte fields, then 32-bit counters (some are halves of 64-bit ones); the indexes of four.
+_TCP_INFO_BYTES = 160
+_LAST_DATA_SENT, _LAST_DATA_RECEIVED, _SEGMENTS_RECEIVED, _SEGMENTS_SENT = 9, 11, 36, 37
 
 
 class BorrowError(Exception):
@@ -34,6 +34,10 @@ class Activity:
 
     last_received_ms: int
     last_sent_ms: int
+    has_received: bool
+    """The client has sent data on it at all."""
+    has_sent: bool
+    """And so has the server."""
 
     @property
     def quiet_ms(self) -> int:
@@ -43,7 +47,9 @@ class Activity:
     @property
     def owes_answer(self) -> bool:
         """Whether the last thing on it was the client's: a request, or a part of one, without an answer yet."""
-        return self.last_received_ms < self.last_sent_ms
+        # Until something is sent, the kernel takes the time of the connection for the last one, which on a fast network
+        # is the request's as well.
+        return self.last_received_ms < self.last_sent_ms or (self.has_received and not self.has_sent)
 
 
 def stop_listening(pid: int, port: int) -> None:
@@ -69,8 +75,15 @@ def activities(pid: int, port: int) -> list[Activity]:
         if connection.status == psutil.CONN_ESTABLISHED:
             with suppress(OSError), _borrow(pid, connection.fd) as stream:
                 info = stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
-                counters = struct.unpack_from("=24I", info, 8)
-                found.append(Activity(counters[_LAST_DATA_RECEIVED], counters[_LAST_DATA_SENT]))
+                counters = struct.unpack_from("=38I", info, 8)
+                found.append(
+                    Activity(
+                        counters[_LAST_DATA_RECEIVED],
+                        counters[_LAST_DATA_SENT],
+                        has_received=counters[_SEGMENTS_RECEIVED] > 0,
+                        has_sent=counters[_SEGMENTS_SENT] > 0,
+                    )
+                )
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 import psutil
 
 from smartbatch.errors import NotRunningError
+from smartbatch.process_identity import live_process
 
 STATE_FILE = "smartbatch.json"
 KEY_FILE = "key_file.json"
@@ -23,11 +23,13 @@ class ServerState:
 
     pid: int
     """The JVM's."""
-    pid_started: float
-    """Its start time (unix seconds), so that a reused pid is not taken for it."""
+    pid_birth: str
+    """When it started (`process_identity.birth`), so that a reused pid is not taken for it."""
     supervisor_pid: int
-    """The process that started it and drains it on SIGTERM."""
-    supervisor_started: float
+    """The process that started it."""
+    supervisor_birth: str
+    supervisor_drains: bool
+    """Whether that is `smartbatch serve`, which drains on SIGTERM; a program that started a server does not."""
     run_dir: str
     tmp_dir: str
     model_store: str
@@ -37,16 +39,17 @@ class ServerState:
     token_auth: bool
     tls_cert: str | None
     started_at: float
+    """Unix seconds, for people; `process_identity.age_s` tells how long it has run."""
     ready: bool = False
     """Whether the models it was asked to serve have been ready once."""
 
     def jvm(self) -> psutil.Process | None:
         """The JVM, if it is still that process."""
-        return live_process(self.pid, self.pid_started)
+        return live_process(self.pid, self.pid_birth)
 
     def supervisor(self) -> psutil.Process | None:
         """The process that started the JVM, if it still lives."""
-        return live_process(self.supervisor_pid, self.supervisor_started)
+        return live_process(self.supervisor_pid, self.supervisor_birth)
 
     def write(self) -> None:
         """Replace the state file in one step, readable by its owner only."""
@@ -61,21 +64,19 @@ def read_state(run_dir: Path) -> ServerState:
     """Read the state file of `run_dir`.
 
     Raises:
-        NotRunningError: when there is none or it cannot be read.
+        NotRunningError: when there is none or it cannot be read; or it was written before births were, and tells
+            its processes from later ones by the wall clock, which once cost a living server its files.
     """
     path = run_dir / STATE_FILE
     try:
-        return ServerState(**json.loads(path.read_text(encoding="utf-8")))
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(fields, dict) and "pid_started" in fields:
+            raise NotRunningError(
+                f"{path} was written by an older smartbatch: end its server (pid {fields.get('supervisor_pid')}) by "
+                "SIGTERM if it still runs, then remove the file"
+            )
+        return ServerState(**fields)
     except FileNotFoundError as e:
         raise NotRunningError(f"no server was started in {run_dir} (no {STATE_FILE} there)") from e
     except (OSError, ValueError, TypeError) as e:
         raise NotRunningError(f"cannot read {path}: {e}") from e
-
-
-def live_process(pid: int, started: float) -> psutil.Process | None:
-    """The process with `pid`, unless it is gone, a zombie, or a later one that got the same number."""
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(pid)
-        if abs(process.create_time() - started) < 1.0 and process.status() != psutil.STATUS_ZOMBIE:
-            return process
-    return None

@@ -10,6 +10,7 @@ from typing import Any
 from smartbatch.endpoints import Endpoints
 from smartbatch.errors import DeadlineError
 from smartbatch.management import ManagementClient, ManagementError, ModelStatus
+from smartbatch.process_identity import age_s
 
 _DESCRIBE_TIMEOUT_S = 5.0
 
@@ -41,7 +42,7 @@ def _server(endpoints: Endpoints) -> dict[str, Any]:
     return {
         "pid": state.pid,
         "supervisor_pid": state.supervisor_pid,
-        "uptime_s": round(time.time() - state.started_at, 1),
+        "uptime_s": None if (age := age_s(state.pid)) is None else round(age, 1),
         "run_dir": state.run_dir,
         "token_auth": state.token_auth,
         **addresses,

@@ -20,7 +20,8 @@ def show_status(status: Mapping[str, Any]) -> None:
     server = status["server"]
     if server["pid"] is not None:
         tokens = ", tokens required" if server["token_auth"] else ""
-        console.print(f"pid {server['pid']}, up {server['uptime_s']:.0f} s{tokens}, run folder {server['run_dir']}")
+        up = "ended" if server["uptime_s"] is None else f"up {server['uptime_s']:.0f} s"
+        console.print(f"pid {server['pid']}, {up}{tokens}, run folder {server['run_dir']}")
     console.print(
         f"inference {server['inference_url']}  management {server['management_url']}  metrics {server['metrics_url']}",
         soft_wrap=True,

@@ -1,10 +1,12 @@
-"""`smartbatch stop`: ask the process that serves to drain and end, or do it in its place when it is gone."""
+"""`smartbatch stop`: ask the process that serves to drain and end, or do it in its place where it does not."""
 
 from __future__ import annotations
 
-import json
+import fcntl
+import os
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,13 @@ import psutil
 from smartbatch.drain import DrainReport
 from smartbatch.endpoints import find_state
 from smartbatch.errors import DeadlineError, NotRunningError
+from smartbatch.process_identity import wait_gone
 from smartbatch.server import RunningServer, clean_up
+from smartbatch.state import ServerState
+from smartbatch.stop_request import read_outcome, standing_request, write_outcome
 
-_GRACE_FILE = "grace"
-_OUTCOME_FILE = "drained.json"
-_MARGIN_S = 60.0
+MARGIN_S = 60.0
+"""Beyond the grace, for the processes to end: as long as `RunningServer.end` waits before and after it kills."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ class StopReport:
 
 
 def stop_server(run_dir: Path | None, inference_port: int | None, grace_s: float) -> StopReport:
-    """Stop the server and return when its processes are gone.
+    """Stop the server and return when its processes are gone; any number may do so at once.
 
     Raises:
         NotRunningError: when no such server runs.
@@ -51,43 +55,43 @@ def stop_server(run_dir: Path | None, inference_port: int | None, grace_s: float
     start = time.monotonic()
     state = find_state(run_dir, inference_port)
     jvm, supervisor = state.jvm(), state.supervisor()
-    if jvm is None and supervisor is None:
+    if jvm is None and (supervisor is None or not state.supervisor_drains):
         clean_up(state)
         raise NotRunningError(f"the server in {state.run_dir} (pid {state.pid}) is gone already; tidied up after it")
-    if supervisor is None:
-        return _report(state.pid, start, RunningServer(state).stop(grace_s))
-    outcome = Path(state.run_dir) / _OUTCOME_FILE
-    outcome.unlink(missing_ok=True)
-    (Path(state.run_dir) / _GRACE_FILE).write_text(str(grace_s), encoding="ascii")
-    processes = [p for p in (jvm, supervisor) if p is not None]
-    with suppress(psutil.NoSuchProcess):
-        supervisor.terminate()
-    _, alive = psutil.wait_procs(processes, timeout=grace_s + _MARGIN_S)
+    if supervisor is None or not state.supervisor_drains:
+        return _report(state.pid, start, _stop_in_its_place(state, grace_s))
+    with standing_request(state, grace_s):
+        with suppress(psutil.NoSuchProcess):
+            supervisor.terminate()
+        alive = wait_gone([p for p in (jvm, supervisor) if p is not None], grace_s + MARGIN_S)
     if alive:
         raise DeadlineError(f"still there: pid {', '.join(str(p.pid) for p in alive)}; see {state.run_dir}/logs")
+    return _report(state.pid, start, _outcome(state))
+
+
+def _stop_in_its_place(state: ServerState, grace_s: float) -> DrainReport | None:
+    """Drain and end a server whose supervisor does not: a program that started it, or none that lives."""
+    with _one_at_a_time(Path(state.run_dir)):
+        if state.jvm() is None:  # another stop has done it while this one waited
+            return _outcome(state)
+        report = RunningServer(state).stop(grace_s)
+        write_outcome(state, None if report is None else asdict(report))
+        return report
+
+
+def _outcome(state: ServerState) -> DrainReport | None:
+    fields = read_outcome(state)
+    return None if fields is None else DrainReport(**fields)
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        drained = DrainReport(**json.loads(outcome.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        drained = None  # it was not draining: still starting, or told to end at once
-    outcome.unlink(missing_ok=True)
-    return _report(state.pid, start, drained)
-
-
-def answer_stop(run_dir: Path, report: DrainReport | None) -> None:
-    """Leave word for the `smartbatch stop` that waits."""
-    if report is not None:
-        (run_dir / _OUTCOME_FILE).write_text(json.dumps(asdict(report)), encoding="utf-8")
-
-
-def asked_grace(run_dir: Path) -> float | None:
-    """The grace in seconds that `smartbatch stop` asked for; None when it was a signal from somebody else."""
-    path = run_dir / _GRACE_FILE
-    try:
-        return float(path.read_text(encoding="ascii"))
-    except FileNotFoundError:
-        return None
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
     finally:
-        path.unlink(missing_ok=True)
+        os.close(handle)
 
 
 def _report(pid: int, start: float, drained: DrainReport | None) -> StopReport:

@@ -30,7 +30,8 @@ BARS = "▁▂▃▄▅▆▇█"
 class Look:
     """One scrape."""
 
-    unix_s: float
+    taken_s: float
+    """When, by the monotonic clock."""
     samples: Samples
 
 
@@ -62,7 +63,7 @@ def view(model: str, before: Look, after: Look) -> ModelView:
 
     A counter that shrank belongs to a server that was restarted in between: all of it is new.
     """
-    seconds = after.unix_s - before.unix_s
+    seconds = after.taken_s - before.taken_s
     old, new = before.samples, after.samples
     answered = _gain(old, new, names.REQUESTS, ModelName=model)
     good = sum(
@@ -146,13 +147,15 @@ def run_top(
                     continue
                 for entry in views(looks[-2], looks[-1]):
                     history.setdefault(entry.model, deque(maxlen=HISTORY)).append(entry.rps)
-                while len(looks) > 2 and looks[-1].unix_s - looks[1].unix_s >= window_s:
+                while len(looks) > 2 and looks[-1].taken_s - looks[1].taken_s >= window_s:
                     looks.popleft()
                 found = views(looks[0], looks[-1])
                 if as_json:
                     print(_json(found), flush=True)
                 else:
-                    live.update(_tables(found, history, looks[-1].unix_s - looks[0].unix_s, metrics_url), refresh=True)
+                    live.update(
+                        _tables(found, history, looks[-1].taken_s - looks[0].taken_s, metrics_url), refresh=True
+                    )
         except KeyboardInterrupt:
             return  # the way to end it
 
@@ -170,7 +173,7 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 def _look(metrics_url: str, verify: bool | str) -> Look:
-    return Look(samples=scrape(metrics_url, verify=verify), unix_s=time.time())
+    return Look(samples=scrape(metrics_url, verify=verify), taken_s=time.monotonic())
 
 
 def _gain(old: Samples, new: Samples, name: str, **labels: str) -> float:

@@ -98,7 +98,7 @@ def read_rows(data: Sequence[Mapping[str, Any]], context: Any, env: Mapping[str,
         row = Row(_body_of(fields), _lower_case(headers))
         row.attempt(_check_form, fields, headers)
         row.attempt(_read_deadline, row, now, monotonic_now)
-        if draining_since is not None and now >= draining_since:
+        if draining_since is not None and monotonic_now >= draining_since:
             row.error = Draining("the server is stopping; retry elsewhere")
         rows.append(row)
     return rows
@@ -178,7 +178,7 @@ def _number(row: Row, header: str) -> float | None:
 
 
 def _draining_since(env: Mapping[str, str]) -> float | None:
-    """When the control plane said to refuse newcomers: the unix time in SMARTBATCH_DRAIN_FILE, None without one."""
+    """When to begin refusing newcomers: the monotonic time in SMARTBATCH_DRAIN_FILE, which the control plane writes."""
     path = env.get("SMARTBATCH_DRAIN_FILE")
     if path is None or not os.path.exists(path):  # noqa: PTH110  (once a batch: no Path object needed)
         return None

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import signal
+import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
 import requests
+from smartbatch.errors import DeadlineError
 from smartbatch.server import RunningServer
+from smartbatch.stop import StopReport, stop_server
+
+from tests.e2e.serve_process import END_TIMEOUT_S, WAYS_TO_STOP, Served, served
 
 NUM_CLIENTS = 32
+UNCALIBRATED = {"SMARTBATCH_MICRO_BATCH": "8", "SMARTBATCH_COMPILE": "off"}
+"""Measuring a forward that sleeps takes long and tells nothing."""
 
 
 class ClosedLoopClient(threading.Thread):
@@ -42,12 +54,12 @@ class ClosedLoopClient(threading.Thread):
         return "answered"
 
 
-def warm_up(server: RunningServer) -> None:
+def warm_up(server: RunningServer | Served) -> None:
     """Load and calibrate the model, which takes many forwards."""
     requests.post(f"{server.inference_url}/predictions/tiny", json={"data": [1] * 4}, timeout=60).raise_for_status()
 
 
-def run_clients(server: RunningServer, stop: Any) -> Counter[str]:
+def run_clients(server: RunningServer | Served, stop: Callable[[], Any]) -> Counter[str]:
     outcomes: Counter[str] = Counter()
     clients = [
         ClosedLoopClient(f"{server.inference_url}/predictions/tiny", float(n), outcomes) for n in range(NUM_CLIENTS)
@@ -75,6 +87,30 @@ def test_stop_under_32_clients_loses_nothing(start: Any, workers: int, sleep_s: 
     assert reports[0].complete, reports[0]
     assert not server.is_alive
     assert not (server.run_dir / "smartbatch.json").exists()
+
+
+@pytest.mark.parametrize("way", WAYS_TO_STOP)
+def test_no_way_to_stop_loses_a_request(model_store: Path, tmp_path: Path, way: str) -> None:
+    on_a_terminal = way == "the terminal is closed"
+    with served(
+        model_store,
+        tmp_path,
+        "--batch-size=8",
+        on_a_terminal=on_a_terminal,
+        env={"TINY_SLEEP_S": "0.2", **UNCALIBRATED},
+    ) as server:
+        processes = server.tree()
+        warm_up(server)
+
+        outcomes = run_clients(server, lambda: WAYS_TO_STOP[way](server))
+        exit_code = server.process.wait(END_TIMEOUT_S)
+
+        assert not [outcome for outcome in outcomes if outcome.startswith("lost")], outcomes
+        assert outcomes["drained"] + outcomes["refused"] == NUM_CLIENTS
+        assert exit_code == 0, server.said.read_text(errors="replace")
+        assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)
+        assert not Path(server.state.tmp_dir).exists()
+        assert {path.name for path in server.run_dir.iterdir()} == {"config.properties", "logs"}
 
 
 def test_queued_requests_are_answered(start: Any) -> None:
@@ -126,3 +162,125 @@ def test_grace_bounds_the_stop_and_late_requests_get_503(start: Any) -> None:
     assert report is not None
     assert not report.complete
     assert "503" in report.remark
+
+
+def send_many(server: RunningServer | Served, count: int, outcomes: list[Any]) -> list[threading.Thread]:
+    """Send `count` requests at once; each appends its status, or the error its connection met."""
+
+    def send() -> None:
+        try:
+            url = f"{server.inference_url}/predictions/tiny"
+            outcomes.append(requests.post(url, json={"data": [1] * 4}, timeout=120).status_code)
+        except requests.ConnectionError as e:
+            outcomes.append(repr(e))
+
+    senders = [threading.Thread(target=send) for _ in range(count)]
+    for sender in senders:
+        sender.start()
+    return senders
+
+
+def wait_queued(server: RunningServer | Served, num_queued: int) -> None:
+    url = f"{server.state.management_url}/models/tiny"
+    while requests.get(url, timeout=60).json()[0]["jobQueueStatus"]["pendingRequests"] < num_queued:
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("way", ["Ctrl-C again", "smartbatch stop --grace 0"])
+def test_an_impatient_human_is_obeyed(model_store: Path, tmp_path: Path, way: str) -> None:
+    outcomes: list[Any] = []
+    with served(model_store, tmp_path, "--batch-size=1", env={"TINY_SLEEP_S": "30", **UNCALIBRATED}) as server:
+        senders = send_many(server, 3, outcomes)
+        wait_queued(server, 2)
+        server.process.send_signal(signal.SIGINT)
+        server.wait_said("Stopping")
+        if way == "Ctrl-C again":
+            server.process.send_signal(signal.SIGINT)
+        else:
+            assert not stop_server(server.run_dir, None, 0).complete
+        exit_code = server.process.wait(END_TIMEOUT_S)
+        for sender in senders:
+            sender.join()
+
+        assert exit_code == DeadlineError.exit_code
+        assert [type(outcome) for outcome in outcomes] == [str] * 3, outcomes  # nobody waited for 30 s
+        assert {path.name for path in server.run_dir.iterdir()} == {"config.properties", "logs"}
+
+
+def test_who_was_forgotten_is_counted(start: Any) -> None:
+    """TorchServe never answers what waits for a version that is removed by its own API."""
+    server = start(tiny_workers=1, batch_size=1, env={"TINY_SLEEP_S": "1", **UNCALIBRATED})
+    warm_up(server)
+    outcomes: list[Any] = []
+    senders = send_many(server, 6, outcomes)
+    wait_queued(server, 4)
+    with server.management() as client:
+        client.unregister("tiny")
+
+    report = server.stop(grace_s=30)
+    for sender in senders:
+        sender.join()
+
+    assert report is not None
+    assert not report.complete
+    num_reset = sum(isinstance(outcome, str) for outcome in outcomes)
+    assert num_reset >= 4, outcomes
+    assert f"{num_reset} connection(s) got no answer: the model was removed" in report.remark
+
+
+def test_half_a_request_is_none(start: Any) -> None:
+    server = start(tiny_workers=1)
+    warm_up(server)
+    address = urlsplit(server.inference_url)
+    with (
+        socket.create_connection((address.hostname, address.port)) as half,
+        socket.create_connection((address.hostname, address.port)),  # and one that never says anything
+    ):
+        half.sendall(b"POST /predictions/tiny HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf")
+        report = server.stop(grace_s=30)
+
+    assert report is not None
+    assert report.complete, report
+    assert report.remark == "1 connection(s) had sent a part of a request, and nothing more"
+
+
+def test_what_waits_for_a_model_without_workers_is_answered_at_last(start: Any) -> None:
+    server = start(tiny_workers=1, batch_size=1, env={"TINY_SLEEP_S": "1", **UNCALIBRATED})
+    warm_up(server)
+    outcomes: list[Any] = []
+    senders = send_many(server, 6, outcomes)
+    wait_queued(server, 4)
+    with server.management() as client:
+        client.scale("tiny", 0)  # TorchServe's own: the batch in flight is lost
+
+    report = server.stop(grace_s=90)
+    for sender in senders:
+        sender.join()
+
+    assert report is not None
+    assert report.complete, report
+    assert sorted(set(outcomes)) in ([200], [200, 500]), outcomes
+    assert outcomes.count(200) >= 4
+
+
+def test_a_program_that_started_a_server_outlives_its_stop(start: Any) -> None:
+    """This test is that program; two stops take turns, and both say how it went."""
+    server = start(tiny_workers=1, env={"TINY_SLEEP_S": "0.2", **UNCALIBRATED})
+    warm_up(server)
+    reports: list[StopReport] = []
+
+    def stop_twice() -> None:
+        stops = [
+            threading.Thread(target=lambda: reports.append(stop_server(server.run_dir, None, 30))) for _ in range(2)
+        ]
+        for stop in stops:
+            stop.start()
+        for stop in stops:
+            stop.join()
+
+    outcomes = run_clients(server, stop_twice)
+
+    assert set(outcomes) <= {"answered", "drained", "refused"}, outcomes
+    assert [report.complete for report in reports] == [True, True], reports
+    assert not server.is_alive
+    assert server.stop() is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import threading
@@ -11,8 +12,9 @@ from typing import Any
 
 import pytest
 from smartbatch.errors import DeadlineError, UsageError
+from smartbatch.process_identity import own_birth
 from smartbatch.retune_settings import RetuneSettings
-from smartbatch.retune_store import Marker, RetuneStore, next_version, remove_copies_of_server
+from smartbatch.retune_store import Marker, RetuneStore, is_orphan, next_version, remove_copies_of_server
 
 MARKER = Marker(
     model="m", management_url="http://x", origin="m.mar", replaces="1.0", host=os.uname().nodename, server_pid=None
@@ -105,12 +107,15 @@ def test_one_at_a_time(store: RetuneStore) -> None:
 
 
 def test_a_stopped_server_s_copies_go(store: RetuneStore) -> None:
-    from dataclasses import replace
+    def copy_of(pid: int, born: str | None) -> Path:
+        return store.copy("m.mar", "2", dataclasses.replace(MARKER, server_pid=pid, server_birth=born))
 
-    mine = store.copy("m.mar", "2", replace(MARKER, server_pid=123456789))
-    other = store.copy("m.mar", "2", replace(MARKER, server_pid=2))
-    remove_copies_of_server(store.folder, 123456789)
+    mine, before_births = copy_of(123456789, "this boot 7"), copy_of(123456789, None)
+    later, other = copy_of(123456789, "this boot 99"), copy_of(2, "this boot 7")
+    remove_copies_of_server(store.folder, 123456789, "this boot 7")
     assert not mine.exists()
+    assert not before_births.exists()
+    assert later.exists(), "a living server got the number"
     assert other.exists()
 
 
@@ -121,3 +126,11 @@ def test_a_stopped_server_s_copies_go(store: RetuneStore) -> None:
 def test_settings_that_make_no_sense(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         RetuneSettings(model="m", **fields)
+
+
+def test_a_copy_is_an_orphan_when_its_server_is_gone_whoever_has_its_number_now() -> None:
+    mine = dataclasses.replace(MARKER, server_pid=os.getpid(), server_birth=own_birth())
+    assert not is_orphan(mine)
+    assert is_orphan(dataclasses.replace(mine, server_birth="another boot 1"))
+    assert not is_orphan(dataclasses.replace(mine, server_birth=None))
+    assert not is_orphan(dataclasses.replace(mine, host="elsewhere", server_birth="another boot 1"))

@@ -64,7 +64,7 @@ def test_a_deadline_that_is_none_fails_its_row_alone(value: str) -> None:
 def test_newcomers_are_refused_once_the_drain_file_says_so(tmp_path: Path) -> None:
     drain_file = tmp_path / "drain"
     assert rows_with({}, drain_file=drain_file)[0].status == 200
-    drain_file.write_text(f"{time.time() + 60}")
+    drain_file.write_text(f"{time.monotonic() + 60}")
     assert rows_with({}, drain_file=drain_file)[0].status == 200
-    drain_file.write_text(f"{time.time() - 1}")
+    drain_file.write_text(f"{time.monotonic() - 1}")
     assert rows_with({}, drain_file=drain_file)[0].status == 503

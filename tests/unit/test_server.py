@@ -15,10 +15,11 @@ from smartbatch.batching import Batching, resolve_batching
 from smartbatch.endpoints import find_endpoints, find_state
 from smartbatch.errors import NotRunningError, StartupError, UsageError
 from smartbatch.ports import free_ports, is_free, is_loopback
+from smartbatch.process_identity import live_process, own_birth
 from smartbatch.properties import read_properties, write_properties
 from smartbatch.server import start_server
 from smartbatch.settings import PROJECT_DIR, ServerSettings
-from smartbatch.state import STATE_FILE, ServerState, live_process, read_state
+from smartbatch.state import STATE_FILE, ServerState, read_state
 from smartbatch.torchserve_config import torchserve_properties
 
 
@@ -30,9 +31,10 @@ def state(run_dir: Path, **changed: Any) -> ServerState:
     me = psutil.Process()
     fields = {
         "pid": me.pid,
-        "pid_started": me.create_time(),
+        "pid_birth": own_birth(),
         "supervisor_pid": me.pid,
-        "supervisor_started": me.create_time(),
+        "supervisor_birth": own_birth(),
+        "supervisor_drains": True,
         "run_dir": str(run_dir),
         "tmp_dir": str(run_dir / "tmp"),
         "model_store": str(run_dir),
@@ -148,8 +150,8 @@ class TestState:
 
     def test_another_process_with_the_same_pid_is_not_taken_for_it(self) -> None:
         me = psutil.Process()
-        assert live_process(me.pid, me.create_time()) == me
-        assert live_process(me.pid, me.create_time() - 100) is None
+        assert live_process(me.pid, own_birth()) == me
+        assert live_process(os.getppid(), own_birth()) is None
 
     def test_missing_and_broken_files_say_so(self, tmp_path: Path) -> None:
         with pytest.raises(NotRunningError, match="no server was started"):
@@ -173,7 +175,7 @@ class TestFinding:
 
     def test_the_only_living_server(self) -> None:
         state(Path(".smartbatch/9080")).write()
-        state(Path(".smartbatch/9090"), pid_started=1.0).write()
+        state(Path(".smartbatch/9090"), pid_birth="gone").write()
         assert find_state().run_dir == ".smartbatch/9080"
         assert find_endpoints().management_url == "http://127.0.0.1:9081"
 

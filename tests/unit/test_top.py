@@ -36,8 +36,8 @@ def exposition(
     return "\n".join(lines) + "\n"
 
 
-def look(unix_s: float, *counters: object) -> Look:
-    return Look(unix_s=unix_s, samples=parse(exposition(*counters)))  # type: ignore[arg-type]
+def look(taken_s: float, *counters: object) -> Look:
+    return Look(taken_s=taken_s, samples=parse(exposition(*counters)))  # type: ignore[arg-type]
 
 
 BEFORE = (1000, 10, 200, 1000, 5e6, (0, 900))
@@ -66,7 +66,7 @@ def test_a_restarted_server_counts_from_zero() -> None:
 
 
 def test_a_server_without_answers_has_no_models() -> None:
-    assert views(Look(unix_s=0, samples=parse("")), Look(unix_s=1, samples=parse(""))) == []
+    assert views(Look(taken_s=0, samples=parse("")), Look(taken_s=1, samples=parse(""))) == []
 
 
 def test_the_tables_show_every_model_and_fit_a_terminal() -> None:
