@@ -4,6 +4,10 @@ A worker sees a request only once its batch is formed: how long it waited in Tor
 frontend alone, and only the access log tells it, request by request, whatever client was used. One worker of the
 server, elected by a file lock, follows the log and counts what it reads; the lock file keeps its position, so that
 after a crash the next one goes on where it stopped.
+
+Lines of an earlier server in the same file are not counted. They are told by their place, not by their time, which is
+the JVM's local one and steps with the machine's clock: a worker notes where the log ends before it is ready, and until
+the first is, no model of the handler's has answered anything.
 """
 
 from __future__ import annotations
@@ -12,30 +16,24 @@ import fcntl
 import json
 import logging
 import os
-import re
 import threading
 import time
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
 import psutil
 
 from smartbatch_worker import metric_names as names
+from smartbatch_worker.access_lines import read_line
+from smartbatch_worker.log_tail import LogTail, Position, end_of
+from smartbatch_worker.siblings import serve_one_model
 from smartbatch_worker.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
 POLL_INTERVAL_S = 0.2
 ELECTION_INTERVAL_S = 2.0
-MAX_READ_BYTES = 4 * 2**20  # a poll's worth of lines; a backlog is read over several polls
-
-# 2026-01-31T12:00:00,123 - /127.0.0.1:51234 "POST /predictions/resnet18 HTTP/1.1" 200 45
-# Only answers in the 2xx: an unknown model's 404 must not make a new series, and refusals are not latencies.
-_LINE = re.compile(
-    rb'^(\S+) - \S+ "(?:POST|PUT|GET) (?:/predictions/|/v2/models/)([\w.-]+)(?:/\S*)? HTTP/[\d.]+" 2\d\d (\d+)\s*$'
-)
 
 
 def find_access_log(env: Mapping[str, str]) -> Path | None:
@@ -54,106 +52,126 @@ def find_access_log(env: Mapping[str, str]) -> Path | None:
 
 
 class AccessLogFollower:
-    """Feeds smartbatch_request_seconds from one access log; at most one follower per log is active."""
+    """Feeds smartbatch_request_seconds from one access log; at most one follower per log leads.
 
-    def __init__(self, path: Path, telemetry: Telemetry) -> None:
+    Args:
+        path: the access log; it need not exist yet.
+        telemetry: where the latencies are counted.
+        frontend: the process that writes the log; None is this worker's parent.
+    """
+
+    def __init__(self, path: Path, telemetry: Telemetry, frontend: str | None = None) -> None:
         self._path = path
         self._telemetry = telemetry
-        self._frontend_start_s = _parent_start_s()
+        self._frontend = _identity(os.getppid()) if frontend is None else frontend
+        self._first = end_of(path) or Position(0, 0)
+        self._position_file: IO[str] | None = None
+        self._tail: LogTail | None = None
 
     def start(self) -> None:
         """Follow in a daemon thread, for as long as this worker lives."""
         threading.Thread(target=self._run, name="smartbatch-access-log", daemon=True).start()
 
-    def _run(self) -> None:
-        has_warned = False
-        while True:
-            try:
-                with self._path.with_name(self._path.name + ".position").open("a+") as position_file:
-                    fcntl.flock(position_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    logger.info("following %s for request latencies", self._path)
-                    self._follow(position_file)
-            except BlockingIOError:
-                pass  # another worker follows
-            except OSError as error:
-                if not has_warned:  # once: it is tried again every two seconds
-                    logger.warning("no request latencies until %s can be followed: %s", self._path, error)
-                has_warned = True
-            time.sleep(ELECTION_INTERVAL_S)
+    def lead(self) -> bool:
+        """Try to become the one that counts; False where another is.
 
-    def _follow(self, position_file: IO[str]) -> None:
-        position = _read_position(position_file)
-        log: IO[bytes] | None = None
+        Raises:
+            OSError: the lock file cannot be used.
+        """
+        if self._position_file is not None:
+            return True
+        descriptor = os.open(_position_path(self._path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        position_file = os.fdopen(descriptor, "r+")
         try:
-            while True:
-                if log is None and self._path.exists():
-                    log = self._path.open("rb")
-                    inode = os.fstat(log.fileno()).st_ino
-                    log.seek(position["offset"] if position.get("inode") == inode else 0)
-                if log is not None:
-                    num_read = self._read(log)
-                    if num_read:
-                        position = {"inode": os.fstat(log.fileno()).st_ino, "offset": log.tell()}
-                        _write_position(position_file, position)
-                    elif _was_rotated(self._path, log):
-                        log.close()
-                        log, position = None, {}
-                        continue
-                time.sleep(POLL_INTERVAL_S)
-        finally:
-            if log is not None:
-                log.close()
+            fcntl.flock(position_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            position_file.close()
+            return False
+        self._position_file = position_file
+        self._tail = LogTail(self._path, _read_position(position_file, self._frontend) or self._first)
+        return True
 
-    def _read(self, log: IO[bytes]) -> int:
-        """Count whole new lines; a line still being written is left for the next poll."""
-        chunk = log.read(MAX_READ_BYTES)
-        end = chunk.rfind(b"\n") + 1
-        log.seek(end - len(chunk), os.SEEK_CUR)
-        seconds: dict[str, list[float]] = {}
-        for line in chunk[:end].splitlines():
-            match = _LINE.match(line)
-            if match is None or _time_s(match[1]) < self._frontend_start_s:
-                continue
-            # Whole milliseconds, cut off at both ends: the error has no bias, and 0 stands for about half of one.
-            seconds.setdefault(match[2].decode(), []).append(max(float(match[3]), 0.5) / 1000)
+    def count(self) -> int:
+        """Count what is new in the log; call again at once while it gives more than 0.
+
+        Returns:
+            How many lines it read.
+        """
+        assert self._tail is not None, "count() is called by the one that leads"
+        assert self._position_file is not None
+        lines = self._tail.read()
+        if not lines:
+            return 0
+        seconds: dict[str | None, list[float]] = {}
+        for line in lines:
+            answered = read_line(line)
+            if answered is not None:
+                seconds.setdefault(answered.model, []).append(answered.seconds)
+        # TorchServe knows which model it took; here it is certain only where there is no other.
+        if None in seconds and not serve_one_model():
+            del seconds[None]
         values: dict[Any, float] = {}
         for model, of_model in seconds.items():
             self._telemetry.histogram(values, names.REQUEST_SECONDS, of_model, names.REQUEST_SECONDS_BOUNDS, model)
         if values:
             self._telemetry.add(values)
-        return end
+        position = self._tail.position
+        assert position is not None
+        _write_position(self._position_file, self._frontend, position)
+        return len(lines)
+
+    def resign(self) -> None:
+        """Let another one count."""
+        if self._tail is not None:
+            self._tail.close()
+        if self._position_file is not None:
+            self._position_file.close()
+        self._tail = self._position_file = None
+
+    def _run(self) -> None:
+        has_warned = False
+        while True:
+            try:
+                if self.lead():
+                    logger.info("following %s for request latencies", self._path)
+                    while True:
+                        if not self.count():
+                            time.sleep(POLL_INTERVAL_S)
+            except OSError as error:
+                if not has_warned:  # once: it is tried again every two seconds
+                    logger.warning("no request latencies until %s can be followed: %s", self._path, error)
+                has_warned = True
+                self.resign()
+            time.sleep(ELECTION_INTERVAL_S)
 
 
-def _parent_start_s() -> float:
-    """When the frontend started: older lines are another server's, and its counters are gone."""
+def _position_path(log: Path) -> Path:
+    return log.with_name(log.name + ".position")
+
+
+def _identity(pid: int) -> str:
+    """Tells a process from every other, and stays what it is when the machine's clock is set."""
     try:
-        return float(psutil.Process(os.getppid()).create_time()) - 1
-    except psutil.Error:
-        return 0.0
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        # After the name, which may hold anything, in its parentheses: field 22 is the start, in ticks since boot.
+        start = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:  # no Linux
+        boot, start = "", str(psutil.Process(pid).create_time())
+    return f"{boot} {pid} {start}"
 
 
-def _time_s(text: bytes) -> float:
-    return datetime.fromisoformat(text.decode().replace(",", ".")).timestamp()
-
-
-def _was_rotated(path: Path, log: IO[bytes]) -> bool:
+def _read_position(position_file: IO[str], frontend: str) -> Position | None:
+    """Where a follower of the same frontend stopped; None where none did, or the file is damaged."""
     try:
-        return path.stat().st_ino != os.fstat(log.fileno()).st_ino
-    except FileNotFoundError:
-        return True
-
-
-def _read_position(position_file: IO[str]) -> dict[str, int]:
-    position_file.seek(0)
-    try:
-        position = json.loads(position_file.read() or "{}")
-        return {"inode": int(position["inode"]), "offset": int(position["offset"])} if position else {}
+        kept = json.loads(position_file.read())
+        return Position(int(kept["inode"]), int(kept["offset"])) if kept["frontend"] == frontend else None
     except (ValueError, KeyError, TypeError):
-        return {}
+        return None
 
 
-def _write_position(position_file: IO[str], position: dict[str, int]) -> None:
-    position_file.seek(0)
-    position_file.truncate()
-    json.dump(position, position_file)
-    position_file.flush()
+def _write_position(position_file: IO[str], frontend: str, position: Position) -> None:
+    record = {"frontend": frontend, "inode": position.inode, "offset": position.offset}
+    # One write over the last one, and no moment at which the file is empty: a kill leaves the old one or the new.
+    text = json.dumps(record).ljust(200).encode() + b"\n"
+    os.pwrite(position_file.fileno(), text, 0)
+    os.ftruncate(position_file.fileno(), len(text))

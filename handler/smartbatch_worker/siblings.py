@@ -21,10 +21,25 @@ _NUM_SLOTS = 512
 def num_workers() -> int:
     """Python workers of this worker's frontend, itself included."""
     try:
-        siblings = psutil.Process(os.getppid()).children()
-        return max(1, sum("model_service_worker" in " ".join(process.cmdline()) for process in siblings))
+        return max(1, len(_workers()))
     except psutil.Error:
         return 1
+
+
+def serve_one_model() -> bool:
+    """Whether all workers of this worker's frontend serve one registered model: TorchServe starts each in its archive.
+
+    False too while a model is there in two versions, each unpacked to a folder of its own.
+    """
+    try:
+        return len({worker.cwd() for worker in _workers()}) == 1
+    except psutil.Error:
+        return False
+
+
+def _workers() -> list[psutil.Process]:
+    siblings = psutil.Process(os.getppid()).children()
+    return [process for process in siblings if "model_service_worker" in " ".join(process.cmdline())]
 
 
 def board_path() -> Path:
