@@ -15,13 +15,12 @@ from typing import Any
 import torch
 
 from smartbatch_worker.errors import DoesNotFit, ModelFailed, ModelRejected, RowError
+from smartbatch_worker.failures import cause_of
 
 logger = logging.getLogger(__name__)
 
 RAISE_CEILING_AFTER = 64
 """Forwards without an out-of-memory error, at the ceiling, before it is doubled."""
-
-_SHAPE_WORDS = ("shape", "size", "dimension", "channels", "expected input", "must match", "out of range")
 
 
 class MemoryCeilings:
@@ -116,9 +115,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def blame_item(error: Exception, shape: tuple[int, ...]) -> RowError:
     """The model's failure on one item alone, as that row's error: 422 for shapes and values, else 500."""
-    detail = (str(error).splitlines() or [""])[0][:200]
-    message = f"the model failed on this item of shape {list(shape)}: {type(error).__name__}: {detail}"
-    is_shape = isinstance(error, (RuntimeError, ValueError, IndexError)) and any(
-        word in detail.lower() for word in _SHAPE_WORDS
-    )
-    return ModelRejected(message) if is_shape else ModelFailed(message)
+    cause = cause_of(error)
+    message = f"the model failed on this item of shape {list(shape)}: {cause}"
+    return ModelRejected(message) if cause.is_about_shape else ModelFailed(message)

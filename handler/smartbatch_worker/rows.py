@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,13 +63,15 @@ class Row:
             self.error = RowError("the server failed on this request; its log says why")
 
     def take(self, decoded: Decoded | torch.Tensor | Sequence[torch.Tensor]) -> None:
-        """Accept what preprocess_item gave."""
+        """Accept what preprocess_item gave.
+
+        Raises:
+            RowError: it is no tensor and no list of them; the message says what it is.
+        """
         if isinstance(decoded, torch.Tensor):
             decoded = Decoded([decoded], False, False)
         elif not isinstance(decoded, Decoded):
-            decoded = Decoded(list(decoded), False, True)
-        if not all(isinstance(item, torch.Tensor) for item in decoded.items):
-            raise TypeError("preprocess_item must give a tensor or a list of tensors")
+            decoded = Decoded(_items_of(decoded), False, True)
         self.items = [
             item if item.dtype in (torch.uint8, torch.float32) else item.to(torch.float32) for item in decoded.items
         ]
@@ -85,6 +87,21 @@ class Row:
             self.error = self.error or NonFiniteOutput("the model answered NaN or infinity for this request")
         else:
             self.outputs[position] = answer
+
+
+def _items_of(given: Any) -> list[torch.Tensor]:
+    rule = "preprocess_item must give one tensor, or a list of tensors, one an item"
+    if isinstance(given, (Mapping, str, bytes, bytearray)) or not isinstance(given, Iterable):
+        raise RowError(f"{rule}; it gave a {type(given).__name__}")
+    items = list(given)
+    for item in items:
+        if not isinstance(item, torch.Tensor):
+            raise RowError(f"{rule}; it gave a {type(given).__name__} that holds a {type(item).__name__}")
+    # A list may: its items run in groups of one shape. A tuple that does is meant to be one item of several inputs.
+    if isinstance(given, tuple) and len({item.shape for item in items}) > 1:
+        shapes = ", ".join(str(list(item.shape)) for item in items)
+        raise RowError(f"{rule}; it gave a tuple of shapes {shapes}: one item of several inputs is not taken")
+    return items
 
 
 def read_rows(data: Sequence[Mapping[str, Any]], context: Any, env: Mapping[str, str]) -> list[Row]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from smartbatch_worker.errors import DeadlinePassed
 from smartbatch_worker.rows import Row, check_deadline, read_rows
 
@@ -68,3 +70,36 @@ def test_newcomers_are_refused_once_the_drain_file_says_so(tmp_path: Path) -> No
     assert rows_with({}, drain_file=drain_file)[0].status == 200
     drain_file.write_text(f"{time.time() - 1}")
     assert rows_with({}, drain_file=drain_file)[0].status == 503
+
+
+RULE = "preprocess_item must give one tensor, or a list of tensors, one an item; it gave a "
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"a": torch.zeros(4)}, "dict"),
+        (None, "NoneType"),
+        (b"abc", "bytes"),
+        (3.0, "float"),
+        (np.zeros((2, 4)), "ndarray that holds a ndarray"),
+        ([torch.zeros(4), None], "list that holds a NoneType"),
+        (
+            (torch.zeros(4), torch.zeros(3, 2)),
+            "tuple of shapes [4], [3, 2]: one item of several inputs is not taken",
+        ),
+    ],
+)
+def test_what_preprocess_item_may_not_give_is_said(given: object, said: str) -> None:
+    (row,) = rows_with({})
+    row.attempt(row.take, given)
+    assert row.error is not None
+    assert (row.error.status, row.error.message) == (500, RULE + said)
+
+
+def test_lists_of_items_are_taken_whatever_their_shapes() -> None:
+    (row,) = rows_with({})
+    row.take([torch.zeros(4), torch.zeros(2, dtype=torch.int64)])
+    assert [(item.shape, item.dtype) for item in row.items] == [((4,), torch.float32), ((2,), torch.float32)]
+    row.take((torch.zeros(4), torch.zeros(4)))
+    assert len(row.items) == 2
