@@ -47,6 +47,10 @@ def job_of(staged: Staged) -> dict[str, Any]:
         "random_weights": staged.random_weights,
         "section": staged.section,
         "num_labels": None if staged.labels is None else len(staged.labels),
+        "name": staged.title,
+        "frontend": staged.frontend,
+        "example": None if staged.example is None else str(staged.example.resolve()),
+        "example_name": None if staged.example is None else str(staged.example),
     }
 
 
@@ -54,6 +58,8 @@ def _run_child(staged: Staged) -> dict[str, Any]:
     # The settings under test are the archive's, not this shell's; and a check leaves no bytecode behind.
     env = {key: value for key, value in os.environ.items() if not key.startswith("SMARTBATCH_")}
     env |= {"PYTHONPATH": str(staged.folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    # Nor may its handler follow the log of a server that runs in this folder.
+    env["SMARTBATCH_ACCESS_LOG"] = str(staged.folder / "no-server" / "access_log.log")
     child = subprocess.run(
         [sys.executable, "-m", "smartbatch.archive_probe"],
         input=json.dumps(job_of(staged)),
@@ -63,11 +69,9 @@ def _run_child(staged: Staged) -> dict[str, Any]:
         cwd=staged.folder,
         check=False,
     )
-    # The model's code may print: the answer is the last line.
-    lines = child.stdout.splitlines()
-    if child.returncode != 0 or not lines:
+    if child.returncode != 0 or not child.stdout:
         tail = "\n".join(child.stderr.splitlines()[-_MAX_STDERR_LINES:])
         raise ArchiveError(f"the check of {staged.title} ended with exit code {child.returncode}:\n{tail}")
-    answer = json.loads(lines[-1])
+    answer = json.loads(child.stdout)
     assert isinstance(answer, dict)
     return answer

@@ -40,6 +40,13 @@ def archive(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of model-config.yaml.")
     ] = None,
+    example: Annotated[
+        Path | None,
+        typer.Option(
+            help="A request's body that must be answered; its type is told by its suffix.",
+            show_default="a tensor of --input-shape",
+        ),
+    ] = None,
     extra_files: Annotated[list[Path] | None, typer.Option(help="File, or folder whose contents, to add.")] = None,
     version: Annotated[str, typer.Option(help="Model version.")] = "1.0",
     output: Annotated[Path, typer.Option(help="Folder for the archive.")] = Path("model_store"),
@@ -67,6 +74,7 @@ def archive(
         input_shape=input_shape,
         labels=labels,
         overrides=parse_overrides(overrides or []),
+        example=example,
         extra_files=tuple(extra_files or ()),
         output=output,
         force=force,

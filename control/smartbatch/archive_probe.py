@@ -6,11 +6,12 @@ The staged folder is first on the path, so what is imported is what ships.
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import json
+import mimetypes
+import os
 import re
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,20 +19,26 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from smartbatch_worker.architectures import build_torchvision, without_training_heads
+from smartbatch_worker.batch import Stacker
 from smartbatch_worker.config import WorkerConfig
 from smartbatch_worker.encode import split
+from smartbatch_worker.errors import RowError
+from smartbatch_worker.failures import cause_of
 from smartbatch_worker.loaders import RANDOM_SEED, ModelLoadError, build_model, max_batch_size
 from smartbatch_worker.model import ManagedModel
+
+from smartbatch.archive_context import start_context
+from smartbatch.archive_handler import Example, StartedHandler, check_entry_point
+from smartbatch.archive_rows import check_rows_do_not_mix
+from smartbatch.archive_settings import CheckError
+from smartbatch.archive_stage import CONFIG_FILE
+from smartbatch.client import encode_body
 
 _NUM_ITEMS = 3  # more than one, and no size that another dimension is likely to have
 _OTHER_SHAPE = re.compile(
     r"has shape \[(?P<rows>\d+)(?P<rest>[^\]]*)\] in the file and \[\d+(?P<model_rest>[^\]]*)\] in the model"
 )
 _OTHER_SIDE = 32  # pixels added to see whether the model takes images of another size
-
-
-class CheckError(Exception):
-    """The archive would not serve; the message says why."""
 
 
 def probe(job: dict[str, Any]) -> dict[str, Any]:
@@ -48,44 +55,102 @@ def probe(job: dict[str, Any]) -> dict[str, Any]:
         found["input_shape"] = list(exported_shape)
         config = replace(config, input_shape=exported_shape)
     shape = _example_shape(config)
-    if shape is None:
-        notes.append(f"not run once: input_shape {config.as_dict()['input_shape']} leaves sizes open")
-        return {"found": found, "notes": notes}
+    if shape is not None:
+        notes += _check_model(config, folder, module, shape, job, found)
+    example = _example(job, shape)
+    section = {**job["section"], "input_shape": config.as_dict()["input_shape"], **_as_checked(config)}
+    notes += _check_handler(job, folder, section, module, example)
+    return {"found": found, "notes": notes}
+
+
+def _check_model(
+    config: WorkerConfig,
+    folder: Path,
+    module: torch.nn.Module,
+    shape: tuple[int, ...],
+    job: dict[str, Any],
+    found: dict[str, Any],
+) -> list[str]:
+    """Run the model as served on items of `shape`; what it shows goes into `found`."""
+    notes: list[str] = []
     model = _as_served(config, folder)
+    num_together = min(_NUM_ITEMS, max_batch_size(module) or _NUM_ITEMS)
     with model.ready():
-        for count in sorted({1, min(_NUM_ITEMS, max_batch_size(module) or _NUM_ITEMS)}):
+        for count in sorted({1, num_together}):
             output = _run(model, shape, count)
     _check_labels(output, job["num_labels"])
+    if num_together > 1 and config.micro_batch != 1:
+        notes += check_rows_do_not_mix(module, _generated(shape, num_together))
     is_image = config.input_shape is not None and len(shape) == 3 and None in config.input_shape
     if is_image and "input_shape" not in job["section"] and not _takes_other_sizes(module, shape):
         found["input_shape"] = list(shape)
         notes.append(f"the model takes {list(shape)} only: recorded as its input_shape")
-    return {"found": found, "notes": notes}
+    return notes
 
 
-def check_entry_point(entry_point: str, folder: Path) -> None:
-    """Catch here what TorchServe would hide behind a misleading error when the worker starts."""
-    name = Path(entry_point).stem
-    try:
-        module = importlib.import_module(name)
-    except Exception as error:
-        raise CheckError(f"{folder / entry_point}: import failed with {type(error).__name__}: {error}") from error
-    classes = [
-        value for value in vars(module).values() if inspect.isclass(value) and value.__module__ == module.__name__
-    ]
-    if not hasattr(module, "handle"):
-        if len(classes) != 1:
-            names = ", ".join(c.__name__ for c in classes) or "none"
-            raise CheckError(
-                f"{folder / entry_point}: TorchServe wants exactly one class in a handler's file; found {names}. "
-                "Move helpers to a module of their own (--extra-files)"
+def _check_handler(
+    job: dict[str, Any], folder: Path, section: dict[str, Any], module: torch.nn.Module, example: Example | None
+) -> list[str]:
+    """Start the handler as a worker does, and have it answer the example alone and among others."""
+    with tempfile.TemporaryDirectory(prefix="smartbatch-check-") as scratch:
+        # What a handler writes into its archive's folder, such as compiled code, must not be shipped.
+        for path in folder.iterdir():
+            (Path(scratch) / path.name).symlink_to(path)
+        manifest = {"modelName": job["name"], "modelVersion": "1.0", "handler": job["entry_point"]}
+        try:
+            context = start_context(
+                Path(scratch),
+                manifest={"model": {**manifest, "configFile": CONFIG_FILE}},
+                model_yaml_config={**job["frontend"], "handler": section},
+                batch_size=_NUM_ITEMS,
             )
-        for method in ("initialize", "handle"):
-            if not callable(getattr(classes[0], method, None)):
-                raise CheckError(
-                    f"{folder / entry_point}: {classes[0].__name__} has no {method}(); "
-                    "subclass smartbatch_handler.SmartBatchHandler"
-                )
+            handler = StartedHandler(job["entry_point"], folder, context)
+            if example is None:
+                return [f"not run: input_shape {section['input_shape']} leaves sizes open; give --example FILE"]
+            return _ask(handler, example, module, section)
+        except CheckError as error:
+            raise CheckError(str(error).replace(scratch, str(folder))) from error
+
+
+def _ask(handler: StartedHandler, example: Example, module: torch.nn.Module, section: dict[str, Any]) -> list[str]:
+    notes: list[str] = []
+    if handler.ours is not None:
+        items = handler.items_of(example)
+        if isinstance(items, str):
+            return [f"not run: the handler refuses a generated body ({items}); give --example FILE"]
+        if example.name is not None and items:
+            notes += _check_items(module, items[0], WorkerConfig.resolve(section, {}))
+    elif example.name is None:
+        return ["not run: the handler is no SmartBatchHandler and what it reads is unknown; give --example FILE"]
+    for count in (1, _NUM_ITEMS):
+        handler.ask(example, count)
+    return notes
+
+
+def _check_items(module: torch.nn.Module, item: torch.Tensor, config: WorkerConfig) -> list[str]:
+    """Whether the example's row is answered alike among others: itself, its values moved on by one and by two."""
+    num_together = min(_NUM_ITEMS, max_batch_size(module) or _NUM_ITEMS)
+    if num_together == 1 or config.micro_batch == 1:
+        return []
+    batch = Stacker(config.image_mean, config.image_std).stack([item.roll(by) for by in range(num_together)])
+    try:
+        return check_rows_do_not_mix(module, batch)
+    except CheckError:
+        raise
+    except Exception as error:
+        raise CheckError(
+            f"the model failed on the example's item of shape {list(item.shape)}: {cause_of(error)}"
+        ) from error
+
+
+def _example(job: dict[str, Any], shape: tuple[int, ...] | None) -> Example | None:
+    """The user's body, or one of `shape`."""
+    if job["example"] is None:
+        return None if shape is None else Example.generated(shape)
+    body, content_type = encode_body(Path(job["example"]))
+    other = mimetypes.guess_type(job["example_name"])[0]  # of what only a handler of the user's own reads
+    unknown = content_type == "application/octet-stream"
+    return Example(body, other if unknown and other else content_type, job["example_name"])
 
 
 def _write_weights(config: WorkerConfig, folder: Path, job: dict[str, Any]) -> None:
@@ -124,31 +189,44 @@ def _example_shape(config: WorkerConfig) -> tuple[int, ...] | None:
     return None if None in shape else tuple(size for size in shape if size is not None)
 
 
-def _as_served(config: WorkerConfig, folder: Path) -> ManagedModel:
-    """The model as a worker runs it, on this machine's CPU and without calibration or compilation.
+def _as_checked(config: WorkerConfig) -> dict[str, Any]:
+    """Keys that let a worker answer on this machine's CPU, at once: without calibration, compilation and idle unload.
 
     fp16 is for GPUs: on a CPU many operations lack it, and that says nothing about the archive.
     """
     precision = "fp32" if config.precision == "fp16" else config.precision
-    as_checked = replace(config, precision=precision, compile="off", micro_batch=1, idle_unload_s=0.0)
+    keys: dict[str, Any] = {"device": "cpu", "precision": precision, "compile": "off", "idle_unload_s": 0.0}
+    return {**keys, "micro_batch": 1 if config.micro_batch == 1 else _NUM_ITEMS, "threads": torch.get_num_threads()}
+
+
+def _as_served(config: WorkerConfig, folder: Path) -> ManagedModel:
+    """The model as a worker runs it."""
     return ManagedModel(
-        as_checked, folder, torch.device("cpu"), _NUM_ITEMS, on_load=lambda _: None, on_unload=lambda: None
+        replace(config, **_as_checked(config)),
+        folder,
+        torch.device("cpu"),
+        _NUM_ITEMS,
+        on_load=lambda _: None,
+        on_unload=lambda: None,
     )
 
 
+def _generated(shape: tuple[int, ...], count: int) -> torch.Tensor:
+    """[count, *shape], between 0 and 1."""
+    return torch.rand((count, *shape), generator=torch.Generator().manual_seed(0))
+
+
 def _run(model: ManagedModel, shape: tuple[int, ...], count: int) -> Any:
-    batch = torch.rand((count, *shape), generator=torch.Generator().manual_seed(0))
     try:
-        output = model.forward(batch)
+        output = model.forward(_generated(shape, count))
     except Exception as error:
-        first_line = (str(error).strip().splitlines() or [""])[0]
         raise CheckError(
             f"the model failed on {count} item{'s' * (count > 1)} of shape {list(shape)} with "
-            f"{type(error).__name__}: {first_line}. Does --input-shape say what one item is, without the batch?"
+            f"{cause_of(error)}. Does --input-shape say what one item is, without the batch?"
         ) from error
     try:
         split(output, count)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RowError) as error:
         raise CheckError(f"{error}; the answer's first dimension must be the batch") from error
     return output
 
@@ -172,12 +250,19 @@ def _check_labels(output: Any, num_labels: int | None) -> None:
 
 def main() -> None:
     """Run the job on stdin."""
+    # The model's and the handler's code may print, from threads too: only the answer goes to stdout.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     torch.set_num_threads(min(4, torch.get_num_threads()))
     try:
         answer = probe(json.loads(sys.stdin.read()))
     except (CheckError, ModelLoadError) as error:
         answer = {"error": str(error)}
-    print("\n" + json.dumps(answer), flush=True)
+    with answers:
+        answers.write(json.dumps(answer))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # a handler's threads need not end by themselves
 
 
 if __name__ == "__main__":

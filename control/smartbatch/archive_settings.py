@@ -18,6 +18,10 @@ class ArchiveError(SmartBatchError):
     """The archive cannot be built from these files; the message names the file and what is wrong."""
 
 
+class CheckError(Exception):
+    """The archive would not serve; the message says why. The check's process raises it; it becomes the above."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArchiveSettings:
     """What goes into an archive.
@@ -46,6 +50,8 @@ class ArchiveSettings:
     """Class names: JSON (list, or index to name) or one name per line."""
     overrides: Mapping[str, str] = field(default_factory=dict)
     """Further keys of model-config.yaml, as text."""
+    example: Path | None = None
+    """A request's body that the handler must answer; None is a tensor of `input_shape`."""
     extra_files: tuple[Path, ...] = ()
     """Files, or folders whose contents, go beside the handler."""
     output: Path = Path("model_store")
@@ -63,7 +69,7 @@ class ArchiveSettings:
         _exclude(self, "model_file", "random_weights")
         _exclude(self, "random_weights", "require_pretrained")
         _exclude(self, "random_weights", "model_path")
-        for option in ("model_file", "handler", "labels"):
+        for option in ("model_file", "handler", "labels", "example"):
             path = getattr(self, option)
             if path is not None and not path.is_file():
                 raise UsageError(f"--{option.replace('_', '-')} must be a file, got {str(path)!r}")

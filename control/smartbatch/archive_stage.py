@@ -49,6 +49,8 @@ class Staged:
     """Staged file to the user's file, so that messages name the latter."""
     labels: list[str] | None = None
     """Class names, by index."""
+    example: Path | None = None
+    """A request's body for the check; it is not shipped."""
 
     def write_config(self) -> None:
         """Write model-config.yaml from `frontend` and `section`."""
@@ -63,7 +65,7 @@ def stage(settings: ArchiveSettings, folder: Path, report: Callable[[str], None]
         UsageError: a setting breaks a rule.
         ArchiveError: a file cannot be used.
     """
-    staged = Staged(folder, settings.archive_name)
+    staged = Staged(folder, settings.archive_name, example=settings.example)
     shutil.copy(HANDLER_DIR / ENTRY_POINT, folder)
     shutil.copytree(
         HANDLER_DIR / smartbatch_worker.__name__,

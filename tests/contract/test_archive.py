@@ -158,3 +158,41 @@ def test_the_command_says_it_on_stderr_and_exits_nonzero(tmp_path: Path, source:
     missing = run(*model, "--model-path", str(source / "absent.pth"), "--force")
     assert missing.returncode == 2
     assert f"{source / 'absent.pth'}: no such file" in missing.stderr
+
+
+def test_the_check_asks_the_handler_and_ships_none_of_what_that_leaves(tmp_path: Path, source: Path) -> None:
+    """A handler that prints, writes into its archive's folder, and has a thread that never ends."""
+    (source / "mine.py").write_text(
+        "import threading\nfrom pathlib import Path\nfrom smartbatch_handler import SmartBatchHandler\n"
+        "class Mine(SmartBatchHandler):\n"
+        "    def initialize(self, context):\n"
+        '        print(\'{"error": "no answer"}\', flush=True)\n'
+        "        (Path(context.system_properties['model_dir']) / 'left-behind').write_text('x')\n"
+        "        threading.Thread(target=threading.Event().wait).start()\n"
+        "        super().initialize(context)\n"
+        "    def preprocess_item(self, body, headers):\n"
+        "        assert headers['content-type'] == 'text/csv'\n"
+        "        import torch\n"
+        "        return torch.tensor([float(value) for value in bytes(body).split(b',')])\n"
+    )
+    (source / "line.csv").write_text("1,2,3,4")
+    path = affine(tmp_path, source, handler=source / "mine.py", example=source / "line.csv", labels=None)
+    with zipfile.ZipFile(path) as mar:
+        files = {"mine.py", "model.py", "model-config.yaml", "weights.safetensors", "MAR-INF/MANIFEST.json"}
+        assert set(mar.namelist()) == HANDLER_FILES | files
+
+
+def test_what_the_handler_is_refused_for_names_the_users_file(tmp_path: Path, source: Path) -> None:
+    (source / "mine.py").write_text(
+        "from smartbatch_handler import SmartBatchHandler\n"
+        "class Mine(SmartBatchHandler):\n    def postprocess_item(self, output):\n        raise KeyError('no such')\n"
+    )
+    message = refusal(
+        tmp_path,
+        model_file=source / "model.py",
+        model_path=source / "w.pth",
+        input_shape="4",
+        handler=source / "mine.py",
+    )
+    assert message.startswith(f"{source / 'mine.py'}: "), message
+    assert "postprocess_item" in message or "no such" in message or "failed" in message

@@ -30,8 +30,8 @@ WAIT_S = 30
 
 @pytest.fixture(scope="module")
 def server(start: Any) -> RunningServer:
-    """One worker of `tiny`, and a time zone that Java does not know and C does: their local times differ by 5 hours."""
-    server: RunningServer = start(tiny_workers=1, env={"TZ": "XYZ-5"})
+    """One worker of `tiny`, and a time zone that Java knows and C does not: the log's times are 8 hours behind."""
+    server: RunningServer = start(tiny_workers=1, env={"TZ": "PST"})
     return server
 
 

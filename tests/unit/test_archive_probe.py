@@ -8,13 +8,20 @@ from typing import Any
 import pytest
 import torch
 from smartbatch.archive_check import job_of
-from smartbatch.archive_probe import CheckError, check_entry_point, probe
-from smartbatch.archive_settings import ArchiveSettings
+from smartbatch.archive_handler import check_entry_point
+from smartbatch.archive_probe import probe
+from smartbatch.archive_settings import ArchiveSettings, CheckError
 from smartbatch.archive_stage import stage
 from smartbatch_worker.architectures import build_torchvision
 from smartbatch_worker.loaders import ModelLoadError
 
 from tests.conftest import AFFINE_MODEL
+
+
+@pytest.fixture(autouse=True)
+def no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the check sets it for its child."""
+    monkeypatch.setenv("SMARTBATCH_ACCESS_LOG", str(tmp_path / "no-server" / "access_log.log"))
 
 
 def run(tmp_path: Path, **keys: Any) -> dict[str, Any]:
@@ -46,7 +53,7 @@ def test_a_good_model_finds_nothing(tmp_path: Path, source: Path) -> None:
 
 def test_open_sizes_are_not_guessed(tmp_path: Path, source: Path) -> None:
     (note,) = run_affine(tmp_path, source, input_shape="*")["notes"]
-    assert note == "not run once: input_shape [None] leaves sizes open"
+    assert note == "not run: input_shape [None] leaves sizes open; give --example FILE"
 
 
 def test_weights_of_another_architecture(tmp_path: Path) -> None:
