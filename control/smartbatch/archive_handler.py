@@ -6,6 +6,7 @@ import importlib
 import inspect
 import io
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from smartbatch_worker.errors import RowError
-from smartbatch_worker.failures import cause_of
+from smartbatch_worker.failures import Cause, cause_of
 from smartbatch_worker.rows import Row
 
 from smartbatch.archive_context import receive
@@ -111,10 +112,14 @@ class StartedHandler:
             CheckError: not every one of them is answered 200.
         """
         data = receive(self._context, [(example.body, example.content_type)] * count)
+        logged = _Logged()
+        logging.getLogger().addHandler(logged)
         try:
             replies = self._handle(data, self._context)
         except Exception as error:
             raise CheckError(f"{self._file}: handle failed on {example} with {cause_of(error)}") from error
+        finally:
+            logging.getLogger().removeHandler(logged)
         if not isinstance(replies, list) or len(replies) != count:
             given = f"a list of {len(replies)}" if isinstance(replies, list) else f"a {type(replies).__name__}"
             raise CheckError(f"{self._file}: handle must give a list of one reply a request; got {given} for {count}")
@@ -122,7 +127,20 @@ class StartedHandler:
             status, _ = self._context.get_response_status(index)
             if status != 200:
                 among = f"{count} at once of " if count > 1 else ""
-                raise CheckError(f"{self._file}: {among}{example} is answered {status}: {_message_of(reply)}")
+                reasons = "".join(f" ({cause})" for cause in logged.causes[-1:])
+                raise CheckError(f"{self._file}: {among}{example} is answered {status}: {_message_of(reply)}{reasons}")
+
+
+class _Logged(logging.Handler):
+    """Exceptions that a handler logs where the client is only told that the log says why."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.causes: list[Cause] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and isinstance(record.exc_info[1], Exception):
+            self.causes.append(cause_of(record.exc_info[1]))
 
 
 def check_entry_point(entry_point: str, folder: Path) -> Any:

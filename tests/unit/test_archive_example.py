@@ -214,6 +214,13 @@ def test_a_postprocess_item_that_breaks_is_refused(check: Check) -> None:
     assert check.handler(text).name in check.refusal(handler=check.handler(text))
 
 
+def test_what_a_handler_keeps_for_its_log_is_said(check: Check) -> None:
+    text = OURS + "    def _run(self, rows, timer):\n" + "        rows[0].attempt(dict.__getitem__, {}, 'absent')\n"
+    message = check.refusal(handler=check.handler(text))
+    assert "is answered 500: the server failed on this request" in message
+    assert "(KeyError: 'absent')" in message
+
+
 def test_a_model_of_integer_ids_sees_zeros(check: Check, source: Path) -> None:
     (source / "model.py").write_text(
         "import torch\n\nclass Ids(torch.nn.Module):\n"
