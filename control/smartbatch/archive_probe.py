@@ -21,24 +21,20 @@ from safetensors.torch import save_file
 from smartbatch_worker.architectures import build_torchvision, without_training_heads
 from smartbatch_worker.batch import Stacker
 from smartbatch_worker.config import WorkerConfig
-from smartbatch_worker.encode import split
-from smartbatch_worker.errors import RowError
 from smartbatch_worker.failures import cause_of
-from smartbatch_worker.loaders import RANDOM_SEED, ModelLoadError, build_model, max_batch_size
-from smartbatch_worker.model import ManagedModel
+from smartbatch_worker.loaders import RANDOM_SEED, ModelLoadError, build_model
 
 from smartbatch.archive_context import start_context
 from smartbatch.archive_handler import Example, StartedHandler, check_entry_point
+from smartbatch.archive_model import NUM_ITEMS, as_checked, check_model, example_shape, num_together
 from smartbatch.archive_rows import check_rows_do_not_mix
 from smartbatch.archive_settings import CheckError
 from smartbatch.archive_stage import CONFIG_FILE
 from smartbatch.client import encode_body
 
-_NUM_ITEMS = 3  # more than one, and no size that another dimension is likely to have
 _OTHER_SHAPE = re.compile(
     r"has shape \[(?P<rows>\d+)(?P<rest>[^\]]*)\] in the file and \[\d+(?P<model_rest>[^\]]*)\] in the model"
 )
-_OTHER_SIDE = 32  # pixels added to see whether the model takes images of another size
 
 
 def probe(job: dict[str, Any]) -> dict[str, Any]:
@@ -54,38 +50,13 @@ def probe(job: dict[str, Any]) -> dict[str, Any]:
     if "input_shape" not in job["section"] and isinstance(exported_shape, tuple):
         found["input_shape"] = list(exported_shape)
         config = replace(config, input_shape=exported_shape)
-    shape = _example_shape(config)
+    shape = example_shape(config)
     if shape is not None:
-        notes += _check_model(config, folder, module, shape, job, found)
+        notes += check_model(config, folder, module, shape, job, found)
     example = _example(job, shape)
-    section = {**job["section"], "input_shape": config.as_dict()["input_shape"], **_as_checked(config)}
+    section = {**job["section"], "input_shape": config.as_dict()["input_shape"], **as_checked(config)}
     notes += _check_handler(job, folder, section, module, example)
     return {"found": found, "notes": notes}
-
-
-def _check_model(
-    config: WorkerConfig,
-    folder: Path,
-    module: torch.nn.Module,
-    shape: tuple[int, ...],
-    job: dict[str, Any],
-    found: dict[str, Any],
-) -> list[str]:
-    """Run the model as served on items of `shape`; what it shows goes into `found`."""
-    notes: list[str] = []
-    model = _as_served(config, folder)
-    num_together = min(_NUM_ITEMS, max_batch_size(module) or _NUM_ITEMS)
-    with model.ready():
-        for count in sorted({1, num_together}):
-            output = _run(model, shape, count)
-    _check_labels(output, job["num_labels"])
-    if num_together > 1 and config.micro_batch != 1:
-        notes += check_rows_do_not_mix(module, _generated(shape, num_together))
-    is_image = config.input_shape is not None and len(shape) == 3 and None in config.input_shape
-    if is_image and "input_shape" not in job["section"] and not _takes_other_sizes(module, shape):
-        found["input_shape"] = list(shape)
-        notes.append(f"the model takes {list(shape)} only: recorded as its input_shape")
-    return notes
 
 
 def _check_handler(
@@ -102,7 +73,7 @@ def _check_handler(
                 Path(scratch),
                 manifest={"model": {**manifest, "configFile": CONFIG_FILE}},
                 model_yaml_config={**job["frontend"], "handler": section},
-                batch_size=_NUM_ITEMS,
+                batch_size=NUM_ITEMS,
             )
             handler = StartedHandler(job["entry_point"], folder, context)
             if example is None:
@@ -122,17 +93,17 @@ def _ask(handler: StartedHandler, example: Example, module: torch.nn.Module, sec
             notes += _check_items(module, items[0], WorkerConfig.resolve(section, {}))
     elif example.name is None:
         return ["not run: the handler is no SmartBatchHandler and what it reads is unknown; give --example FILE"]
-    for count in (1, _NUM_ITEMS):
+    for count in (1, NUM_ITEMS):
         handler.ask(example, count)
     return notes
 
 
 def _check_items(module: torch.nn.Module, item: torch.Tensor, config: WorkerConfig) -> list[str]:
     """Whether the example's row is answered alike among others: itself, its values moved on by one and by two."""
-    num_together = min(_NUM_ITEMS, max_batch_size(module) or _NUM_ITEMS)
-    if num_together == 1 or config.micro_batch == 1:
+    most = num_together(module, config)
+    if most == 1:
         return []
-    batch = Stacker(config.image_mean, config.image_std).stack([item.roll(by) for by in range(num_together)])
+    batch = Stacker(config.image_mean, config.image_std).stack([item.roll(by) for by in range(most)])
     try:
         return check_rows_do_not_mix(module, batch)
     except CheckError:
@@ -177,75 +148,6 @@ def _class_count_hint(message: str) -> str:
     if found is None or found["rest"] != found["model_rest"]:
         return ""
     return f" (is the number of classes another? try --num-classes {found['rows']})"
-
-
-def _example_shape(config: WorkerConfig) -> tuple[int, ...] | None:
-    """A shape to try: open sizes of an image are the crop's; other open sizes are anyone's guess."""
-    shape = config.input_shape
-    if shape is None:
-        return None
-    if len(shape) == 3 and shape[0] is not None:
-        return tuple(config.image_crop if size is None else size for size in shape)
-    return None if None in shape else tuple(size for size in shape if size is not None)
-
-
-def _as_checked(config: WorkerConfig) -> dict[str, Any]:
-    """Keys that let a worker answer on this machine's CPU, at once: without calibration, compilation and idle unload.
-
-    fp16 is for GPUs: on a CPU many operations lack it, and that says nothing about the archive.
-    """
-    precision = "fp32" if config.precision == "fp16" else config.precision
-    keys: dict[str, Any] = {"device": "cpu", "precision": precision, "compile": "off", "idle_unload_s": 0.0}
-    return {**keys, "micro_batch": 1 if config.micro_batch == 1 else _NUM_ITEMS, "threads": torch.get_num_threads()}
-
-
-def _as_served(config: WorkerConfig, folder: Path) -> ManagedModel:
-    """The model as a worker runs it."""
-    return ManagedModel(
-        replace(config, **_as_checked(config)),
-        folder,
-        torch.device("cpu"),
-        _NUM_ITEMS,
-        on_load=lambda _: None,
-        on_unload=lambda: None,
-    )
-
-
-def _generated(shape: tuple[int, ...], count: int) -> torch.Tensor:
-    """[count, *shape], between 0 and 1."""
-    return torch.rand((count, *shape), generator=torch.Generator().manual_seed(0))
-
-
-def _run(model: ManagedModel, shape: tuple[int, ...], count: int) -> Any:
-    try:
-        output = model.forward(_generated(shape, count))
-    except Exception as error:
-        raise CheckError(
-            f"the model failed on {count} item{'s' * (count > 1)} of shape {list(shape)} with "
-            f"{cause_of(error)}. Does --input-shape say what one item is, without the batch?"
-        ) from error
-    try:
-        split(output, count)
-    except (ValueError, TypeError, RowError) as error:
-        raise CheckError(f"{error}; the answer's first dimension must be the batch") from error
-    return output
-
-
-def _takes_other_sizes(module: torch.nn.Module, shape: tuple[int, ...]) -> bool:
-    channels, height, width = shape
-    try:
-        with torch.inference_mode():
-            module(torch.zeros(1, channels, height + _OTHER_SIDE, width + _OTHER_SIDE))
-    except Exception:
-        return False
-    return True
-
-
-def _check_labels(output: Any, num_labels: int | None) -> None:
-    if num_labels is None or not isinstance(output, torch.Tensor) or output.ndim != 2:
-        return
-    if output.shape[1] != num_labels:
-        raise CheckError(f"the model answers {output.shape[1]} classes, and there are {num_labels} labels")
 
 
 def main() -> None:
