@@ -86,7 +86,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def stop(
     run_dir: RunDir = None,
     inference_port: Port = None,
-    grace: Annotated[float, typer.Option(help="Seconds accepted requests may take to be answered.", min=0)] = 30.0,
+    grace: Annotated[
+        float, typer.Option(help="Seconds accepted requests may take to be answered; 0: end at once.", min=0)
+    ] = 30.0,
     as_json: AsJson = False,
 ) -> None:
     """Answer what was accepted, refuse what comes after, stop; returns when the processes are gone."""

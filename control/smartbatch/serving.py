@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import subprocess
 import sys
@@ -94,7 +95,7 @@ def serve_until_stopped(plan: ServePlan) -> None:
 
 
 def _stop(server: RunningServer, grace_s: float, console: Console, at_once: threading.Event) -> None:
-    """Drain and end; `at_once`, or a `smartbatch stop --grace 0`, cuts it short.
+    """Drain and end; `at_once`, or a further `smartbatch stop` with a shorter grace, cuts it short.
 
     Raises:
         DeadlineError: when the grace was not enough, or was cut short.
@@ -105,8 +106,12 @@ def _stop(server: RunningServer, grace_s: float, console: Console, at_once: thre
     reports: list[DrainReport | None] = []
     draining = threading.Thread(target=lambda: reports.append(server.stop(grace_s)))
     draining.start()
+    shortest_s, cut_off_at = grace_s, math.inf
     while draining.is_alive():
-        if at_once.is_set() or asked_grace(server.state) == 0:
+        asked_s = asked_grace(server.state)
+        if asked_s is not None and asked_s < shortest_s:  # a later stop is in more of a hurry
+            shortest_s, cut_off_at = asked_s, time.monotonic() + asked_s
+        if at_once.is_set() or time.monotonic() >= cut_off_at:
             server.end()
         draining.join(_POLL_S)
     report = reports[0] if reports else None
