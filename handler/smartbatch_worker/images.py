@@ -149,11 +149,11 @@ def _upright(image: Image.Image, turn: int, background: tuple[int, ...], num_cha
     """All pixels as people see them: uint8 [C, H, W], channels last in memory, which torch resizes uint8 fastest in."""
     width, height = image.size
     sides = (width, height) if exif.swaps_sides(turn) else (height, width)
-    upright = np.empty((*sides, num_channels), dtype=np.uint8)
-    rows = exif.as_stored(upright, turn)
     num_rows = max(1, _BAND_PIXELS // width)
     try:
         image.load()
+        upright = np.empty((*sides, num_channels), dtype=np.uint8)  # where the decoder's own memory was, now it is free
+        rows = exif.as_stored(upright, turn)
         for top in range(0, height, num_rows):
             bottom = min(top + num_rows, height)
             rows[top:bottom] = _over(background, image.crop((0, top, width, bottom)), num_channels)
