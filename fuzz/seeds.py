@@ -75,6 +75,7 @@ def _msgpack() -> list[bytes]:
         msgpack.packb({"data": msgpack.Timestamp(1, 2)}),
         b"\x81\xa4data\xdd\xff\xff\xff\xff",
         msgpack.packb({"data": b"", "shape": [0, 2**63]}),
+        msgpack.packb({"data": b"", "shape": [0, 2**61]}),
         b"\x81\xa4data" + b"\x91" * 600 + b"\x01",
         b"\x81\xa4data\xc9\xff\xff\xff\xff\x01",
         b"\xc1",

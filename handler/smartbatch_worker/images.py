@@ -33,7 +33,7 @@ _PILLOW_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2}  # a pixel in Pillow's memor
 _WEBP_BYTES = 12  # two canvases of libwebp's decoder of animations, and the picture; while it decodes 4 more
 _WEBP_PASSING_BYTES = 4
 _BAND_PIXELS = 2**18
-_CORRUPT = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, TypeError, OverflowError, MemoryError)
+_CORRUPT = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, TypeError, OverflowError)
 _INTERPOLATION = {
     "bilinear": InterpolationMode.BILINEAR,
     "bicubic": InterpolationMode.BICUBIC,
@@ -135,7 +135,7 @@ def _open(kind: str, picture: bytes | bytearray, config: WorkerConfig) -> Image.
         image = Image.open(io.BytesIO(picture), formats=[kind])
     except UnidentifiedImageError:
         raise MalformedBody("the image header is corrupt; accepted are JPEG, PNG and WebP") from None
-    except _CORRUPT as error:
+    except (*_CORRUPT, MemoryError) as error:  # out of memory for what a corrupt header declares
         raise MalformedBody(f"the image header is corrupt: {str(error)[:200]}") from None
     _check_size(image.width, image.height, config.max_pixels)
     return image
@@ -156,7 +156,8 @@ def _upright(image: Image.Image, turn: int, background: tuple[int, ...], num_cha
         rows = exif.as_stored(upright, turn)
         for top in range(0, height, num_rows):
             bottom = min(top + num_rows, height)
-            rows[top:bottom] = _over(background, image.crop((0, top, width, bottom)), num_channels)
+            band = image if num_rows >= height else image.crop((0, top, width, bottom))
+            rows[top:bottom] = _over(background, band, num_channels)
     except _CORRUPT as error:
         raise MalformedBody(f"the {image.format} image is corrupt or truncated: {str(error)[:200]}") from None
     return torch.from_numpy(upright).permute(2, 0, 1)
@@ -178,7 +179,9 @@ def _over(background: tuple[int, ...], band: Image.Image, num_channels: int) -> 
         shown = Image.new("RGB", band.size, background)
         shown.paste(band.convert("RGB"), mask=opacity)
         band = shown
-    return np.asarray(band.convert(mode)).reshape(band.height, band.width, num_channels)
+    if band.mode != mode:
+        band = band.convert(mode)
+    return np.asarray(band).reshape(band.height, band.width, num_channels)
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:

@@ -141,7 +141,11 @@ def _read_body(row: Row, fields: Sequence[FormField]) -> None:
 
 
 def _inflate(row: Row) -> None:
-    row.body = content_encoding.inflate(row.body, row.headers.get("content-encoding", ""))
+    """Undo what the client compressed; whoever reads the body then finds no header that says it still is."""
+    encoding = row.headers.get("content-encoding")
+    if encoding is not None:
+        row.body = content_encoding.inflate(row.body, encoding)
+        row.headers = {name: value for name, value in row.headers.items() if name != "content-encoding"}
 
 
 def _lower_case(headers: Mapping[str, Any]) -> dict[str, str]:

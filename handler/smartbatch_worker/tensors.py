@@ -20,7 +20,7 @@ from smartbatch_worker import json_errors, json_numbers, msgpack_numbers
 from smartbatch_worker.errors import BodyTooLarge, MalformedBody, WrongShape
 
 MAX_DIMS = json_numbers.MAX_DIMS
-MAX_SIZE = 2**63 - 1  # numbers an array can have, its dimensions of 0 left out; NumPy's own limit
+MAX_SIZE = 2**60 - 1  # numbers of 8 bytes an array can have, its dimensions of 0 left out; NumPy's own limit
 MAX_LISTS = 2**20  # each costs a Python object: a few bytes of body must not become gigabytes
 MAX_NPY_HEADER_BYTES = 10_000
 MAX_SAFETENSORS_HEADER_BYTES = 2**20
