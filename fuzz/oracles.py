@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import zlib
 from typing import Any
 
 import msgpack
 import numpy as np
 import safetensors.numpy
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import functional as transforms
 
 Array = np.ndarray[Any, Any]
 
 
 def read_json(body: bytes) -> Array:
-    """With the standard library; of two keys of one name the first counts."""
-    document = json.loads(body, object_pairs_hook=lambda pairs: dict(reversed(pairs)))
-    return np.asarray(document["data"], dtype=np.float64)
+    """With the standard library, whose whole numbers have no end; as doubles they are infinite beyond 1.8e308."""
+    return np.asarray(json.loads(body, parse_int=float)["data"], dtype=np.float64)
 
 
 def read_msgpack(body: bytes) -> Array:
@@ -39,3 +43,20 @@ def read_safetensors(body: bytes) -> Array | None:
         return safetensors.numpy.load(body)["data"]
     except (safetensors.SafetensorError, KeyError, TypeError):  # bf16 is no NumPy type
         return None
+
+
+def read_gzip(body: bytes) -> bytes | None:
+    """With the standard library; None where it refuses."""
+    try:
+        return gzip.decompress(body)
+    except (OSError, EOFError, zlib.error):
+        return None
+
+
+def mean_of_16_bit_grey(body: bytes, side: int) -> float | None:
+    """Of a square 16-bit grey PNG the mean, 0 to 255, that a model of `side` pixels is shown; None for other images."""
+    image = Image.open(io.BytesIO(body), formats=["PNG"]) if body[:8] == b"\x89PNG\r\n\x1a\n" else None
+    if image is None or image.mode != "I;16" or image.width != image.height or "transparency" in image.info:
+        return None
+    greys = torch.from_numpy(np.asarray(image).astype(np.float32) / 257)[None]
+    return float(transforms.resize(greys, [side], antialias=True).mean())

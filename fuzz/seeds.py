@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import struct
@@ -26,6 +27,7 @@ def seeds() -> dict[str, list[bytes]]:
         "safetensors": _safetensors(),
         "image": _images(),
         "headers": _headers(),
+        "gzip": _gzip(),
     }
 
 
@@ -43,6 +45,11 @@ def _json() -> list[bytes]:
         b'{"data":[9223372036854775807,18446744073709551615,18446744073709551616]}',
         b'{"data":[1e308,-1e308,1e309,0.0,-0.0]}',
         b'{"data":[NaN,Infinity]}',
+        b'{"data":[120000000000000000000,-99999999999999999999999999999999999999,1e-400]}',
+        b'{"id":123456789012345678901,"data":[1,1000000000000000000000.5e-3]}',
+        b'{"t":"120000000000000000000 \\u12e01 1e999","i":[1e309],"data":[0.1e1,2]}',
+        b'{"data":[1,2],"data":[3,4]}',
+        b'{"data":[1,null,"1",true,{"a":[]}]}',
         b'{"d\\u0061ta":[1,2,3,4]}',
         b'{"data":' + b"[" * 1100 + b"1" + b"]" * 1100 + b"}",
         b'{"data":"\\ud800"}',
@@ -67,6 +74,8 @@ def _msgpack() -> list[bytes]:
         msgpack.packb({1: 2, "data": [1]}),
         msgpack.packb({"data": msgpack.Timestamp(1, 2)}),
         b"\x81\xa4data\xdd\xff\xff\xff\xff",
+        msgpack.packb({"data": b"", "shape": [0, 2**63]}),
+        msgpack.packb({"data": b"", "shape": [0, 2**61]}),
         b"\x81\xa4data" + b"\x91" * 600 + b"\x01",
         b"\x81\xa4data\xc9\xff\xff\xff\xff\x01",
         b"\xc1",
@@ -92,6 +101,7 @@ def _npy() -> list[bytes]:
     headers = [
         "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000, 1000000, 1000000)}",
         "{'descr': '<f4', 'fortran_order': False, 'shape': (-1, -4)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (0, 9999999999999999999)}",
         "{'descr': '|O', 'fortran_order': False, 'shape': (1,)}",
         "{'descr': ('<f4', (1000, 1000)), 'fortran_order': False, 'shape': (1,)}",
         "{'descr': '<f4', 'fortran_order': False, 'shape': (4L,)}",
@@ -105,6 +115,8 @@ def _npy() -> list[bytes]:
 
 def _safetensors() -> list[bytes]:
     giant = {"data": {"dtype": "F32", "shape": [2**40, 2**40], "data_offsets": [0, 4]}}
+    first = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+    overlapping = {"data": first, "x": {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]}}
     outside = {"data": {"dtype": "U8", "shape": [4], "data_offsets": [-8, -4]}}
     return [
         safetensors.numpy.save({"data": _CHW}),
@@ -113,6 +125,7 @@ def _safetensors() -> list[bytes]:
         safetensors.numpy.save({"data": np.zeros((0, 4), np.float32)}),
         safetensors.numpy.save({"data": np.array([1e300, np.nan, 1, 2])}),
         safetensors.numpy.save({"x": _CHW}),
+        safetensors_of(json.dumps(overlapping).encode(), b"\0" * 12),
         safetensors_of(json.dumps(giant).encode(), b"\0" * 4),
         safetensors_of(json.dumps(outside).encode(), b"\0" * 16),
         safetensors_of(b'{"data":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}', b"\x80\x3f\x00\x40"),
@@ -132,9 +145,20 @@ def _images() -> list[bytes]:
         picture.convert(mode).save(stream, kind, **options)
         found.append(stream.getvalue())
     jpeg = found[0]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for kind in ("JPEG", "PNG", "WEBP"):
+        stream = io.BytesIO()
+        picture.save(stream, kind, exif=exif)
+        found.append(stream.getvalue())
+    for greys in (np.linspace(0, 65535, 64 * 64).reshape(64, 64), np.full((32, 32), 300)):
+        stream = io.BytesIO()
+        Image.fromarray(greys.astype(np.uint16)).save(stream, "PNG")
+        found.append(stream.getvalue())
     return [
         *found,
-        jpeg + b"\xff\xda" * 80,
+        jpeg + jpeg + b"ftypmp42" + b"\xff\xda" * 80,
+        jpeg[:-2] + b"\xff\xda\0\2" * 80 + jpeg[-2:],
         jpeg[:100],
         b"\xff\xd8\xff\xe0" + b'{"data": [1]}',
         b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", struct.pack(">IIBBBBB", 2**31 - 1, 2**31 - 1, 8, 2, 0, 0, 0)),
@@ -160,6 +184,21 @@ _DIALECTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("RGB", "WEBP", {}),
     ("RGBA", "WEBP", {"lossless": True}),
 )
+
+
+def _gzip() -> list[bytes]:
+    packed = gzip.compress(b'{"data": [1, 2, 3, 4]}', mtime=0)
+    return [
+        packed,
+        packed + packed,
+        packed + b"\0" * 8,
+        packed[:-3],
+        gzip.compress(b"", mtime=0),
+        gzip.compress(bytes(2**20), mtime=0),
+        gzip.compress(bytes(range(256)) * 40, 1, mtime=0),
+        b"\x1f\x8b\x08\x1c" + bytes(6) + b"\x02\0xyname\0comment\0" + packed[10:],
+        b"not gzip",
+    ]
 
 
 def _headers() -> list[bytes]:

@@ -1,7 +1,8 @@
 """One target per decoder. A run is a finding where it breaks a promise:
 
 a body is decoded, or refused by a RowError of the 4xx kind whose answer is small JSON; nothing else is raised;
-items are finite float32 or uint8 of the model's shape, at most max_items of them, and no other reader disagrees;
+items are finite float32 or uint8 of the model's shape, at most max_items of them, and no other reader disagrees, be it
+about numbers, about the brightness of 16-bit pictures or about what was compressed;
 a body of at most MAX_BODY_BYTES costs at most MAX_CPU_S of CPU and MAX_GROWTH_BYTES of memory.
 """
 
@@ -21,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from smartbatch_worker import encode, json_numbers
+from smartbatch_worker import content_encoding, encode, json_numbers
 from smartbatch_worker.config import WorkerConfig
 from smartbatch_worker.decode import Decoded, decode
 from smartbatch_worker.errors import RowError
@@ -65,13 +66,18 @@ class Target:
         Raises:
             Finding: a promise was broken. Any other exception is one, too.
         """
-        if self.name == "headers":
-            return _run_headers(data)
+        if self.name in _OF_NO_MODEL:
+            return _OF_NO_MODEL[self.name](data)
         accepted = [self._run_for(data, config) for config in CONFIGS]
         return any(accepted)
 
     def outcome(self, data: bytes) -> str:
         """What becomes of `data`, numbers and quoted parts left out: bodies of one outcome take the same way."""
+        if self.name == "gzip":
+            try:
+                return str(len(content_encoding.inflate(data, "gzip")) > 0)
+            except RowError as error:
+                return error.message
         found = []
         for config in CONFIGS:
             try:
@@ -83,8 +89,8 @@ class Target:
 
     def run_once(self, data: bytes) -> None:
         """Decode `data` once, for a model chosen by its bytes: four times as many bodies in the same time."""
-        if self.name == "headers":
-            _run_headers(data)
+        if self.name in _OF_NO_MODEL:
+            _OF_NO_MODEL[self.name](data)
         else:
             self._run_for(data, CONFIGS[zlib.crc32(data) % len(CONFIGS)])
 
@@ -105,6 +111,8 @@ class Target:
         check_items(decoded, config)
         if self.oracle is not None and config.input_shape is None and not decoded.is_image:
             _compare(decoded.items[0], self.oracle(data))
+        if decoded.is_image:
+            _check_brightness(decoded.items[0], data)
         return True
 
 
@@ -116,6 +124,7 @@ TARGETS = {
         Target("npy", "", oracles.read_npy),
         Target("safetensors", "application/x-safetensors", oracles.read_safetensors),
         Target("image", "image/*"),
+        Target("gzip", ""),
         Target("headers", ""),
     )
 }
@@ -157,6 +166,27 @@ def _compare(item: torch.Tensor, other: Any) -> None:
         raise Finding(f"another reader sees {expected.shape} {expected.ravel()[:8]}, we {item.shape} {item}")
 
 
+def _check_brightness(item: torch.Tensor, data: bytes) -> None:
+    try:
+        expected = oracles.mean_of_16_bit_grey(data, CONFIGS[0].image_crop)
+    except (OSError, SyntaxError, ValueError):  # text or a profile that Pillow refuses, and we do not read
+        return
+    if expected is not None and abs(float(item.float().mean()) - expected) > 1:
+        raise Finding(f"16-bit greys of mean {expected} are seen as {float(item.float().mean())}")
+
+
+def _run_gzip(data: bytes) -> bool:
+    """A body that came compressed is what the standard library makes of it, and bounded."""
+    try:
+        inflated = content_encoding.inflate(bytearray(data), "gzip")
+    except RowError as error:
+        check_answer(error)
+        return False
+    if len(inflated) > content_encoding.MAX_BODY_BYTES or inflated != oracles.read_gzip(data):
+        raise Finding(f"inflated to {len(inflated)} bytes, and otherwise by another reader")
+    return True
+
+
 class _Context:
     """Of TorchServe's context, what reading rows needs."""
 
@@ -184,6 +214,10 @@ def _run_headers(data: bytes) -> bool:
     except RowError as error:
         check_answer(error)
     return True
+
+
+# Decoders that know no model's shape.
+_OF_NO_MODEL = {"headers": _run_headers, "gzip": _run_gzip}
 
 
 def _peak_bytes() -> int:

@@ -25,6 +25,8 @@ _COMPILERS = ("auto", "off", "winograd", "inductor", "openvino", "cuda_graphs")
 _LOADS = ("lazy", "eager")
 _OUTPUTS = ("auto", "raw", "topk")
 _NONFINITE = ("error", "allow")
+_ORIENTATIONS = ("exif", "ignore")
+_COLOURS = {"white": (255, 255, 255), "black": (0, 0, 0)}
 _INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
 
 
@@ -56,6 +58,10 @@ class WorkerConfig:
     """Per-channel mean subtracted from images and uint8 tensors scaled to 0-1."""
     image_std: tuple[float, ...] = IMAGENET_STD
     """Per-channel divisor applied after the mean."""
+    image_orientation: str = "exif"
+    """exif shows pictures upright, as people see them; ignore as their pixels are stored, for models trained so."""
+    image_background: tuple[int, ...] = (255, 255, 255)
+    """Colour behind transparent pixels: red, green, blue, 0 to 255 each, or `white` or `black`."""
     labels: str | None = "index_to_name.json"
     """Class names in the archive; answers fall back to indexes where the file is absent."""
     device: str = "auto"
@@ -92,6 +98,7 @@ class WorkerConfig:
         _one_of("output", self.output, _OUTPUTS)
         _one_of("nonfinite", self.nonfinite, _NONFINITE)
         _one_of("image_interpolation", self.image_interpolation, _INTERPOLATIONS)
+        _one_of("image_orientation", self.image_orientation, _ORIENTATIONS)
         for name in ("image_resize", "image_crop", "topk", "max_pixels", "max_items", "max_elements"):
             _at_least(name, getattr(self, name), 1)
         for name in ("threads", "micro_batch"):
@@ -110,6 +117,11 @@ class WorkerConfig:
             )
         if any(s == 0 for s in self.image_std):
             raise ValueError(f"image_std must not hold zero; got {list(self.image_std)}")
+        if len(self.image_background) != 3 or not all(0 <= value <= 255 for value in self.image_background):
+            raise ValueError(
+                "image_background must be white, black or three numbers from 0 to 255 (red, green, blue); "
+                f"got {list(self.image_background)}"
+            )
         if self.device not in ("auto", "cpu", "cuda") and not self.device.startswith("cuda:"):
             raise ValueError(f"device must be auto, cpu, cuda or cuda:N; got {self.device!r}")
         if self.input_shape is not None and any(d is not None and d < 1 for d in self.input_shape):
@@ -194,6 +206,12 @@ def _floats(value: Any) -> tuple[float, ...]:
     return tuple(float(v) for v in _sequence(value))
 
 
+def _colour(value: Any) -> tuple[int, ...]:
+    if isinstance(value, str) and value in _COLOURS:
+        return _COLOURS[value]
+    return tuple(_int(part) for part in _sequence(value))
+
+
 _PARSERS: dict[str, Callable[[Any], Any]] = {
     "model": _str,
     "model_class": _optional(_str),
@@ -207,6 +225,8 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "image_interpolation": _str,
     "image_mean": _floats,
     "image_std": _floats,
+    "image_orientation": _str,
+    "image_background": _colour,
     "labels": _optional(_str),
     "device": _str,
     "precision": _str,

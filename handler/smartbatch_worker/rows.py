@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from smartbatch_worker import content_encoding, forms
 from smartbatch_worker.decode import Decoded
 from smartbatch_worker.encode import is_finite
 from smartbatch_worker.errors import (
@@ -24,6 +25,7 @@ from smartbatch_worker.errors import (
     UnknownFormat,
     blame_server,
 )
+from smartbatch_worker.forms import FormField
 from smartbatch_worker.wire import MAX_FIELDS, TOO_MANY_FIELDS
 
 logger = logging.getLogger(__name__)
@@ -112,11 +114,12 @@ def read_rows(data: Sequence[Mapping[str, Any]], context: Any, env: Mapping[str,
     rows = []
     for index, fields in enumerate(data):
         headers = context.get_all_request_header(index)
-        row = Row(_body_of(fields), _lower_case(headers))
-        row.attempt(_check_form, fields, headers)
+        row = Row(b"", _lower_case(headers))
+        row.attempt(_read_body, row, forms.fields_of(fields, headers))
         row.attempt(_read_deadline, row, now, monotonic_now)
         if draining_since is not None and monotonic_now >= draining_since:
             row.error = Draining("the server is stopping; retry elsewhere")
+        row.attempt(_inflate, row)
         rows.append(row)
     return rows
 
@@ -138,37 +141,40 @@ def check_deadline(row: Row) -> None:
         raise DeadlinePassed("the deadline (X-Request-Deadline-Ms) passed before the forward started")
 
 
-def _body_of(fields: Mapping[str, Any]) -> bytes | bytearray:
-    """The bytes of a plain body, or of the one field of a multipart form."""
-    value = fields.get("body")
-    if value is None:
-        value = fields.get("data")
-    if value is None and len(fields) == 1:
-        value = next(iter(fields.values()))
-    if isinstance(value, str):
-        return value.encode()
-    return value if isinstance(value, (bytes, bytearray)) else b""
-
-
-def _check_form(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> None:
-    """Refuse what TorchServe has taken apart as a form: the body is no longer whole."""
-    request_type = next((value for name, value in headers.items() if name.lower() == "content-type"), "")
-    if isinstance(request_type, str) and request_type.lower().startswith("application/x-www-form-urlencoded"):
+def _read_body(row: Row, fields: Sequence[FormField]) -> None:
+    """Take the one field that is the body, and its content type where it has one of its own."""
+    request_type = row.headers.get("content-type", "").lower()
+    if request_type.startswith("application/x-www-form-urlencoded"):
         raise UnknownFormat(
             "the body came as a web form, which is what `curl -d` says of any body: name its own type "
             "(-H 'Content-Type: application/json'), or send a file with `curl -T FILE`"
         )
-    if TOO_MANY_FIELDS in fields:
+    if any(field.name == TOO_MANY_FIELDS for field in fields):
         raise MalformedBody(f"a form may have {MAX_FIELDS} fields at most; send the body as it is")
+    field = forms.pick(fields, request_type.startswith("multipart/"))
+    if field is None:
+        return
+    if isinstance(field.value, str):
+        row.body = field.value.encode()
+    elif isinstance(field.value, (bytes, bytearray)):
+        row.body = field.value
+    else:
+        raise RowError("TorchServe read the body before this handler could: set decode_input_request=false")
+    if field.content_type:
+        row.headers = {**row.headers, "content-type": field.content_type}
+
+
+def _inflate(row: Row) -> None:
+    """Undo what the client compressed; whoever reads the body then finds no header that says it still is."""
+    encoding = row.headers.get("content-encoding")
+    if encoding is not None:
+        row.body = content_encoding.inflate(row.body, encoding)
+        row.headers = {name: value for name, value in row.headers.items() if name != "content-encoding"}
 
 
 def _lower_case(headers: Mapping[str, Any]) -> dict[str, str]:
-    # TorchServe adds one entry a body field, a dict with its content type; the field's type wins over the request's.
-    lower = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
-    for value in headers.values():
-        if isinstance(value, dict) and value.get("content-type"):
-            lower["content-type"] = value["content-type"]
-    return lower
+    # TorchServe adds one entry a body field, a dict with its content type.
+    return {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
 
 
 def _read_deadline(row: Row, now: float, monotonic_now: float) -> None:

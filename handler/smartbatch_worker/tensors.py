@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import re
 import struct
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -14,13 +16,15 @@ import orjson
 import simdjson
 import torch
 
-from smartbatch_worker import json_numbers
+from smartbatch_worker import json_errors, json_numbers, msgpack_numbers
 from smartbatch_worker.errors import BodyTooLarge, MalformedBody, WrongShape
 
 MAX_DIMS = json_numbers.MAX_DIMS
+MAX_SIZE = 2**60 - 1  # numbers of 8 bytes an array can have, its dimensions of 0 left out; NumPy's own limit
 MAX_LISTS = 2**20  # each costs a Python object: a few bytes of body must not become gigabytes
 MAX_NPY_HEADER_BYTES = 10_000
 MAX_SAFETENSORS_HEADER_BYTES = 2**20
+_SIMDJSON_MAX_LENGTH = 2**24 - 1  # it counts a list's entries up to here
 _NPY_FIELD = re.compile(
     r"""\s* (['"]) (?: descr \1 \s*:\s* (['"]) (?P<descr> [<>|=]? [A-Za-z] \d{0,4} ) \2
                  | fortran_order \1 \s*:\s* (?P<fortran_order> True | False )
@@ -54,24 +58,25 @@ def from_json(body: bytes | bytearray, max_elements: int) -> torch.Tensor:
     """
     if (tensor := json_numbers.read(body, max_elements, MAX_LISTS)) is not None:
         return tensor
-    try:
-        # A parser owns its documents' memory and refuses reuse while one is alive, so each body gets its own.
-        document = simdjson.Parser().parse(body)
-    except (ValueError, RuntimeError, UnicodeDecodeError) as error:
-        raise MalformedBody(f"the body is not valid JSON: {_first_line(error)}") from None
+    body, document = _parsed_json(body)
     if not isinstance(document, simdjson.Object):
         raise MalformedBody('the JSON body must be an object {"data": [...]}')
-    try:
-        data = document["data"]
-    except KeyError:
-        raise MalformedBody('the JSON body has no "data"; send {"data": [...]} with nested lists of numbers') from None
+    num_found = _num_keys_named_data(body, document)
+    if num_found == 0:
+        raise MalformedBody('the JSON body has no "data"; send {"data": [...]} with nested lists of numbers')
+    if num_found > 1:
+        raise MalformedBody(f'the JSON body has {num_found} keys named "data"; send one')
+    data = document["data"]
     if not isinstance(data, simdjson.Array):
         raise MalformedBody(f'"data" must be a nested list of numbers; got {_json_kind(data)}')
     shape = _json_shape(data, max_elements)
     try:
         numbers = np.frombuffer(data.as_buffer(of_type="d"), dtype=np.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise MalformedBody(f'"data" must hold numbers only: {_first_line(error)}') from None
+    except (TypeError, ValueError, RuntimeError):
+        raise MalformedBody(f'"data" must hold numbers only{_no_number(data, len(shape))}') from None
+    if shape[-1] == _SIMDJSON_MAX_LENGTH and len(shape) == 1:
+        shape = (numbers.size,)
+    _check_count(numbers.size, max_elements)
     if numbers.size != math.prod(shape):
         raise MalformedBody(_ragged(shape))
     # as_buffer flattens, so [1, [2]] would pass for two numbers. The bracket count tells that no list hides among the
@@ -123,10 +128,50 @@ def _json_shape(data: Any, max_elements: int) -> tuple[int, ...]:
         level = children
 
 
+def _parsed_json(body: bytes | bytearray) -> tuple[bytes | bytearray, Any]:
+    """The text and its document: numbers that simdjson refuses are rewritten in the text, and it is asked again."""
+    try:
+        # A parser owns its documents' memory and refuses reuse while one is alive, so each body gets its own.
+        return body, simdjson.Parser().parse(body)
+    except (ValueError, RuntimeError, UnicodeDecodeError) as error:
+        rewritten = json_errors.with_doubles(body, error)
+        if rewritten is None:
+            raise MalformedBody(f"the body is not valid JSON: {json_errors.explain(body, error)}") from None
+    try:
+        return rewritten, simdjson.Parser().parse(rewritten)
+    except (ValueError, RuntimeError, UnicodeDecodeError) as error:
+        raise MalformedBody(f"the body is not valid JSON: {json_errors.explain(body, error)}") from None
+
+
+def _num_keys_named_data(body: bytes | bytearray, document: Any) -> int:
+    # simdjson gives the first of two keys, where every other reader gives the last: so two are refused. The usual body
+    # is not walked; a backslash could spell the name another way.
+    if body.count(b'"data"') == 1 and b"\\" not in body:
+        return int("data" in document)
+    return sum(key == "data" for key in document)
+
+
+def _no_number(data: Any, depth: int) -> str:
+    """What stands at the innermost level and is no number, for a message; "" where it comes too late to look for."""
+    for entry in itertools.islice(_entries(data, depth), MAX_LISTS):
+        if isinstance(entry, bool) or not isinstance(entry, (int, float)):
+            return f"; it holds {_json_kind(entry)}"
+    return ""
+
+
+def _entries(data: Any, depth: int) -> Iterator[Any]:
+    if depth == 1:
+        yield from data
+    else:
+        for child in data:
+            yield from _entries(child, depth - 1)
+
+
 def _json_kind(value: object) -> str:
     if value is None:
         return "null"
-    return {"bool": "a boolean", "str": "a string", "Object": "an object"}.get(type(value).__name__, "a number")
+    kinds = {"bool": "true or false", "str": "text", "Object": "an object", "Array": "a list among numbers"}
+    return kinds.get(type(value).__name__, "a number")
 
 
 def _ragged(shape: tuple[int, ...]) -> str:
@@ -141,7 +186,6 @@ class _Document(msgspec.Struct):
 
 _DOCUMENTS = msgspec.msgpack.Decoder(_Document)
 _CHILDREN = msgspec.msgpack.Decoder(list[msgspec.Raw])
-_NUMBERS = msgspec.msgpack.Decoder(list[float])
 _BYTES = msgspec.msgpack.Decoder(bytes)
 _MSGPACK_BYTES = (0xC4, 0xC5, 0xC6)
 
@@ -150,8 +194,8 @@ def from_msgpack(body: bytes | bytearray, max_elements: int) -> torch.Tensor:
     """Read `{"data": nested lists}` in msgpack into float32.
 
     `{"data": bytes, "shape": [...], "dtype": "float32" | "uint8"}` is taken without a copy per number. Lists are
-    decoded one innermost list at a time, after their headers were checked: a byte of body would else become a
-    Python object of 32 to 64.
+    decoded one innermost list at a time, and long ones by and by (msgpack_numbers), after their headers were checked: a
+    byte of body would else become a Python object of 32 to 64.
     """
     try:
         document = _DOCUMENTS.decode(body)
@@ -209,7 +253,7 @@ def _fill(array: np.ndarray[Any, Any], data: memoryview) -> None:
         found = "something else" if header is None else f"one of {header[0]}"
         raise ValueError(f"a list of {len(array)} was expected, {found} found")
     if array.ndim == 1:
-        array[:] = _NUMBERS.decode(data)
+        msgpack_numbers.fill(array, data, header[1])
     else:
         for target, child in zip(array, _CHILDREN.decode(data), strict=True):
             _fill(target, memoryview(child))
@@ -315,8 +359,6 @@ def from_safetensors(body: bytes | bytearray, max_elements: int) -> torch.Tensor
     if len(shape) > MAX_DIMS:
         raise MalformedBody(f"tensors take at most {MAX_DIMS} dimensions; got {len(shape)}")
     first, last = (start + offset for offset in entry.data_offsets)
-    if not start <= first <= last <= len(body):
-        raise MalformedBody("the body is not valid safetensors: data_offsets lie outside of the body")
     _check_bytes(last - first, math.prod(shape) * dtype.itemsize, shape)
     _check_count(math.prod(shape), max_elements)
     if math.prod(shape) == 0:
@@ -340,12 +382,34 @@ def _safetensors_entry(body: bytes | bytearray) -> tuple[_TensorEntry, int]:
             f"{MAX_SAFETENSORS_HEADER_BYTES} bytes"
         )
     try:
-        entries = msgspec.json.decode(memoryview(body)[8 : 8 + length], type=dict[str, msgspec.Raw])
-        if "data" in entries:
-            return msgspec.json.decode(entries["data"], type=_TensorEntry), 8 + length
+        header = msgspec.json.decode(memoryview(body)[8 : 8 + length], type=dict[str, msgspec.Raw])
+        entries = {
+            name: msgspec.json.decode(entry, type=_TensorEntry)
+            for name, entry in header.items()
+            if name != "__metadata__"
+        }
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise MalformedBody(f"the body is not valid safetensors: {_first_line(error)}") from None
-    raise MalformedBody(f'safetensors bodies need a tensor named "data"; got {sorted(n[:40] for n in entries)[:8]}')
+    if "data" not in entries:
+        raise MalformedBody(f'safetensors bodies need a tensor named "data"; got {sorted(n[:40] for n in entries)[:8]}')
+    _check_offsets([entry.data_offsets for entry in entries.values()], len(body) - 8 - length)
+    return entries["data"], 8 + length
+
+
+def _check_offsets(offsets: Sequence[tuple[int, int]], num_bytes: int) -> None:
+    """As the format wants it: the tensors' bytes follow each other without hole or overlap, and nothing else does."""
+    end = 0
+    for first, last in sorted(offsets):
+        if not 0 <= first <= last <= num_bytes:
+            raise MalformedBody("the body is not valid safetensors: data_offsets lie outside of the body")
+        if first != end:
+            found = "overlap" if first < end else "leave a hole"
+            raise MalformedBody(
+                f"the body is not valid safetensors: the data_offsets of two tensors {found} at byte {first}"
+            )
+        end = last
+    if end != num_bytes:
+        raise MalformedBody(f"the body is not valid safetensors: {num_bytes - end} bytes behind its last tensor")
 
 
 def to_json(value: object) -> bytes:
@@ -364,7 +428,10 @@ def _float32(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if tensor.dtype == torch.uint8 else tensor.to(torch.float32)
 
 
-def _check_bytes(actual: int, declared: int, shape: object) -> None:
+def _check_bytes(actual: int, declared: int, shape: Sequence[int]) -> None:
+    # An empty array may say any sizes beside its 0, and be larger than arrays can be all the same.
+    if math.prod(size for size in shape if size) > MAX_SIZE:
+        raise MalformedBody(f"the header declares shape {list(shape)}, beyond what any array can have")
     if actual != declared:
         raise MalformedBody(f"the header declares shape {shape} = {declared} bytes of data; the body has {actual}")
 

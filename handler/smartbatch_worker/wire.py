@@ -3,8 +3,9 @@
 A batch is a run of length-prefixed fields on a socket. TorchServe 0.12 reads each length and each field by calls of its
 own, about seventy for a plain request, and asks for a large body afresh with every packet. Here a reader fills one
 buffer and cuts fields out of it; a field larger than the buffer is received where it stays. What comes out is what
-TorchServe's `ts.protocol.otf_message_handler` gives, but for forms of more than MAX_FIELDS fields, which arrive
-cut short and marked: millions of empty fields fit into one body, and each would become a Python object.
+TorchServe's `ts.protocol.otf_message_handler` gives, but for requests of several fields. Theirs arrive as one, since
+TorchServe would keep one field a name; and those of more than MAX_FIELDS arrive cut short and marked, since millions of
+empty fields fit into one body, and each would become a Python object.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import struct
 import sys
 from types import ModuleType
 from typing import Any, Protocol
+
+from smartbatch_worker.forms import FIELDS, FormField
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +140,9 @@ def _read_fields(reader: Reader) -> list[Field]:
         if len(fields) > MAX_FIELDS:
             reader.skip_list()
             return [{"name": TOO_MANY_FIELDS, "contentType": "", "value": b""}]
+    if len(fields) > 1:
+        form = [FormField(field["name"], field["contentType"], field["value"]) for field in fields]
+        return [{"name": FIELDS, "contentType": "", "value": form}]
     return fields
 
 

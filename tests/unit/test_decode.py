@@ -10,6 +10,7 @@ import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
+import msgpack
 import msgspec
 import numpy as np
 import pytest
@@ -188,7 +189,7 @@ BROKEN = {
     "truncated JSON": (b'{"data": [[0.1, 0.', "", 400, "not valid JSON"),
     "JSON list": (b"[1, 2]", "", 400, '"data"'),
     "JSON without data": (b'{"x": [1]}', "", 400, '"data"'),
-    "JSON string": (b'{"data": "x"}', "", 400, "a string"),
+    "JSON string": (b'{"data": "x"}', "", 400, "got text"),
     "JSON with a word inside": (b'{"data": [[1, "a"]]}', "", 400, "numbers only"),
     "JSON with null inside": (b'{"data": [[1, null]]}', "", 400, "numbers only"),
     "JSON with a boolean inside": (b'{"data": [[1, true]]}', "", 400, "numbers only"),
@@ -217,6 +218,90 @@ BROKEN = {
         "",
         400,
         ".",
+    ),
+    "npy of no rows and too many columns": (
+        npy_header("{'descr': '<f4', 'fortran_order': False, 'shape': (0, 9999999999999999999)}"),
+        "",
+        400,
+        "beyond what any array can have",
+    ),
+    "npy of no rows and too many of everything": (
+        npy_header("{'descr': '<f4', 'fortran_order': False, 'shape': (0, 9999999999, 9999999999)}"),
+        "",
+        400,
+        "beyond what any array can have",
+    ),
+    "safetensors of no rows and too many columns": (
+        safetensors_header({"data": {"dtype": "F32", "shape": [0, 2**63], "data_offsets": [0, 0]}}),
+        "application/x-safetensors",
+        400,
+        "beyond what any array can have",
+    ),
+    "msgpack bytes of no rows and too many columns": (
+        msgspec.msgpack.encode({"data": b"", "shape": [0, 2**61]}),
+        "application/msgpack",
+        400,
+        "beyond what any array can have",
+    ),
+    "safetensors that overlap": (
+        safetensors_header(
+            {
+                "data": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]},
+                "x": {"dtype": "F32", "shape": [4], "data_offsets": [8, 24]},
+            },
+            bytes(24),
+        ),
+        "application/x-safetensors",
+        400,
+        "overlap at byte 8",
+    ),
+    "safetensors with a hole": (
+        safetensors_header(
+            {
+                "data": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
+                "x": {"dtype": "F32", "shape": [1], "data_offsets": [8, 12]},
+            },
+            bytes(12),
+        ),
+        "application/x-safetensors",
+        400,
+        "a hole at byte 8",
+    ),
+    "safetensors that begin late": (
+        safetensors_header({"data": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, bytes(8)),
+        "application/x-safetensors",
+        400,
+        "a hole at byte 4",
+    ),
+    "safetensors with bytes to spare": (
+        safetensors_header({"data": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, bytes(7)),
+        "application/x-safetensors",
+        400,
+        "3 bytes behind its last tensor",
+    ),
+    "safetensors whose other tensor is none": (
+        safetensors_header({"data": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}, "x": 1}),
+        "application/x-safetensors",
+        400,
+        "safetensors",
+    ),
+    "a long msgpack list with a null": (
+        b"\x81\xa4data\xdd" + struct.pack(">I", 2**17 + 1) + b"\x01" * 2**17 + b"\xc0",
+        "application/msgpack",
+        400,
+        "no number stands",
+    ),
+    "a long msgpack list with a text": (
+        b"\x81\xa4data\xdd" + struct.pack(">I", 2**17 + 1) + b"\xa1x" + b"\x01" * 2**17,
+        "application/msgpack",
+        400,
+        "no number stands",
+    ),
+    "a long msgpack list with a list": (
+        b"\x81\xa4data\xdd" + struct.pack(">I", 2**17 + 1) + b"\x01" * 2**17 + b"\x91\x01",
+        "application/msgpack",
+        400,
+        "no number stands",
     ),
     "safetensors junk": (b"\xff" * 64, "application/x-safetensors", 400, "safetensors"),
     "safetensors without data": (
@@ -310,8 +395,8 @@ BROKEN = {
     "truncated JPEG": (image("JPEG")[:2000], "", 400, "truncated"),
     "truncated PNG": (image("PNG")[:400], "", 400, "."),
     "truncated WebP": (image("WEBP")[:200], "", 400, "."),
-    "JPEG of a thousand scans": (image("JPEG") + b"\xff\xda" * 1000, "", 400, "scans"),
-    "large JPEG of many scans": (image("JPEG", (3500, 3500)) + b"\xff\xda" * 60, "", 413, "passes"),
+    "JPEG of a thousand scans": (image("JPEG")[:-2] + b"\xff\xda\0\2" * 1000, "", 400, "scans"),
+    "large JPEG of many scans": (image("JPEG", (3500, 3500))[:-2] + b"\xff\xda\0\2" * 60, "", 413, "passes"),
     "PNG of 10 gigapixels": (png_header(100_000, 100_000), "", 413, "max_pixels"),
     "thin strip": (image("PNG", (5000, 2)), "", 413, "1:50"),
 }
@@ -324,6 +409,37 @@ def test_broken_bodies_say_what_is_wrong(name: str) -> None:
     with pytest.raises(RowError, match=text) as caught:
         decode(bytearray(body), content_type, IMAGE_MODEL)
     assert caught.value.status == status
+
+
+LONG = 2**16 * 2 + 3
+LONG_LISTS = {
+    "small whole numbers": [-32, -1, 0, 1, 127] * (LONG // 5),
+    "bytes": [*range(256)] * (LONG // 256 + 1),
+    "whole numbers of every size": [sign * 2**power for power in range(63) for sign in (1, -1)] * (LONG // 126 + 1),
+    "unsigned": [200] * LONG,
+    "unsigned of 64 bits": [2**64 - 1] * LONG,
+    "signed": [-30_000] * LONG,
+    "doubles": [number / 7 for number in range(LONG)],
+    "doubles and whole numbers": [0.5, 3] * LONG,
+    "large": [1e38, 2**64 - 1] * LONG,
+}
+
+
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize("name", LONG_LISTS)
+def test_long_msgpack_lists_are_read_as_short_ones_are(name: str, single: bool) -> None:
+    numbers = LONG_LISTS[name]
+    config = WorkerConfig.resolve({"input_shape": None, "nonfinite": "allow"}, {})
+    body = msgpack.packb({"data": numbers}, use_single_float=single)
+    with np.errstate(over="ignore"):
+        expected = np.asarray(numbers, dtype=np.float64).astype(np.float32)
+    (item,) = decode(bytearray(body), "application/msgpack", config).items
+    np.testing.assert_array_equal(item.numpy(), expected)
+
+
+def test_of_two_msgpack_keys_the_last_counts() -> None:
+    body = b"\x82\xa4data\x94\1\1\1\1\xa4data\x94\1\2\3\4"
+    assert decode(body, "application/msgpack", VECTOR_MODEL).items[0].tolist() == [1, 2, 3, 4]
 
 
 def test_too_many_items() -> None:

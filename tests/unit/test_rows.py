@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import gzip
+import math
+import re
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from smartbatch_worker.errors import DeadlinePassed
+from smartbatch_worker.forms import FIELDS, FormField
 from smartbatch_worker.rows import Row, check_deadline, read_rows
 
 
 class Context:
     """TorchServe's context, as far as rows ask it: the headers of each request."""
 
-    def __init__(self, *headers: dict[str, str]) -> None:
+    def __init__(self, *headers: dict[str, Any]) -> None:
         self.headers = headers
 
-    def get_all_request_header(self, index: int) -> dict[str, str]:
+    def get_all_request_header(self, index: int) -> dict[str, Any]:
         return self.headers[index]
 
 
@@ -103,3 +108,85 @@ def test_lists_of_items_are_taken_whatever_their_shapes() -> None:
     assert [(item.shape, item.dtype) for item in row.items] == [((4,), torch.float32), ((2,), torch.float32)]
     row.take((torch.zeros(4), torch.zeros(4)))
     assert len(row.items) == 2
+
+
+IMAGE = FormField("file", "image/jpeg", b"\xff\xd8\xff")
+FORM = {"Content-Type": "multipart/form-data; boundary=b"}
+
+
+def row_of(fields: list[FormField], headers: dict[str, Any], *, kept_by_name: bool = False) -> Row:
+    """As wire hands a request over, or as TorchServe's own code does where wire is not in charge."""
+    if len(fields) > 1 and not kept_by_name:
+        fields = [FormField(FIELDS, "", fields)]
+    data = {field.name: field.value for field in fields}
+    types = {field.name: {"content-type": field.content_type} for field in fields}
+    (row,) = read_rows([data], Context({**types, **headers}), {})
+    return row
+
+
+@pytest.mark.parametrize("kept_by_name", [False, True])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [IMAGE],
+        [FormField("title", "", b"a cat"), IMAGE, FormField("agree", "", b"on")],
+        [FormField("data", "", b"1"), FormField("body", "", b"2"), IMAGE],
+        [FormField("Host", "image/jpeg", b"\xff\xd8\xff"), FormField("x", "", b"")],
+    ],
+)
+def test_the_one_file_of_a_form_is_the_body(fields: list[FormField], kept_by_name: bool) -> None:
+    row = row_of(fields, FORM, kept_by_name=kept_by_name)
+    assert row.error is None
+    assert row.body == b"\xff\xd8\xff"
+    assert row.headers["content-type"] == "image/jpeg"
+
+
+def test_one_text_field_alone_is_the_body() -> None:
+    assert row_of([FormField("anything", "", b'{"data": [1]}')], FORM).body == b'{"data": [1]}'
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ([IMAGE, IMAGE], "one file; found 2: 'file', 'file'"),
+        ([IMAGE, FormField("other", "text/csv", b"1"), FormField("x", "", b"")], "one file; found 2: 'file', 'other'"),
+        ([FormField("a", "", b"1"), FormField("b", "", b"2")], "found none among its 2 fields: 'a', 'b'"),
+        ([FormField("n", "image/png", b"")] * 100, "found 100: .*…"),
+        ([], "found no fields at all"),
+    ],
+)
+def test_other_forms_say_what_was_found(fields: list[FormField], said: str) -> None:
+    row = row_of(fields, FORM)
+    assert row.status == 400
+    assert re.search(said, str(row.error))
+
+
+def test_the_body_beside_a_query_and_grpcs_fields_are_found() -> None:
+    body = FormField("body", "application/json", b"[1]")
+    assert row_of([FormField("x", "", b"1"), body], {}).body == b"[1]"
+    assert row_of([FormField("body", "", b"query"), body], {}).body == b"[1]"
+    assert row_of([FormField("data", "", b"[1]"), FormField("x", "", b"")], {}).body == b"[1]"
+    assert row_of([FormField("x", "", b"1"), FormField("y", "", b"")], {}).status == 400
+
+
+def test_a_field_has_no_say_in_the_requests_headers() -> None:
+    row = row_of([FormField("Accept", "image/jpeg", b"\xff\xd8\xff")], {**FORM, "X-Request-Deadline-Ms": "5000"})
+    assert "accept" not in row.headers
+    assert math.isfinite(row.deadline)
+
+
+def test_empty_is_said_of_empty_bodies_only() -> None:
+    assert row_of([FormField("body", "", b"")], {}).body == b""
+    parsed = row_of([FormField("body", "application/json", {"data": [1]})], {})
+    assert parsed.status == 500
+    assert "decode_input_request=false" in str(parsed.error)
+
+
+def test_gzip_is_inflated_for_every_format_and_method() -> None:
+    body = FormField("body", "application/json", gzip.compress(b'{"data": [1]}'))
+    for name in ("Content-Encoding", "content-encoding"):
+        row = row_of([body], {name: "gzip"})
+        assert row.body == b'{"data": [1]}'
+        assert "content-encoding" not in row.headers  # a handler of the user's would inflate it again
+    assert row_of([body], {"Content-Encoding": "br"}).status == 415
+    assert row_of([FormField("body", "", b"x")], {"Content-Encoding": "gzip"}).status == 400

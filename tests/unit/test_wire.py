@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from smartbatch_worker import wire
+from smartbatch_worker.forms import FIELDS, FormField
 
 
 class Chunks:
@@ -81,9 +82,23 @@ def torchserve() -> ModuleType:
 def test_as_torchserve_reads(torchserve: ModuleType, requests: list[Any], sizes: list[int], buffer: int) -> None:
     data = message(requests)
     expected = torchserve._retrieve_inference_msg(Chunks(data, [1000]))
+    for request in expected:
+        if len(request["parameters"]) > 1:
+            request["parameters"] = [{"name": FIELDS, "contentType": "", "value": as_form(request["parameters"])}]
     reader = wire.Reader(Chunks(data + data, sizes), buffer)
     assert wire.read_batch(reader) == expected
     assert wire.read_batch(reader) == expected  # nothing of the next batch was lost
+
+
+def as_form(fields: list[dict[str, Any]]) -> list[FormField]:
+    return [FormField(field["name"], field["contentType"], field["value"]) for field in fields]
+
+
+def test_two_fields_of_one_name_both_arrive() -> None:
+    fields = [(b"file", b"image/png", b"1"), (b"file", b"image/png", b"2")]
+    (request,) = wire.read_batch(wire.Reader(Chunks(message([{"id": b"1", "headers": [], "fields": fields}]), [99])))
+    (parameter,) = request["parameters"]
+    assert [(field.name, field.value) for field in parameter["value"]] == [("file", b"1"), ("file", b"2")]
 
 
 def test_what_is_taken_is_not_overwritten() -> None:
