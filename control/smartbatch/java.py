@@ -11,7 +11,7 @@ from pathlib import Path
 
 from smartbatch.errors import StartupError
 
-_MAIN_CLASS = "org.pytorch.serve.ModelServer"
+MAIN_CLASS = "org.pytorch.serve.ModelServer"
 
 # Runs in the child before Java: asks the kernel for SIGTERM when the parent dies (TorchServe then ends its
 # workers too), then becomes Java, so that the pid we know is the JVM's. Not preexec_fn: unsafe with threads.
@@ -57,7 +57,7 @@ def jvm_command(vm_args: Sequence[str], server_args: Sequence[str], tmp_dir: Pat
         *vm_args,
         "-cp",
         str(home / "ts" / "frontend" / "*"),
-        _MAIN_CLASS,
+        MAIN_CLASS,
         "--python",
         sys.executable,
         *server_args,
