@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import json
+import locale
 import sys
 from collections.abc import Iterable, MutableMapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -288,7 +289,10 @@ def token_rotate(
 
 
 def main() -> None:
-    """Run the command; errors made on purpose become one line on stderr and their exit code."""
+    """Run the command.
+
+    Errors made on purpose, and what the operating system refuses, become one line on stderr and their exit code.
+    """
     try:
         app()
     except SmartBatchError as e:
@@ -296,6 +300,15 @@ def main() -> None:
         sys.exit(e.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+    except OSError as e:  # a folder that is read-only, a disk that is full, a file of somebody else's
+        _fail(": ".join(str(part) for part in (e.filename, e.strerror or e) if part is not None))
+    except UnicodeError as e:  # a path or file in another encoding than this locale's
+        _fail(f"text in another encoding than expected ({e}); the locale's is {locale.nl_langinfo(locale.CODESET)}")
+
+
+def _fail(reason: str) -> NoReturn:
+    typer.secho(f"smartbatch: {reason}", fg="red", err=True)
+    sys.exit(UsageError.exit_code)
 
 
 def _figure(value: Any) -> str:
