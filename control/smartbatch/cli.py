@@ -76,6 +76,9 @@ Port = Annotated[
 ManagementUrl = Annotated[
     str | None, typer.Option("--management-url", help="A TorchServe not started from here.", show_default=False)
 ]
+ModelStore = Annotated[
+    Path | None, typer.Option(help="That server's model store, as seen from here.", show_default=False)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -128,26 +131,25 @@ def register(
     run_dir: RunDir = None,
     inference_port: Port = None,
     management_url: ManagementUrl = None,
+    model_store: ModelStore = None,
     as_json: AsJson = False,
 ) -> None:
-    """Register a model and wait until its workers are READY."""
+    """Register a model and wait until its workers are READY. Waits for a retune to end first."""
     from smartbatch.batching import resolve_batching
     from smartbatch.endpoints import find_endpoints
+    from smartbatch.model_lock import changing_models
+    from smartbatch.register import register_version
 
     batching, notes = resolve_batching(batch_size, max_delay_ms, workers)
     _note(notes)
-    with find_endpoints(run_dir, inference_port, management_url=management_url).management() as client:
-        before = {m.model_name for m in client.models()}
-        client.register(
-            archive,
-            name,
-            batch_size=batching.batch_size,
-            max_batch_delay_ms=batching.max_batch_delay_ms,
-            workers=batching.workers,
-        )
-        new = [m.model_name for m in client.models() if m.model_name not in before]
-        model = name or (new[0] if new else Path(archive).stem)
-        ready = client.wait_ready(model, timeout)
+    endpoints = find_endpoints(run_dir, inference_port, management_url=management_url)
+    with endpoints.management() as client:
+        alone = changing_models(endpoints, model_store, timeout, lambda line: _note([line]))
+        ready = register_version(client, archive, name, batching, timeout, alone)
+        default = client.describe(ready.model_name).version
+    model = ready.model_name
+    if default != ready.version:
+        _note([f"requests that name no version go to {model} {default}"])
     fields = {
         "model": model,
         "version": ready.version,
@@ -167,14 +169,25 @@ def scale(
     run_dir: RunDir = None,
     inference_port: Port = None,
     management_url: ManagementUrl = None,
+    model_store: ModelStore = None,
     as_json: AsJson = False,
 ) -> None:
-    """Change the number of workers. Scaling down ends workers with their batch in flight: do it at a quiet time."""
-    from smartbatch.endpoints import find_endpoints
+    """Change the number of workers. Waits for a retune to end first.
 
-    with find_endpoints(run_dir, inference_port, management_url=management_url).management() as client:
+    Scaling down ends workers with their batch in flight: do it at a quiet time.
+    """
+    from smartbatch.endpoints import find_endpoints
+    from smartbatch.model_lock import changing_models
+
+    endpoints = find_endpoints(run_dir, inference_port, management_url=management_url)
+    with (
+        endpoints.management() as client,
+        changing_models(endpoints, model_store, timeout, lambda line: _note([line])),
+    ):
         client.scale(model, workers, version)
         scaled = client.wait_ready(model, timeout, version) if workers else client.describe(model, version)
+    if scaled.min_workers != workers:
+        raise SmartBatchError(f"somebody else scaled {model} {scaled.version} to {scaled.min_workers} meanwhile")
     fields = {"model": model, "version": scaled.version, "workers": len(scaled.workers)}
     _print(fields, as_json, f"{model} {scaled.version} runs on {len(scaled.workers)} worker(s)")
 
