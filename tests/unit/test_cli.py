@@ -111,6 +111,28 @@ def test_archive_in_a_read_only_folder_and_on_a_full_disk(tmp_path: Path, source
         assert_refused(run(*args, cwd=folder), "Read-only file system")
 
 
+@pytest.mark.parametrize("command", ["stress", "study", "capacity"])
+def test_results_in_a_read_only_folder(tmp_path: Path, command: str) -> None:
+    with mounted(tmp_path / "disk", "size=1m") as folder:
+        make_read_only(folder)
+        assert_refused(run(command, cwd=folder), "Read-only file system")
+
+
+@pytest.mark.parametrize(
+    "command", [["stop"], ["status"], ["metrics"], ["token", "show"], ["scale", "m", "--workers=1"]]
+)
+def test_a_state_file_that_names_no_server_is_said(tmp_path: Path, command: list[str]) -> None:
+    run_dir = tmp_path / ".smartbatch" / "8080"
+    run_dir.mkdir(parents=True)
+    (run_dir / "smartbatch.json").touch()
+    result = run(*command, cwd=tmp_path)
+    assert result.returncode == 3, result.stderr
+    assert result.stderr.startswith(
+        "smartbatch: cannot read .smartbatch/8080/smartbatch.json: it is empty; so it names"
+    )
+    assert (run_dir / "smartbatch.json").exists()
+
+
 def test_what_the_system_refuses_is_said_with_the_path(tmp_path: Path) -> None:
     name = "x" * 300 + ".json"
     assert_refused(run("predict", name, cwd=tmp_path), f"{name}: File name too long")

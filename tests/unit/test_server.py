@@ -14,11 +14,12 @@ from typing import Any
 
 import psutil
 import pytest
-from smartbatch.announce import example_curl
+from smartbatch.announce import announcement, example_curl
 from smartbatch.batching import Batching, count_gpus, resolve_batching
 from smartbatch.endpoints import find_endpoints, find_state
 from smartbatch.errors import NotRunningError, StartupError, UsageError
 from smartbatch.java import MAIN_CLASS
+from smartbatch.management import ManagementClient, ManagementError, ModelStatus
 from smartbatch.ports import free_ports, is_free, is_loopback
 from smartbatch.properties import read_properties, write_properties
 from smartbatch.server import _refuse_second, start_server
@@ -368,6 +369,24 @@ class TestBatching:
             resolve_batching(None, None, 1, env)
 
 
+class Says(ManagementClient):
+    """A server whose handler describes itself as told."""
+
+    def __init__(self, said: Any) -> None:
+        super().__init__("http://127.0.0.1:1")
+        self._said = said
+
+    def describe(self, model: str, *_: Any, **__: Any) -> ModelStatus:
+        if isinstance(self._said, Exception):
+            raise self._said
+        return ModelStatus.from_json(
+            {
+                **{"modelName": model, "modelVersion": "1.0", "modelUrl": "", "batchSize": 1, "maxBatchDelay": 1},
+                **{"minWorkers": 1, "maxWorkers": 1, "responseTimeout": 1, "customizedMetadata": self._said},
+            }
+        )
+
+
 class TestExampleCurl:
     def test_image_model_gets_a_grey_image(self, tmp_path: Path) -> None:
         curl = example_curl(state(tmp_path), "resnet18", [3, None, None])
@@ -380,6 +399,14 @@ class TestExampleCurl:
         assert '{"data": [0.5, 0.5]}' in example_curl(state(tmp_path), "tiny", [2])
         assert example_curl(state(tmp_path), "big", [1, 100, 100]).endswith("-T FILE")
         assert example_curl(state(tmp_path), "any", None).endswith("-T FILE")
+
+    @pytest.mark.parametrize(
+        "said", [None, [], "text", {}, {"config": None}, {"config": []}, ManagementError(500, "x")]
+    )
+    def test_a_handler_that_does_not_describe_itself_is_announced_too(self, tmp_path: Path, said: Any) -> None:
+        text = announcement(state(tmp_path), "any", Batching(batch_size=1, max_batch_delay_ms=1, workers=1), Says(said))
+        assert text.startswith("any is ready on 1 worker(s)")
+        assert text.strip().endswith("-T FILE")
 
     def test_tokens_and_certificates_are_part_of_it(self, tmp_path: Path) -> None:
         curl = example_curl(state(tmp_path, token_auth=True, tls_cert="/c.pem"), "tiny", [1])
