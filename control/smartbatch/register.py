@@ -40,7 +40,9 @@ def register_version(
             workers=batching.workers,
         )
         # TorchServe's answer does not say which version it read from the manifest.
-        new = [v for v in _all_versions(client) if (v.model_name, v.version) not in before and v.url == archive]
+        new = [v for v in _all_versions(client) if (v.model_name, v.version) not in before]
+    if len(new) > 1:  # somebody without our lock registers, too
+        new = [v for v in new if v.url == archive and name in (None, v.model_name)]
     if not new:
         raise ModelNotReadyError(f"{archive} was registered and is gone again: somebody unregistered it")
     if len(new) > 1:

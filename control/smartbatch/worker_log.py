@@ -36,6 +36,7 @@ class WorkerLog:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._offsets = {} if folder is None else {name: _size(folder / name) for name in (MODEL_LOG, FRONTEND_LOG)}
+        self._lines: dict[str, dict[str, list[tuple[str, str]]]] = {MODEL_LOG: {}, FRONTEND_LOG: {}}
         self._pids: dict[str, set[int]] = {}
 
     @property
@@ -45,9 +46,9 @@ class WorkerLog:
             return f"logs/{MODEL_LOG} where that TorchServe was started"
         return str(self._folder / MODEL_LOG)
 
-    def num_deaths(self, workers: Iterable[WorkerStatus]) -> int:
+    def num_deaths(self, workers: Sequence[WorkerStatus]) -> int:
         """How often the unluckiest of `workers` has died; call it at each look at them."""
-        texts = [self._texts(MODEL_LOG), self._texts(FRONTEND_LOG)]
+        texts = [self._texts(MODEL_LOG, workers), self._texts(FRONTEND_LOG, workers)]
         most = 0
         for worker in workers:
             if worker.pid > 0:
@@ -62,12 +63,12 @@ class WorkerLog:
             )
         return most
 
-    def last_error(self, workers: Iterable[WorkerStatus]) -> str | None:
+    def last_error(self, workers: Sequence[WorkerStatus]) -> str | None:
         """The last error that one of `workers` wrote; None where none did.
 
         Of a life that another has followed, where there is one: of the present one half a traceback may be written.
         """
-        by_worker = self._texts(MODEL_LOG)
+        by_worker = self._texts(MODEL_LOG, workers)
         for worker in workers:
             present, *earlier = reversed(_lives(by_worker.get(worker.id, [])))
             for life in (*earlier, present):
@@ -76,24 +77,27 @@ class WorkerLog:
                     return error
         return None
 
-    def _texts(self, name: str) -> dict[str, list[tuple[str, str]]]:
-        """(level, text) of each line since the beginning, by worker."""
+    def _texts(self, name: str, workers: Iterable[WorkerStatus]) -> dict[str, list[tuple[str, str]]]:
+        """(level, text) of each whole line since we watch, by worker; those of workers not asked for are dropped."""
+        found = self._lines[name]
         if self._folder is None:
-            return {}
+            return found
         path = self._folder / name
-        offset = self._offsets[name]
-        if _size(path) < offset:  # rotated since: all of it is new
-            offset = 0
+        if _size(path) < self._offsets[name]:  # rotated since: all of it is new
+            self._offsets[name] = 0
         try:
             with path.open("rb") as file:
-                file.seek(offset)
+                file.seek(self._offsets[name])
                 content = file.read(_MAX_READ_BYTES)
         except FileNotFoundError:
-            return {}
-        found: dict[str, list[tuple[str, str]]] = {}
+            return found
+        if len(content) < _MAX_READ_BYTES:  # a longer line than that is not waited for
+            content = content[: content.rfind(b"\n") + 1]
+        self._offsets[name] += len(content)
+        wanted = {worker.id for worker in workers}
         for line in content.decode("utf-8", "replace").splitlines():
             match = _LINE.fullmatch(line)
-            if match is not None:
+            if match is not None and match["id"] in wanted:
                 found.setdefault(match["id"], []).append((match["level"], match["text"]))
         return found
 

@@ -107,17 +107,25 @@ def remember(
 
 @contextmanager
 def _kept_file(model_dir: Path) -> Iterator[IO[bytes]]:
-    """The file of measurements, ours alone; one in memory where it cannot be opened."""
+    """The file of measurements, ours alone; a copy in memory where it cannot be written."""
     try:
         # Unbuffered: closing it then writes nothing, so that a full disk fails where it is caught.
         file: IO[bytes] = (model_dir / CACHE_FILE).open("a+b", buffering=0)
         fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:
         logger.warning("what is measured is not kept: %s", error)
-        file = io.BytesIO()
+        file = io.BytesIO(_content(model_dir / CACHE_FILE))
     with file:
         file.seek(0)
         yield file
+
+
+def _content(path: Path) -> bytes:
+    """Of a file that may only be read; nothing where there is none."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def _read_cache(file: IO[bytes]) -> dict[str, Any]:

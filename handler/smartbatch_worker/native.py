@@ -45,9 +45,12 @@ def build(name: str, cache_dir: Path, includes: Sequence[str] = ()) -> ctypes.CD
     """
     source, *included = (Path(__file__).with_name(file) for file in (f"{name}.c", *includes))
     prefix = f"{name}-{_key(source, included)}-"
+    kept = _load_kept(cache_dir.absolute(), prefix, remove_damaged=False)  # from a folder that is read-only, too
+    if kept is not None:
+        return kept
     try:
         with _folder_for(cache_dir.absolute()) as folder:  # a bare name would be looked for in the system's folders
-            kept = _load_kept(folder, prefix)
+            kept = _load_kept(folder, prefix, remove_damaged=True)
             return kept if kept is not None else _compile(source, folder, prefix)
     except OSError as error:
         raise NotCompiledError(f"{source.name}: {error}") from error
@@ -91,8 +94,8 @@ def _folder_for(cache_dir: Path) -> Iterator[Path]:
         os.close(handle)
 
 
-def _load_kept(folder: Path, prefix: str) -> ctypes.CDLL | None:
-    """A library made before; what does not hold what its name says is removed."""
+def _load_kept(folder: Path, prefix: str, *, remove_damaged: bool) -> ctypes.CDLL | None:
+    """A library made before that holds what its name says; the others may be removed by whoever has the lock."""
     for library in sorted(folder.glob(f"{prefix}*.so")):
         try:
             if _digest(library) == library.stem.removeprefix(prefix):
@@ -100,7 +103,8 @@ def _load_kept(folder: Path, prefix: str) -> ctypes.CDLL | None:
             logger.warning("%s is damaged and made again", library)
         except OSError as error:  # of another C library, or not readable
             logger.warning("%s cannot be loaded and is made again: %s", library, error)
-        library.unlink()
+        if remove_damaged:
+            library.unlink()
     return None
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from smartbatch_worker import native
 
+from tests.disks import make_read_only, mounted
+
 LIBRARY = "json_numbers"
 
 
@@ -71,6 +73,16 @@ def test_a_folder_that_cannot_be_written_costs_only_the_keeping(tmp_path: Path) 
     no_folder.touch()
     assert isinstance(native.build(LIBRARY, no_folder / "cache"), ctypes.CDLL)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_that_is_read_only_may_hold_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with mounted(tmp_path / "disk", "size=4m") as folder:
+        native.build(LIBRARY, folder)
+        make_read_only(folder)
+        with monkeypatch.context() as changed:
+            changed.setenv("PATH", str(tmp_path))  # no compiler is asked
+            changed.delenv("CC", raising=False)
+            assert build_apart(folder).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -88,11 +88,11 @@ def test_half_a_traceback_is_not_taken_for_the_reason(tmp_path: Path) -> None:
 
 def test_only_this_worker_and_only_from_now_on(tmp_path: Path) -> None:
     write(tmp_path / MODEL_LOG, LIFE)
-    log = WorkerLog(tmp_path)
+    log, of_both = WorkerLog(tmp_path), WorkerLog(tmp_path)
     write(tmp_path / MODEL_LOG, LIFE, number=9001)
     assert log.last_error([worker()]) is None
     assert log.num_deaths([worker()]) == 0
-    assert log.num_deaths([worker(), worker(9001)]) == 1
+    assert of_both.num_deaths([worker(), worker(9001)]) == 1
 
 
 def test_deaths_are_counted_by_any_sign(tmp_path: Path) -> None:
