@@ -241,7 +241,7 @@ def _read_labels(model_dir: Path, config: WorkerConfig) -> list[str] | None:
     """Class names in index order, from `{"0": "tench", …}`; None where the archive has none."""
     if config.labels is None or not (model_dir / config.labels).is_file():
         return None
-    mapping = json.loads((model_dir / config.labels).read_text())
+    mapping = json.loads((model_dir / config.labels).read_text(encoding="utf-8"))
     return [mapping[str(index)] for index in range(len(mapping))]
 
 

@@ -63,7 +63,7 @@ def _gpus() -> tuple[str, ...]:
     if shutil.which("nvidia-smi") is None:
         return ()
     query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    answer = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
+    answer = subprocess.run(query, capture_output=True, encoding="utf-8", errors="replace", timeout=30, check=False)
     return tuple(answer.stdout.split("\n")[:-1]) if answer.returncode == 0 else ()
 
 

@@ -15,6 +15,8 @@ import pytest
 from smartbatch.server import RunningServer, ServerSettings, start_server
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.disks import mounted
+
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # workers start three times faster from cached bytecode
 
 TINY_MODEL = '''
@@ -84,6 +86,13 @@ def environment_is_left_as_it_was() -> Iterator[None]:
     for environment in (before, after):
         environment.pop("PYTEST_CURRENT_TEST", None)
     assert after == before
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    with mounted(tmp_path / "disk", "size=64k") as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")

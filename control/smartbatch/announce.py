@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from smartbatch.batching import Batching
+from smartbatch.errors import DeadlineError
+from smartbatch.management import ManagementClient, ManagementError
 from smartbatch.state import ServerState
-
-if TYPE_CHECKING:
-    from smartbatch.management import ManagementClient
 
 _MAX_EXAMPLE_VALUES = 64
 
 
 def announcement(state: ServerState, model: str, batching: Batching, client: ManagementClient) -> str:
     """Model, workers, batching, weights, and how to call it."""
-    handler = client.describe(model, customized=True).customized or {}
+    handler = _described(client, model)
     weights = f", weights: {handler['weights']}" if "weights" in handler else ""
-    curl = example_curl(state, model, handler.get("config", {}).get("input_shape"))
+    config = handler.get("config")
+    curl = example_curl(state, model, config.get("input_shape") if isinstance(config, dict) else None)
     return (
         f"{model} is ready on {batching.workers} worker(s), batches of up to {batching.batch_size} "
         f"within {batching.max_batch_delay_ms} ms{weights}. Try:\n\n  {curl}\n"
     )
+
+
+def _described(client: ManagementClient, model: str) -> Mapping[str, Any]:
+    """What a handler of ours says of itself; another may say anything or fail, and serve all the same."""
+    try:
+        described: Any = client.describe(model, customized=True).customized
+    except (ManagementError, DeadlineError, ValueError):
+        return {}
+    return described if isinstance(described, dict) else {}
 
 
 def example_curl(state: ServerState, model: str, input_shape: Sequence[int | None] | None) -> str:

@@ -64,7 +64,8 @@ def _run_child(staged: Staged) -> dict[str, Any]:
         [sys.executable, "-m", "smartbatch.archive_probe"],
         input=json.dumps(job_of(staged)),
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",  # the model's code may print anything
         env=env,
         cwd=staged.folder,
         check=False,

@@ -15,6 +15,7 @@ from smartbatch.errors import UsageError
 
 DEFAULT_BATCH_SIZE = 32
 DEFAULT_DELAY_MS = 10
+_SMI_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,11 +71,20 @@ def default_workers() -> int:
 
 
 def count_gpus() -> int:
-    """NVIDIA GPUs, counted as TorchServe counts them, by asking nvidia-smi."""
+    """NVIDIA GPUs, counted as TorchServe counts them, by asking nvidia-smi.
+
+    Raises:
+        UsageError: it is there and does not run, or does not answer.
+    """
     smi = shutil.which("nvidia-smi")
     if smi is None:
         return 0
-    listing = subprocess.run([smi, "-L"], capture_output=True, text=True, timeout=30, check=False)
+    try:
+        listing = subprocess.run(
+            [smi, "-L"], capture_output=True, encoding="utf-8", errors="replace", timeout=_SMI_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as e:
+        raise UsageError(f"cannot count GPUs ({e}): give --workers") from e
     return sum(line.startswith("GPU ") for line in listing.stdout.splitlines())
 
 

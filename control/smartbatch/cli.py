@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import json
+import locale
 import sys
 from collections.abc import Iterable, MutableMapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -133,26 +134,25 @@ def register(
     run_dir: RunDir = None,
     inference_port: Port = None,
     management_url: ManagementUrl = None,
+    model_store: ModelStore = None,
     as_json: AsJson = False,
 ) -> None:
-    """Register a model and wait until its workers are READY."""
+    """Register a model and wait until its workers are READY. Waits for a retune to end first."""
     from smartbatch.batching import resolve_batching
     from smartbatch.endpoints import find_endpoints
+    from smartbatch.model_lock import changing_models
+    from smartbatch.register import register_version
 
     batching, notes = resolve_batching(batch_size, max_delay_ms, workers)
     _note(notes)
-    with find_endpoints(run_dir, inference_port, management_url=management_url).management() as client:
-        before = {m.model_name for m in client.models()}
-        client.register(
-            archive,
-            name,
-            batch_size=batching.batch_size,
-            max_batch_delay_ms=batching.max_batch_delay_ms,
-            workers=batching.workers,
-        )
-        new = [m.model_name for m in client.models() if m.model_name not in before]
-        model = name or (new[0] if new else Path(archive).stem)
-        ready = client.wait_ready(model, timeout)
+    endpoints = find_endpoints(run_dir, inference_port, management_url=management_url)
+    with endpoints.management() as client:
+        alone = changing_models(endpoints, model_store, timeout, lambda line: _note([line]))
+        ready = register_version(client, archive, name, batching, timeout, alone)
+        default = client.describe(ready.model_name).version
+    model = ready.model_name
+    if default != ready.version:
+        _note([f"requests that name no version go to {model} {default}"])
     fields = {
         "model": model,
         "version": ready.version,
@@ -349,7 +349,10 @@ def token_rotate(
 
 
 def main() -> None:
-    """Run the command; errors made on purpose become one line on stderr and their exit code."""
+    """Run the command.
+
+    Errors made on purpose, and what the operating system refuses, become one line on stderr and their exit code.
+    """
     try:
         app()
     except SmartBatchError as e:
@@ -357,6 +360,15 @@ def main() -> None:
         sys.exit(e.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+    except OSError as e:  # a folder that is read-only, a disk that is full, a file of somebody else's
+        _fail(": ".join(str(part) for part in (e.filename, e.strerror or e) if part is not None))
+    except UnicodeError as e:  # a path or file in another encoding than this locale's
+        _fail(f"text in another encoding than expected ({e}); the locale's is {locale.nl_langinfo(locale.CODESET)}")
+
+
+def _fail(reason: str) -> NoReturn:
+    typer.secho(f"smartbatch: {reason}", fg="red", err=True)
+    sys.exit(UsageError.exit_code)
 
 
 def _figure(value: Any) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smartbatch.errors import NotRunningError, UsageError
-from smartbatch.state import STATE_FILE, ServerState, read_state
+from smartbatch.state import STATE_FILE, ServerState, UnreadableStateError, read_state
 
 if TYPE_CHECKING:
     from smartbatch.management import ManagementClient
@@ -70,6 +70,8 @@ def find_endpoints(
         )
     try:
         state = find_state(run_dir, inference_port)
+    except UnreadableStateError:
+        raise  # a server was started from here; whoever means another one says so
     except NotRunningError:
         if run_dir is not None or inference_port is not None:
             raise
@@ -86,8 +88,11 @@ def find_endpoints(
 def find_state(run_dir: Path | None = None, inference_port: int | None = None) -> ServerState:
     """The state of the server in `run_dir`, or on `inference_port`, or of the only one started from this folder.
 
+    A state file that cannot be read hides its own server and no other.
+
     Raises:
         NotRunningError: when there is none.
+        UnreadableStateError: when there is none but a state file that cannot be read.
         UsageError: when there are several and none is named.
     """
     from_env = os.environ.get("SMARTBATCH_RUN_DIR")
@@ -97,11 +102,20 @@ def find_state(run_dir: Path | None = None, inference_port: int | None = None) -
         run_dir = RUNS_DIR / str(inference_port)
     if run_dir is not None:
         return read_state(run_dir)
-    found = [read_state(path.parent) for path in sorted(RUNS_DIR.glob(f"*/{STATE_FILE}"))]
-    living = [state for state in found if state.jvm() is not None]
+    living: list[ServerState] = []
+    unreadable: list[UnreadableStateError] = []
+    for path in sorted(RUNS_DIR.glob(f"*/{STATE_FILE}")):
+        try:
+            state = read_state(path.parent)
+        except UnreadableStateError as error:
+            unreadable.append(error)
+        else:
+            living += [state] if state.jvm() is not None else []
     if len(living) > 1:
         ports = ", ".join(state.inference_url.rsplit(":", 1)[-1] for state in living)
         raise UsageError(f"several servers run here, name one by --inference-port: {ports}")
+    if not living and unreadable:
+        raise unreadable[0]
     if not living:
         raise NotRunningError(f"no server was started from here (none in {RUNS_DIR.absolute()})")
     return living[0]

@@ -4,6 +4,7 @@ SmartBatchError                 1  anything else that failed
 ├── UsageError                  2  a flag, variable or file the user gave is wrong
 ├── NotRunningError             3  no server answers there
 ├── ModelNotReadyError          4  model unknown, or its workers are not READY
+│   └── WorkerStartError        4  they die while they start
 ├── DeadlineError               5  the time the caller allowed is over
 ├── RequestRefusedError         6  the server answered a request with an error status
 └── StartupError                7  TorchServe did not start
@@ -36,6 +37,10 @@ class ModelNotReadyError(SmartBatchError):
     """The model is not registered, or its workers are not READY."""
 
     exit_code = 4
+
+
+class WorkerStartError(ModelNotReadyError):
+    """A worker died again and again while it started; the text has the last error it wrote."""
 
 
 class DeadlineError(SmartBatchError):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from smartbatch.errors import StartupError
 
-_MAIN_CLASS = "org.pytorch.serve.ModelServer"
+MAIN_CLASS = "org.pytorch.serve.ModelServer"
 
 END_SIGNAL = signal.SIGINT if sys.platform == "linux" else signal.SIGTERM
 """Ends the JVM in order: it stops its workers and writes its logs out. See `_BECOME_JAVA` for why not SIGTERM."""
@@ -67,7 +67,7 @@ def jvm_command(vm_args: Sequence[str], server_args: Sequence[str], tmp_dir: Pat
         *vm_args,
         "-cp",
         str(home / "ts" / "frontend" / "*"),
-        _MAIN_CLASS,
+        MAIN_CLASS,
         "--python",
         sys.executable,
         *server_args,

@@ -11,14 +11,17 @@ from urllib.parse import quote
 
 import requests
 
-from smartbatch.errors import DeadlineError, ModelNotReadyError, NotRunningError, SmartBatchError
+from smartbatch.errors import DeadlineError, ModelNotReadyError, NotRunningError, SmartBatchError, WorkerStartError
 from smartbatch.model_status import ModelEntry, ModelStatus, WorkerStatus
 from smartbatch.state import KEY_FILE, ServerState
+from smartbatch.worker_log import WorkerLog
 
 __all__ = ["ManagementClient", "ManagementError", "ModelEntry", "ModelStatus", "WorkerStatus"]
 
 _POLL_S = 0.25
 _DEFAULT_TIMEOUT_S = 60.0
+# One death may be an accident (memory that was short for a moment), and TorchServe's next try then succeeds.
+_MAX_DEATHS = 2
 
 
 class ManagementError(SmartBatchError):
@@ -43,6 +46,7 @@ class ManagementClient:
         *,
         verify: bool | str = True,
         key_file: Path | None = None,
+        log_dir: Path | None = None,
     ) -> None:
         self._base_url = base_url.rstrip("/")
         self._session = requests.Session()
@@ -50,6 +54,7 @@ class ManagementClient:
         self._session.verify = verify
         self._token = token
         self._key_file = key_file
+        self._log_dir = log_dir
 
     @classmethod
     def for_state(cls, state: ServerState) -> ManagementClient:
@@ -58,6 +63,7 @@ class ManagementClient:
             state.management_url,
             verify=state.tls_cert or True,
             key_file=Path(state.run_dir) / KEY_FILE if state.token_auth else None,
+            log_dir=Path(state.run_dir) / "logs",
         )
 
     def register(
@@ -145,10 +151,12 @@ class ManagementClient:
         """Wait until every worker of `model` is READY.
 
         Raises:
-            DeadlineError: naming the workers' states, when they are not READY within `timeout_s`.
+            DeadlineError: naming the workers' states and last error, when they are not READY within `timeout_s`.
             ModelNotReadyError: when the model is unknown, or has no workers and so never will be ready.
+            WorkerStartError: with the worker's last error, when one died twice meanwhile.
         """
         deadline = time.monotonic() + timeout_s
+        log = WorkerLog(self._log_dir)
         while True:
             status = self.describe(model, version)
             if status.is_ready:
@@ -157,9 +165,16 @@ class ManagementClient:
                 raise ModelNotReadyError(
                     f"{model} {status.version} has no workers: smartbatch scale {model} --workers N"
                 )
+            num_deaths = log.num_deaths(status.workers)
+            if num_deaths >= _MAX_DEATHS:
+                why = log.last_error(status.workers) or "it left no word, as one that crashes or is killed does"
+                died = f"{model} {status.version} cannot start, its worker died {num_deaths} times"
+                raise WorkerStartError(f"{died}: {why} (see {log.place})")
             if time.monotonic() > deadline:
                 states = ", ".join(f"{w.id} {w.status}" for w in status.workers) or "no worker"
-                raise DeadlineError(f"{model} {status.version} is not ready after {timeout_s:g} s: {states}")
+                error = log.last_error(status.workers)
+                why = f"; its worker's last error: {error} (see {log.place})" if error else f" (see {log.place})"
+                raise DeadlineError(f"{model} {status.version} is not ready after {timeout_s:g} s: {states}{why}")
             time.sleep(_POLL_S)
 
     def new_token(self, kind: str, api_key: str) -> None:

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from smartbatch.errors import UsageError
+
 
 def read_properties(path: Path) -> dict[str, str]:
     """Read `key=value` lines; blank lines and lines starting with # or ! are skipped."""
     found: dict[str, str] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        text = line.strip()
-        if text and text[0] not in "#!":
-            key, _, value = text.partition("=")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as e:
+        raise UsageError(f"{path} must be UTF-8 text: {e}") from e
+    for line in text.splitlines():
+        entry = line.strip()
+        if entry and entry[0] not in "#!":
+            key, _, value = entry.partition("=")
             found[key.strip()] = value.strip()
     return found
 

@@ -52,6 +52,7 @@ def retune(
         ModelNotReadyError: no such model.
         DeadlineError: the new version was not READY in time (rolled back), or the old one did not finish (both stay).
         CanaryError: the new version does not answer as the old one (rolled back).
+        WorkerStartError: the new version's workers die while they start (rolled back).
     """
     start = time.monotonic()
     store = RetuneStore(model_store)
@@ -98,6 +99,7 @@ def retune(
                 )
                 new = client.wait_ready(settings.model, settings.ready_timeout_s, version)
                 done = canary.check(client, new, old)
+                workers = _follow(client, settings, old, workers, version)
                 say(f"{done}; switching")
                 client.set_default(settings.model, version)
             except BaseException:
@@ -106,6 +108,7 @@ def retune(
             ready_s = time.monotonic() - start
             say(f"draining {old.version}")
             retire(client, store, old, settings.drain_timeout_s)
+            store.has_replaced(folder)
             return report(version, done, ready_s)
 
 
@@ -121,6 +124,25 @@ def marker_of_copy(endpoints: Endpoints, old: ModelStatus, store: RetuneStore) -
         server_pid=endpoints.state.pid if endpoints.state else None,
         server_birth=endpoints.state.pid_birth if endpoints.state else None,
     )
+
+
+def _follow(client: ManagementClient, settings: RetuneSettings, old: ModelStatus, workers: int, version: str) -> int:
+    """Take over what others did to the old version since it was read: not everybody who scales takes our lock.
+
+    Returns:
+        The workers that the new version has.
+
+    Raises:
+        SmartBatchError: another version has become the default.
+    """
+    now = client.describe(settings.model)
+    if now.version != old.version:
+        raise SmartBatchError(f"{settings.model} {now.version} became the default meanwhile: nothing was changed")
+    if settings.workers is not None or now.min_workers in (old.min_workers, 0):
+        return workers
+    client.scale(settings.model, now.min_workers, version)
+    client.wait_ready(settings.model, settings.ready_timeout_s, version)
+    return now.min_workers
 
 
 def _roll_back(client: ManagementClient, store: RetuneStore, model: str, version: str, folder: Path) -> None:

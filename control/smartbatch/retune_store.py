@@ -7,32 +7,30 @@ as ours, and removes it with the version it served.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
 import shutil
 import socket
 import tempfile
-import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
 
-from smartbatch.errors import DeadlineError, UsageError
+from smartbatch.errors import UsageError
+from smartbatch.model_lock import locked
 from smartbatch.process_identity import live_process
 
 _MANIFEST = Path("MAR-INF") / "MANIFEST.json"
 _MARKER = Path("MAR-INF") / "smartbatch-retune.json"
 CALIBRATION_FILE = "smartbatch-calibration.json"
 """What the workers of a version measured, beside its weights (`smartbatch_worker.calibrate`, which needs torch)."""
-_POLL_S = 0.1
 _SUFFIX = re.compile(r"-r\d+$")
 
 
@@ -45,7 +43,7 @@ class Marker:
     origin: str
     """The archive that was registered first."""
     replaces: str
-    """The version this one takes over from."""
+    """The version this one takes over from; "" once that is gone."""
     host: str
     server_pid: int | None
     """Of a server started here: when it is gone, so is the need for the copy."""
@@ -74,27 +72,13 @@ class RetuneStore:
 
     @contextmanager
     def lock(self, timeout_s: float) -> Iterator[None]:
-        """One retune at a time per model store; leaves no file behind.
+        """One change of models at a time per model store; leaves no file behind.
 
         Raises:
-            DeadlineError: another retune took longer than `timeout_s`.
+            DeadlineError: another change took longer than `timeout_s`.
         """
-        deadline = time.monotonic() + timeout_s
-        handle = os.open(self.folder, os.O_RDONLY)
-        try:
-            while True:
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise DeadlineError(
-                            f"another retune in {self.folder} is still at work after {timeout_s:g} s"
-                        ) from None
-                    time.sleep(_POLL_S)
+        with locked(self.folder, timeout_s):
             yield
-        finally:
-            os.close(handle)
 
     def copy(self, url: str, version: str, marker: Marker) -> Path:
         """The archive registered as `url`, as a folder in the store that says it is `version`.
@@ -119,6 +103,13 @@ class RetuneStore:
             self.remove(staged)
             raise
         return staged
+
+    def has_replaced(self, folder: Path) -> None:
+        """Note in a copy that what it replaces is gone: a version of that name is somebody else's from now on."""
+        marker = _read_marker(folder)
+        if marker is not None:
+            settled = replace(marker, replaces="")
+            (folder / _MARKER).write_text(json.dumps(asdict(settled)), encoding="utf-8")
 
     def forget_measurements(self, folder: Path) -> None:
         """Remove from a copy what workers measured; a hard link goes, the original's file stays."""

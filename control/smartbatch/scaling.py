@@ -16,8 +16,8 @@ that begins in that moment is lost, and the report says that it might be; what o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from smartbatch.drain import pass_queue, wait_workers
 from smartbatch.endpoints import Endpoints
 from smartbatch.errors import DeadlineError, UsageError
 from smartbatch.management import ManagementClient, ModelStatus
+from smartbatch.model_lock import changing_models
 from smartbatch.retune import RetuneSettings, marker_of_copy, retire, retune, sweep
 from smartbatch.retune_canary import Canary
 from smartbatch.retune_store import RetuneStore, next_version
@@ -62,7 +63,7 @@ def scale(target: ScaleTarget, workers: int) -> ModelStatus:
     store = _store(target)
     with target.endpoints.management() as client:
         client.describe(target.model, target.version)  # an unknown model is said before waiting for a lock
-        with _lock(store):
+        with _alone(target):
             current = client.describe(target.model, target.version)
             if workers >= current.min_workers:
                 client.scale(target.model, workers, target.version)
@@ -94,7 +95,7 @@ def unregister(target: ScaleTarget) -> list[str]:
         DeadlineError: it still had requests after the time allowed; it stays.
     """
     store = _store(target)
-    with target.endpoints.management() as client, _lock(store):
+    with target.endpoints.management() as client, _alone(target):
         default = client.describe(target.model)
         versions = client.versions(target.model)
         others = [v for v in versions if v.version != default.version]
@@ -138,14 +139,9 @@ def _can_copy(store: RetuneStore, target: ScaleTarget, version: ModelStatus) -> 
     return True
 
 
-@contextmanager
-def _lock(store: RetuneStore | None) -> Iterator[None]:
+def _alone(target: ScaleTarget) -> AbstractContextManager[None]:
     """Take turns with retunes, which would undo the change or have theirs undone."""
-    if store is None:
-        yield
-        return
-    with store.lock(_LOCK_TIMEOUT_S):
-        yield
+    return changing_models(target.endpoints, target.model_store, _LOCK_TIMEOUT_S, target.say)
 
 
 def _is_default(client: ManagementClient, version: ModelStatus) -> bool:

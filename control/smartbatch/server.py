@@ -7,10 +7,10 @@ config.properties, so that several run side by side. The JVM is a child of this 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,13 +22,14 @@ import psutil
 from smartbatch_worker.config import WorkerConfig
 
 from smartbatch.errors import StartupError, UsageError
-from smartbatch.java import END_SIGNAL, jvm_command, start_jvm
+from smartbatch.java import END_SIGNAL, MAIN_CLASS, jvm_command, site_dir, start_jvm
 from smartbatch.ports import free_ports, is_free
 from smartbatch.process_identity import birth, own_birth, wait_gone
 from smartbatch.properties import write_properties
 from smartbatch.retune_store import remove_copies_of_server
 from smartbatch.settings import ServerSettings, default_run_dir
-from smartbatch.state import DRAIN_FILE, KEY_FILE, STATE_FILE, ServerState, read_state
+from smartbatch.start_checks import TMP_PREFIX, check_free_space, check_letters, short_tmp_dir
+from smartbatch.state import DRAIN_FILE, KEY_FILE, STATE_FILE, ServerState, UnreadableStateError, read_state
 from smartbatch.stop_request import remove_requests
 from smartbatch.torchserve_config import torchserve_properties
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from smartbatch.drain import DrainReport
     from smartbatch.management import ManagementClient
 
+_CONFIG_FILE = "config.properties"
 _STARTED_LINE = b"Model server started."
 _POLL_S = 0.05
 _EXIT_TIMEOUT_S = 30.0
@@ -170,12 +172,15 @@ def start_server(settings: ServerSettings, *, drains_on_sigterm: bool = False) -
             `smartbatch stop` then sends it; else that drains the server itself and leaves this process alone.
 
     Raises:
-        UsageError: on a SMARTBATCH_ variable that no handler knows: every worker would refuse to start.
+        UsageError: on a SMARTBATCH_ variable that no handler knows (every worker would refuse to start), a TMPDIR that
+            is too long, a full disk, or a path that Java cannot spell here.
+        OSError: when the folders cannot be made or written.
         StartupError: when a port is taken, the folder already has a running server, or TorchServe gives up.
     """
     _check_handler_variables({**os.environ, **settings.env})
     settings, grpc_ports, worker_port = _with_ports(settings)
     run_dir = (settings.run_dir or default_run_dir(settings.inference_port)).absolute()
+    check_letters([run_dir, settings.model_store.absolute(), settings.base_config.absolute(), site_dir()])
     _refuse_second(run_dir)
     run_dir.parent.mkdir(parents=True, exist_ok=True)
     run_dir.mkdir(mode=0o700, exist_ok=True)
@@ -185,22 +190,24 @@ def start_server(settings: ServerSettings, *, drains_on_sigterm: bool = False) -
         (run_dir / leftover).unlink(missing_ok=True)
     remove_requests(run_dir)
 
-    # Short, because the workers' unix sockets live in it and a socket path has at most 107 characters.
-    tmp_dir = Path(tempfile.mkdtemp(prefix="smartbatch-"))
-    properties, vm_args = torchserve_properties(settings, grpc_ports, worker_port)
-    config = run_dir / "config.properties"
-    write_properties(config, properties)
-    command = jvm_command(vm_args, ["-f", str(config), "-s", str(settings.model_store.absolute()), "-ncs"], tmp_dir)
-    output = logs / "console.log"
-    output.write_bytes(b"")
-    process = start_jvm(command, run_dir, _environment(settings, run_dir, tmp_dir), output)
+    tmp_dir = short_tmp_dir()
+    process = None
     try:
+        check_free_space([run_dir, tmp_dir])
+        properties, vm_args = torchserve_properties(settings, grpc_ports, worker_port)
+        config = run_dir / _CONFIG_FILE
+        write_properties(config, properties)
+        command = jvm_command(vm_args, ["-f", str(config), "-s", str(settings.model_store.absolute()), "-ncs"], tmp_dir)
+        output = logs / "console.log"
+        output.write_bytes(b"")
+        process = start_jvm(command, run_dir, _environment(settings, run_dir, tmp_dir), output)
         _wait_started(process, output, settings.start_timeout_s)
         state = _new_state(settings, process.pid, run_dir, tmp_dir, drains_on_sigterm=drains_on_sigterm)
         state.write()
     except BaseException:
-        process.kill()
-        process.wait()
+        if process is not None:
+            process.kill()
+            process.wait()
         shutil.rmtree(tmp_dir, ignore_errors=True)
         raise
     return RunningServer(state, process)
@@ -208,7 +215,9 @@ def start_server(settings: ServerSettings, *, drains_on_sigterm: bool = False) -
 
 def clean_up(state: ServerState) -> None:
     """Remove what a server that is gone left behind; its logs stay."""
-    shutil.rmtree(state.tmp_dir, ignore_errors=True)
+    tmp_dir = Path(state.tmp_dir)
+    if tmp_dir.name.startswith(TMP_PREFIX):  # whatever the file says, nothing else is removed
+        shutil.rmtree(tmp_dir, ignore_errors=True)
     for name in (STATE_FILE, KEY_FILE, DRAIN_FILE):
         (Path(state.run_dir) / name).unlink(missing_ok=True)
     remove_requests(Path(state.run_dir))
@@ -237,9 +246,23 @@ def _with_ports(settings: ServerSettings) -> tuple[ServerSettings, tuple[int, in
 
 
 def _refuse_second(run_dir: Path) -> None:
-    if not (run_dir / STATE_FILE).exists():
+    """Refuse a folder where a server lives, and tidy up after one that is gone.
+
+    A state file that names nobody is moved aside: nothing is ended or removed by what it says.
+    """
+    if not os.path.lexists(run_dir / STATE_FILE):
         return
-    state = read_state(run_dir)
+    try:
+        state = read_state(run_dir)
+    except UnreadableStateError as error:
+        pid = _find_jvm(run_dir)
+        if pid is not None:
+            raise StartupError(
+                f"a server (pid {pid}) runs in {run_dir}, though {error.path} names no server ({error.reason}): "
+                f"stop it (kill {pid}), or give another --run-dir"
+            ) from error
+        error.path.rename(_unused(error.path))
+        return
     if state.jvm() is not None:
         raise StartupError(
             f"a server (pid {state.pid}) already runs in {run_dir}: stop it first, or give another --run-dir"
@@ -247,9 +270,24 @@ def _refuse_second(run_dir: Path) -> None:
     clean_up(state)
 
 
+def _find_jvm(run_dir: Path) -> int | None:
+    """The TorchServe that was started with the configuration in `run_dir`, whatever the state file says."""
+    config = str(run_dir / _CONFIG_FILE)
+    for process in psutil.process_iter(["cmdline"]):
+        if {MAIN_CLASS, config} <= set(process.info["cmdline"] or ()):
+            return int(process.pid)
+    return None
+
+
+def _unused(path: Path) -> Path:
+    names = (path.with_name(f"{path.name}.unreadable-{number}") for number in itertools.count(1))
+    return next(name for name in names if not os.path.lexists(name))
+
+
 def _environment(settings: ServerSettings, run_dir: Path, tmp_dir: Path) -> dict[str, str]:
     # Idle OpenMP threads sleep instead of spinning on cores that the frontend and other workers need.
-    env = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ | dict(settings.env)
+    # A worker that crashes in native code leaves the place where it did in its log.
+    env = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONFAULTHANDLER": "1"} | os.environ | dict(settings.env)
     env.pop("TS_CONFIG_FILE", None)  # would beat the generated config
     return env | {
         "LOG_LOCATION": str(run_dir / "logs"),
@@ -278,7 +316,7 @@ def _wait_started(process: subprocess.Popen[bytes], output: Path, timeout_s: flo
 
 def _reason(output: Path) -> str:
     """The line that says why, else the last lines, else where to look."""
-    lines = [line for line in output.read_text(errors="replace").splitlines() if line.strip()]
+    lines = [line for line in output.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     for line in lines:
         for mark in (
             "Failed to bind to address",

@@ -22,6 +22,7 @@ from smartbatch.errors import DeadlineError, ModelNotReadyError, NotRunningError
 from smartbatch.ports import free_ports
 from smartbatch.server import RunningServer, start_server
 from smartbatch.settings import ServerSettings, default_run_dir
+from smartbatch.start_checks import check_free_space
 from smartbatch.state import read_state
 from smartbatch.stop_request import asked_grace, write_outcome
 from smartbatch.stop_signals import StopRequested, StopSignals
@@ -147,6 +148,7 @@ def start_detached(plan: ServePlan, argv: Sequence[str], env: Mapping[str, str])
 
     Raises:
         StartupError: with what it printed, when it ends before.
+        UsageError: on a full disk.
     """
     if plan.settings.inference_port == 0:
         port = free_ports(1)[0]  # so that the folder is known here
@@ -156,6 +158,7 @@ def start_detached(plan: ServePlan, argv: Sequence[str], env: Mapping[str, str])
     run_dir.parent.mkdir(parents=True, exist_ok=True)
     run_dir.mkdir(mode=0o700, exist_ok=True)
     (run_dir / "logs").mkdir(exist_ok=True)
+    check_free_space([run_dir])  # the process in the background could not say so
     output = run_dir / "logs" / "serve.log"
     with output.open("wb") as sink:
         child = subprocess.Popen(

@@ -30,19 +30,24 @@ def read_tokens(key_file: Path) -> Tokens:
     """Read TorchServe's key file.
 
     Raises:
-        NotRunningError: when it is missing or not readable by this user.
+        NotRunningError: when it is missing, not readable by this user, or holds something else.
     """
     try:
         keys = json.loads(key_file.read_text(encoding="utf-8"))
     except OSError as e:
         raise NotRunningError(f"no tokens: cannot read {key_file} ({e.strerror})") from e
-    return Tokens(
-        inference=keys["inference"]["key"],
-        inference_expires=keys["inference"]["expiration time"],
-        management=keys["management"]["key"],
-        management_expires=keys["management"]["expiration time"],
-        api=keys["API"]["key"],
-    )
+    except ValueError as e:
+        raise NotRunningError(f"no tokens: {key_file} is not what TorchServe writes ({e})") from e
+    try:
+        return Tokens(
+            inference=keys["inference"]["key"],
+            inference_expires=keys["inference"]["expiration time"],
+            management=keys["management"]["key"],
+            management_expires=keys["management"]["expiration time"],
+            api=keys["API"]["key"],
+        )
+    except (KeyError, TypeError) as e:
+        raise NotRunningError(f"no tokens: {key_file} is not what TorchServe writes (no {e})") from e
 
 
 def is_expired(expires: str, now: float | None = None) -> bool:

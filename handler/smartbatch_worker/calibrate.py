@@ -6,14 +6,16 @@ The best size is rarely the batch size: on CPUs a batch of 32 images falls out o
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -31,6 +33,7 @@ CONTENDS = 1.15
 """Sizes further than this from the fastest of the first round are not measured again."""
 MIN_CPU_SHARE = 0.25
 CACHE_FILE = "smartbatch-calibration.json"
+_MAX_CACHE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,25 +75,75 @@ def known_shape(config: WorkerConfig) -> tuple[int, ...] | None:
     return None
 
 
-def remember(model_dir: Path, key: str, measure_it: Callable[[], Any]) -> Any:
-    """What was measured under `key` on this machine, or a measurement now, kept for the next worker.
+def remember(
+    model_dir: Path, key: str, measure_it: Callable[[], Mapping[Any, float]], is_name: Callable[[str], bool]
+) -> dict[str, float]:
+    """The seconds measured under `key` on this machine, or measured now and kept for the next worker.
 
-    Workers that start together take turns: the first measures undisturbed, the others read.
+    Workers that start together take turns: the first measures undisturbed, the others read. What is kept there but is
+    no measurement is measured again; where nothing can be kept, each worker measures for itself.
+
+    Args:
+        model_dir: where the file is.
+        key: of the measurement.
+        measure_it: seconds by name.
+        is_name: whether a name is one that `measure_it` might give.
     """
     full_key = f"{key} threads={torch.get_num_threads()} torch={torch.__version__} {cpu_name()}"
-    with (model_dir / CACHE_FILE).open("a+") as file:
+    with _kept_file(model_dir) as file:
+        cache = _read_cache(file)
+        if not _is_measurement(cache.get(full_key), is_name):
+            cache[full_key] = {str(name): seconds for name, seconds in measure_it().items()}
+            try:
+                file.seek(0)
+                file.truncate()
+                file.write(json.dumps(cache, indent=1).encode())
+                file.flush()
+            except OSError as error:
+                logger.warning("what was measured is not kept: %s", error)
+        measured: dict[str, float] = cache[full_key]
+        return measured
+
+
+@contextmanager
+def _kept_file(model_dir: Path) -> Iterator[IO[bytes]]:
+    """The file of measurements, ours alone; a copy in memory where it cannot be written."""
+    try:
+        # Unbuffered: closing it then writes nothing, so that a full disk fails where it is caught.
+        file: IO[bytes] = (model_dir / CACHE_FILE).open("a+b", buffering=0)
         fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        logger.warning("what is measured is not kept: %s", error)
+        file = io.BytesIO(_content(model_dir / CACHE_FILE))
+    with file:
         file.seek(0)
-        try:
-            cache = json.loads(file.read() or "{}")
-        except ValueError:
-            cache = {}
-        if full_key not in cache:
-            cache[full_key] = measure_it()
-            file.seek(0)
-            file.truncate()
-            json.dump(cache, file, indent=1)
-        return cache[full_key]
+        yield file
+
+
+def _content(path: Path) -> bytes:
+    """Of a file that may only be read; nothing where there is none."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _read_cache(file: IO[bytes]) -> dict[str, Any]:
+    try:
+        cache = json.loads(file.read(_MAX_CACHE_BYTES) or b"{}")
+    except ValueError:
+        return {}
+    return cache if isinstance(cache, dict) else {}
+
+
+def _is_measurement(entry: Any, is_name: Callable[[str], bool]) -> bool:
+    """Whether an entry of the file is seconds by name, as written."""
+    return (
+        isinstance(entry, dict)
+        and len(entry) > 0
+        and all(is_name(name) for name in entry)
+        and all(isinstance(seconds, float) and 0 <= seconds < math.inf for seconds in entry.values())
+    )
 
 
 def calibrate(
@@ -103,8 +156,12 @@ def calibrate(
 ) -> Calibration:
     """Measure once per archive, machine and settings."""
     key = f"micro-batch {settings} shape={shape} max={max_size}"
-    entry = remember(model_dir, key, lambda: measure(forward, shape, max_size, device).seconds_per_item)
+    entry = remember(model_dir, key, lambda: measure(forward, shape, max_size, device).seconds_per_item, _is_size)
     return Calibration(shape, {int(size): seconds for size, seconds in entry.items()})
+
+
+def _is_size(name: str) -> bool:
+    return name.isdecimal() and 1 <= int(name) <= MAX_LARGEST
 
 
 def measure(

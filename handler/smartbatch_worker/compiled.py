@@ -122,7 +122,10 @@ def _fastest(
                 times[way] = min(times[way], calibrate.time_forward(built[way], example, device))
         return times
 
-    times = calibrate.remember(model_dir, f"compile {config.model} {' or '.join(ways.names)} shape={shape}", measure)
+    is_name = frozenset(ways.names).__contains__
+    times = calibrate.remember(
+        model_dir, f"compile {config.model} {' or '.join(ways.names)} shape={shape}", measure, is_name
+    )
     told = ", ".join(f"{way} {1000 * seconds:.1f} ms" for way, seconds in times.items())
     logger.info("forward of %d items: %s", len(example), told)
     for way in sorted(times, key=times.__getitem__):

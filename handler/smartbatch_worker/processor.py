@@ -16,9 +16,9 @@ def num_cores() -> int:
     try:
         with Path("/sys/fs/cgroup/cpu.max").open(encoding="ascii") as file:
             quota, period = file.read().split()
-    except (OSError, ValueError):
+            return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+    except (OSError, ValueError, ZeroDivisionError):
         return cores
-    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
 
 
 def cpu_name() -> str:

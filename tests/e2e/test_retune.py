@@ -18,7 +18,7 @@ import psutil
 import pytest
 import requests
 from smartbatch.endpoints import Endpoints
-from smartbatch.errors import ModelNotReadyError, SmartBatchError
+from smartbatch.errors import ModelNotReadyError, WorkerStartError
 from smartbatch.retune import RetuneReport, RetuneSettings, retune
 from smartbatch.retune_canary import Canary, CanaryError
 from smartbatch.retune_store import RetuneStore
@@ -185,8 +185,8 @@ def test_what_goes_wrong_is_rolled_back(server: RunningServer, tmp_path: Path) -
         kept = handler.read_bytes()
         # Removing the file would not do: an editable installation has another one on the path.
         handler.write_text('raise RuntimeError("broken on purpose")\n')
-        with pytest.raises(SmartBatchError):
-            run(server, batch_size=4, ready_timeout_s=5)
+        with pytest.raises(WorkerStartError, match="broken on purpose"):
+            run(server, batch_size=4)
         handler.write_bytes(kept)
         assert_left(server, **before)
         with server.management() as client:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +11,16 @@ from pathlib import Path
 import pytest
 import smartbatch
 
+from tests.disks import fill, make_read_only, mounted
+
 COMMAND = [sys.executable, "-m", "smartbatch.cli"]
 
 
-def run(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *args], cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+def run(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **env}
+    return subprocess.run(
+        [*COMMAND, *args], cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 @pytest.mark.parametrize(
@@ -39,6 +45,97 @@ def test_errors_are_one_line_and_an_exit_code(tmp_path: Path, args: list[str], e
     assert message in " ".join(result.stderr.replace("│", " ").split())
     assert "Traceback" not in result.stderr
     assert not result.stdout
+
+
+@pytest.fixture
+def empty_store(tmp_path: Path) -> Path:
+    """A model store whose archive nobody gets to read."""
+    store = tmp_path / "store"
+    store.mkdir()
+    (store / "tiny.mar").touch()
+    return store
+
+
+SERVE = ["serve", "--model=tiny", "--workers=1", "--inference-port=0", "--management-port=0", "--metrics-port=0"]
+
+
+def assert_refused(result: subprocess.CompletedProcess[str], message: str) -> None:
+    """Exit code 2, and one line that says why; progress may stand before it."""
+    said = result.stderr.splitlines()
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    assert said[-1].startswith("smartbatch: "), result.stderr
+    assert message in said[-1]
+    assert sum(line.startswith("smartbatch: ") for line in said) == 1
+
+
+@pytest.mark.parametrize("how", [[], ["--detach"]])
+def test_serve_in_a_read_only_folder(tmp_path: Path, empty_store: Path, how: list[str]) -> None:
+    with mounted(tmp_path / "disk", "size=1m") as folder:
+        make_read_only(folder)
+        result = run(*SERVE, f"--model-store={empty_store}", *how, cwd=folder)
+    assert_refused(result, ".smartbatch: Read-only file system")
+
+
+@pytest.mark.parametrize("how", [[], ["--detach"]])
+def test_serve_on_a_full_disk(small_disk: Path, empty_store: Path, how: list[str]) -> None:
+    fill(small_disk)
+    result = run(*SERVE, f"--model-store={empty_store}", *how, cwd=small_disk)
+    assert_refused(result, "o space left on device")
+
+
+@pytest.mark.parametrize("how", [[], ["--detach"]])
+def test_serve_where_the_locale_lacks_a_letter_of_the_path(tmp_path: Path, empty_store: Path, how: list[str]) -> None:
+    folder = tmp_path / "höhle"
+    folder.mkdir()
+    result = run(*SERVE, f"--model-store={empty_store}", *how, cwd=folder, LC_ALL="C")
+    assert_refused(result, "has letters that this locale's encoding (ANSI_X3.4-1968) lacks: set LC_ALL=C.UTF-8")
+
+
+@pytest.mark.parametrize("how", [[], ["--detach"]])
+def test_serve_with_a_long_temporary_folder(tmp_path: Path, empty_store: Path, how: list[str]) -> None:
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    result = run(*SERVE, f"--model-store={empty_store}", *how, cwd=tmp_path, TMPDIR=str(folder))
+    assert_refused(result, "set TMPDIR to a shorter one")
+    assert not list(folder.iterdir())
+
+
+def test_archive_in_a_read_only_folder_and_on_a_full_disk(tmp_path: Path, source: Path) -> None:
+    args = ["archive", f"--model-file={source / 'model.py'}", f"--model-path={source / 'w.pth'}", "--input-shape=4"]
+    with mounted(tmp_path / "disk", "size=64k") as folder:
+        fill(folder)
+        assert_refused(run(*args, cwd=folder), "o space left on device")
+        assert {path.name for path in folder.rglob("*.mar")} == set()
+        make_read_only(folder)
+        assert_refused(run(*args, cwd=folder), "Read-only file system")
+
+
+@pytest.mark.parametrize("command", ["stress", "study", "capacity"])
+def test_results_in_a_read_only_folder(tmp_path: Path, command: str) -> None:
+    with mounted(tmp_path / "disk", "size=1m") as folder:
+        make_read_only(folder)
+        assert_refused(run(command, cwd=folder), "Read-only file system")
+
+
+@pytest.mark.parametrize(
+    "command", [["stop"], ["status"], ["metrics"], ["token", "show"], ["scale", "m", "--workers=1"]]
+)
+def test_a_state_file_that_names_no_server_is_said(tmp_path: Path, command: list[str]) -> None:
+    run_dir = tmp_path / ".smartbatch" / "8080"
+    run_dir.mkdir(parents=True)
+    (run_dir / "smartbatch.json").touch()
+    result = run(*command, cwd=tmp_path)
+    assert result.returncode == 3, result.stderr
+    assert result.stderr.startswith(
+        "smartbatch: cannot read .smartbatch/8080/smartbatch.json: it is empty; so it names"
+    )
+    assert (run_dir / "smartbatch.json").exists()
+
+
+def test_what_the_system_refuses_is_said_with_the_path(tmp_path: Path) -> None:
+    name = "x" * 300 + ".json"
+    assert_refused(run("predict", name, cwd=tmp_path), f"{name}: File name too long")
 
 
 def test_help_names_every_command(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import operator
 import os
 import shutil
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -527,6 +529,42 @@ def test_calibration_is_measured_once_and_remembered(tmp_path: Path) -> None:
     assert len(sizes) == count
     assert first == second
     assert len(json.loads((tmp_path / CACHE_FILE).read_text())) == 1
+
+
+NO_MEASUREMENTS: tuple[Any, ...] = (
+    None,
+    [],
+    {},
+    3,
+    "x",
+    {"8": "fast"},
+    {"8": None},
+    {"eight": 1.0},
+    {"8": math.nan},
+    {"0": 1.0},
+)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"null", b"7", b"{", b"\xff\xfe", *(json.dumps({"KEY": entry}).encode() for entry in NO_MEASUREMENTS)],
+)
+def test_a_file_of_measurements_that_holds_something_else_is_measured_again(tmp_path: Path, content: bytes) -> None:
+    first = calibrate(tmp_path, "fp32", lambda batch: batch, (3, 8, 8), 8, CPU)
+    (key,) = json.loads((tmp_path / CACHE_FILE).read_text())
+    (tmp_path / CACHE_FILE).write_bytes(content.replace(b"KEY", key.encode()))
+    again = calibrate(tmp_path, "fp32", lambda batch: batch, (3, 8, 8), 8, CPU)
+    assert again.seconds_per_item.keys() == first.seconds_per_item.keys()
+    kept = json.loads((tmp_path / CACHE_FILE).read_text())[key]
+    assert {int(size): seconds for size, seconds in kept.items()} == again.seconds_per_item
+
+
+def test_where_measurements_cannot_be_kept_they_are_made_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / CACHE_FILE).mkdir()
+    assert calibrate(tmp_path, "fp32", lambda batch: batch, (3, 8, 8), 8, CPU).best
+    (tmp_path / CACHE_FILE).rmdir()
+    (tmp_path / CACHE_FILE).symlink_to("/dev/full")
+    assert calibrate(tmp_path, "fp32", lambda batch: batch, (3, 8, 8), 8, CPU).best
 
 
 def test_a_forward_that_waits_is_timed_by_the_wall_clock() -> None:

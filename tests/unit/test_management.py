@@ -157,6 +157,10 @@ class TestTokens:
         key_file = tmp_path / "key_file.json"
         with pytest.raises(NotRunningError, match="no tokens"):
             read_tokens(key_file)
+        for content in (b"", b"[]", b"null", b"{}", b"\xff", b'{"inference": 7}'):
+            key_file.write_bytes(content)
+            with pytest.raises(NotRunningError, match="is not what TorchServe writes"):
+                read_tokens(key_file)
         self.write(key_file, "m", "2999-01-01T00:00:00Z")
         assert read_tokens(key_file).management == "m"
 

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+import subprocess
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from smartbatch.announce import example_curl
-from smartbatch.batching import Batching, resolve_batching
+from smartbatch.announce import announcement, example_curl
+from smartbatch.batching import Batching, count_gpus, resolve_batching
 from smartbatch.endpoints import find_endpoints, find_state
 from smartbatch.errors import NotRunningError, StartupError, UsageError
+from smartbatch.java import MAIN_CLASS
+from smartbatch.management import ManagementClient, ManagementError, ModelStatus
 from smartbatch.ports import free_ports, is_free, is_loopback
 from smartbatch.process_identity import live_process, own_birth
 from smartbatch.properties import read_properties, write_properties
-from smartbatch.server import start_server
+from smartbatch.server import _refuse_second, start_server
 from smartbatch.settings import PROJECT_DIR, ServerSettings
+from smartbatch.start_checks import check_free_space, check_letters, short_tmp_dir
 from smartbatch.state import STATE_FILE, ServerState, read_state
 from smartbatch.torchserve_config import torchserve_properties
+
+from tests.disks import fill
 
 
 def settings(tmp_path: Path, **changed: Any) -> ServerSettings:
@@ -119,6 +128,12 @@ class TestGeneratedConfig:
         with pytest.raises(ValueError, match="one line"):
             write_properties(path, {"x": "a\nb"})
 
+    def test_properties_in_another_encoding_are_said(self, tmp_path: Path) -> None:
+        path = tmp_path / "c.properties"
+        path.write_bytes(b"model_store=/tmp/\xf6\n")
+        with pytest.raises(UsageError, match=rf"{path} must be UTF-8"):
+            read_properties(path)
+
 
 class TestPorts:
     def test_free_ports_differ_and_are_free(self) -> None:
@@ -141,6 +156,26 @@ class TestPorts:
         assert not is_loopback("example.com")
 
 
+NO_STATES = (b"", b"{", b"null", b"[]", b"{}", b"\xff\xfe", b'{"pid": "one"}', b"x" * 2_000_000)
+
+
+def spoil(path: Path, content: bytes) -> None:
+    """Put something else where a state file belongs."""
+    kept = path.read_text() if path.exists() else ""
+    path.unlink(missing_ok=True)
+    if content == b"a pipe":
+        os.mkfifo(path)
+    elif content == b"a folder":
+        path.mkdir()
+    elif content == b"a link":
+        (path.parent / "real.json").write_text(kept)
+        path.symlink_to("real.json")
+    elif content == b"another folder's":
+        path.write_text(json.dumps({**json.loads(kept), "run_dir": str(path.parent.parent)}))
+    else:
+        path.write_bytes(content)
+
+
 class TestState:
     def test_is_read_back_and_readable_by_its_owner_only(self, tmp_path: Path) -> None:
         written = state(tmp_path)
@@ -159,6 +194,60 @@ class TestState:
         (tmp_path / STATE_FILE).write_text("{")
         with pytest.raises(NotRunningError, match="cannot read"):
             read_state(tmp_path)
+
+    @pytest.mark.parametrize("content", [*NO_STATES, b"another folder's", b"a pipe", b"a folder", b"a link"])
+    def test_a_file_that_names_no_server_does_no_harm(self, tmp_path: Path, content: bytes) -> None:
+        run_dir = tmp_path / "run"
+        precious = tmp_path / "smartbatch-precious"
+        precious.mkdir()
+        state(run_dir, tmp_dir=str(precious), pid_started=1.0).write()
+        path = run_dir / STATE_FILE
+        spoil(path, content)
+        with pytest.raises(NotRunningError, match=rf"cannot read {path}: .*serve` moves it aside"):
+            read_state(run_dir)
+        _refuse_second(run_dir)  # as `serve` begins
+        assert not os.path.lexists(path)
+        assert os.path.lexists(run_dir / f"{STATE_FILE}.unreadable-1")
+        assert precious.is_dir()
+        spoil(path, b"")
+        _refuse_second(run_dir)
+        assert os.path.lexists(run_dir / f"{STATE_FILE}.unreadable-2")
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+    def test_another_users_file_is_not_believed(self, tmp_path: Path) -> None:
+        state(tmp_path).write()
+        os.chown(tmp_path / STATE_FILE, 12345, -1)
+        with pytest.raises(NotRunningError, match=f"belongs to user id 12345, and this command runs as {os.geteuid()}"):
+            read_state(tmp_path)
+
+    def test_whatever_it_says_only_a_servers_temporary_folder_is_removed(self, tmp_path: Path) -> None:
+        precious = tmp_path / "precious"
+        precious.mkdir()
+        gone = state(tmp_path / "run", tmp_dir=str(precious), pid_started=1.0)
+        gone.write()
+        _refuse_second(tmp_path / "run")
+        assert precious.is_dir()
+        assert not (tmp_path / "run" / STATE_FILE).exists()
+
+    def test_a_living_server_is_found_without_its_state_file(self, tmp_path: Path) -> None:
+        run_dir = tmp_path / "run"
+        state(run_dir).write()
+        spoil(run_dir / STATE_FILE, b"")
+        stands_in = [sys.executable, "-c", "input()", MAIN_CLASS, "-f", str(run_dir / "config.properties")]
+        with subprocess.Popen(stands_in, stdin=subprocess.PIPE) as jvm:
+            with pytest.raises(StartupError, match=rf"a server \(pid {jvm.pid}\) runs in .* is empty.*kill {jvm.pid}"):
+                _refuse_second(run_dir)
+            jvm.communicate(b"\n", timeout=60)
+        assert (run_dir / STATE_FILE).exists()
+
+    def test_a_full_disk_leaves_the_file_as_it_was(self, small_disk: Path) -> None:
+        written = state(small_disk / "run")
+        written.write()
+        fill(small_disk)
+        with pytest.raises(OSError, match="No space left"):
+            replace(written, inference_url="http://127.0.0.1/" + "x" * 9000).write()
+        assert read_state(small_disk / "run") == written
+        assert [path.name for path in (small_disk / "run").iterdir()] == [STATE_FILE]
 
     def test_a_second_server_in_the_same_folder_is_refused(self, tmp_path: Path) -> None:
         state(tmp_path / "run").write()
@@ -186,6 +275,18 @@ class TestFinding:
             find_state()
         assert find_state(inference_port=9090).inference_url == "http://127.0.0.1:9090"
 
+    @pytest.mark.parametrize("content", NO_STATES)
+    def test_an_unreadable_state_file_hides_no_other_server(self, content: bytes) -> None:
+        state(Path(".smartbatch/9080")).write()
+        Path(".smartbatch/9090").mkdir()
+        spoil(Path(".smartbatch/9090") / STATE_FILE, content)
+        assert find_state().run_dir == ".smartbatch/9080"
+        (Path(".smartbatch/9080") / STATE_FILE).unlink()
+        for find in (find_state, find_endpoints):
+            with pytest.raises(NotRunningError, match=r"cannot read \.smartbatch/9090/smartbatch\.json: "):
+                find()
+        assert find_endpoints(management_url="http://127.0.0.1:8081").state is None
+
     def test_plain_torchserve_on_its_standard_ports_is_the_fallback(self) -> None:
         assert find_endpoints().inference_url == "http://127.0.0.1:8080"
         with pytest.raises(NotRunningError):
@@ -196,6 +297,38 @@ class TestFinding:
         found = find_endpoints(management_url="http://10.0.0.1:8081")
         assert found.management_url == "http://10.0.0.1:8081"
         assert found.state is None
+
+
+class TestStartChecks:
+    def test_a_temporary_folder_too_long_for_sockets_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for letters in (72, 73):
+            folder = tmp_path / ("x" * (letters - len(str(tmp_path)) - 1))
+            folder.mkdir()
+            monkeypatch.setattr("tempfile.tempdir", str(folder))
+            if letters == 73:
+                with pytest.raises(UsageError, match=r"at most 72 bytes.* has 73: set TMPDIR to a shorter one"):
+                    short_tmp_dir()
+                assert not list(folder.iterdir())
+            else:
+                with socket.socket(socket.AF_UNIX) as fits:
+                    fits.bind(str(short_tmp_dir() / ".ts.sock.65535"))
+
+    def test_a_full_disk_is_refused(self, small_disk: Path) -> None:
+        with pytest.raises(UsageError, match=rf"no space left on device: {small_disk} has \d+ KiB free"):
+            check_free_space([small_disk])
+        with pytest.raises(UsageError, match="no space left on device"):
+            start_server(
+                settings(small_disk, run_dir=small_disk / "run", inference_port=0, management_port=0, metrics_port=0)
+            )
+
+    def test_paths_that_java_cannot_spell_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        check_letters([Path("/tmp/plain")])
+        monkeypatch.setattr("locale.nl_langinfo", lambda _: "ANSI_X3.4-1968")
+        check_letters([Path("/tmp/plain")])
+        with pytest.raises(UsageError, match=r"'/tmp/ö' has letters .*\(ANSI_X3.4-1968\) lacks: set LC_ALL=C.UTF-8"):
+            check_letters([Path("/tmp/ö")])
 
 
 class TestBatching:
@@ -215,11 +348,45 @@ class TestBatching:
         assert resolve_batching(None, None, 1, {"MAX_WAIT_TIME": "0.007"})[1] == []
 
     @pytest.mark.parametrize(
+        ("script", "expected"),
+        [(r"printf 'GPU 0: \374\nGPU 1: x\n'", 2), ("exit 1", 0), ("exec /nowhere/at/all", 0)],
+    )
+    def test_gpus_are_counted_whatever_they_are_called(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, expected: int
+    ) -> None:
+        smi = tmp_path / "nvidia-smi"
+        smi.write_text(f"#!/bin/sh\n{script}\n")
+        smi.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        assert count_gpus() == expected
+        smi.write_bytes(b"\x7fELF of another machine")
+        with pytest.raises(UsageError, match=r"cannot count GPUs.*give --workers"):
+            count_gpus()
+
+    @pytest.mark.parametrize(
         "env", [{"MAX_BATCH_SIZE": "many"}, {"MAX_BATCH_SIZE": "0"}, {"MAX_WAIT_TIME": "-1"}, {"MAX_WAIT_TIME": "nan"}]
     )
     def test_refuses(self, env: dict[str, str]) -> None:
         with pytest.raises(UsageError):
             resolve_batching(None, None, 1, env)
+
+
+class Says(ManagementClient):
+    """A server whose handler describes itself as told."""
+
+    def __init__(self, said: Any) -> None:
+        super().__init__("http://127.0.0.1:1")
+        self._said = said
+
+    def describe(self, model: str, *_: Any, **__: Any) -> ModelStatus:
+        if isinstance(self._said, Exception):
+            raise self._said
+        return ModelStatus.from_json(
+            {
+                **{"modelName": model, "modelVersion": "1.0", "modelUrl": "", "batchSize": 1, "maxBatchDelay": 1},
+                **{"minWorkers": 1, "maxWorkers": 1, "responseTimeout": 1, "customizedMetadata": self._said},
+            }
+        )
 
 
 class TestExampleCurl:
@@ -234,6 +401,14 @@ class TestExampleCurl:
         assert '{"data": [0.5, 0.5]}' in example_curl(state(tmp_path), "tiny", [2])
         assert example_curl(state(tmp_path), "big", [1, 100, 100]).endswith("-T FILE")
         assert example_curl(state(tmp_path), "any", None).endswith("-T FILE")
+
+    @pytest.mark.parametrize(
+        "said", [None, [], "text", {}, {"config": None}, {"config": []}, ManagementError(500, "x")]
+    )
+    def test_a_handler_that_does_not_describe_itself_is_announced_too(self, tmp_path: Path, said: Any) -> None:
+        text = announcement(state(tmp_path), "any", Batching(batch_size=1, max_batch_delay_ms=1, workers=1), Says(said))
+        assert text.startswith("any is ready on 1 worker(s)")
+        assert text.strip().endswith("-T FILE")
 
     def test_tokens_and_certificates_are_part_of_it(self, tmp_path: Path) -> None:
         curl = example_curl(state(tmp_path, token_auth=True, tls_cert="/c.pem"), "tiny", [1])
