@@ -188,6 +188,12 @@ class TestState:
         assert live_process(me.pid, own_birth()) == me
         assert live_process(os.getppid(), own_birth()) is None
 
+    def test_a_file_of_an_older_release_is_refused_and_nothing_of_its_server_touched(self, tmp_path: Path) -> None:
+        (tmp_path / STATE_FILE).write_text(json.dumps({"pid": 1, "pid_started": 1.5, "supervisor_pid": 77}))
+        with pytest.raises(NotRunningError, match=r"older smartbatch: end its server \(pid 77\) by SIGTERM"):
+            read_state(tmp_path)
+        assert (tmp_path / STATE_FILE).exists()
+
     def test_missing_and_broken_files_say_so(self, tmp_path: Path) -> None:
         with pytest.raises(NotRunningError, match="no server was started"):
             read_state(tmp_path)
