@@ -37,11 +37,12 @@ def build(name: str, cache_dir: Path, includes: Sequence[str] = ()) -> ctypes.CD
 
     Args:
         name: of the file, which stands beside this one.
-        cache_dir: where the library is kept; where that cannot be written, it is made anew for each process.
+        cache_dir: where the library is kept.
         includes: further files it is made of.
 
     Raises:
-        NotCompiledError: there is no compiler, it failed, or made what cannot be loaded.
+        NotCompiledError: there is no compiler, it failed, or made what cannot be loaded; or there is no library in
+            `cache_dir` and none can be written there.
     """
     source, *included = (Path(__file__).with_name(file) for file in (f"{name}.c", *includes))
     prefix = f"{name}-{_key(source, included)}-"
@@ -76,16 +77,8 @@ def _key(source: Path, included: Sequence[Path]) -> str:
 
 @contextmanager
 def _folder_for(cache_dir: Path) -> Iterator[Path]:
-    """`cache_dir`, for one worker at a time (the first compiles, others load); one to throw away if read-only."""
-    try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=cache_dir):
-            pass
-    except OSError as error:
-        logger.info("%s cannot be written (%s): C is compiled for this process alone", cache_dir, error.strerror)
-        with tempfile.TemporaryDirectory() as scratch:  # what is loaded stays mapped when its file is gone
-            yield Path(scratch)
-        return
+    """`cache_dir`, for one worker at a time: the first compiles, the others load."""
+    cache_dir.mkdir(parents=True, exist_ok=True)
     handle = os.open(cache_dir, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

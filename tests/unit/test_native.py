@@ -68,11 +68,13 @@ def test_workers_that_start_at_once_share_one(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_folder_that_cannot_be_written_costs_only_the_keeping(tmp_path: Path) -> None:
-    no_folder = tmp_path / "file"
-    no_folder.touch()
-    assert isinstance(native.build(LIBRARY, no_folder / "cache"), ctypes.CDLL)
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+def test_a_folder_that_cannot_be_written_is_said_and_done_without(tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", "size=1m") as folder:
+        make_read_only(folder)
+        for cache_dir in (folder, folder / "cache"):
+            with pytest.raises(native.NotCompiledError, match="Read-only file system"):
+                native.build(LIBRARY, cache_dir)
+            assert native.build_if_possible(LIBRARY, cache_dir) is None
 
 
 def test_a_folder_that_is_read_only_may_hold_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
