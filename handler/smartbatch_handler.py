@@ -31,7 +31,7 @@ from smartbatch_worker.errors import RowError, blame_server
 from smartbatch_worker.frontend_limits import max_response_bytes
 from smartbatch_worker.model import ManagedModel
 from smartbatch_worker.replies import Replies
-from smartbatch_worker.rows import Row, check_deadline, is_describe, read_rows
+from smartbatch_worker.rows import Row, check_deadline, inflate, is_describe, read_rows
 from smartbatch_worker.split import AnswerSplitter
 from smartbatch_worker.telemetry import StageTimer, Telemetry
 from smartbatch_worker.threads import DecoderPool, ThreadShare
@@ -139,6 +139,7 @@ class SmartBatchHandler:
 
     def _decode(self, row: Row) -> None:
         check_deadline(row)
+        inflate(row)
         row.take(self.preprocess_item(row.body, row.headers))
 
     def _run(self, rows: Sequence[Row], timer: StageTimer) -> None:

@@ -119,7 +119,6 @@ def read_rows(data: Sequence[Mapping[str, Any]], context: Any, env: Mapping[str,
         row.attempt(_read_deadline, row, now, monotonic_now)
         if draining_since is not None and monotonic_now >= draining_since:
             row.error = Draining("the server is stopping; retry elsewhere")
-        row.attempt(_inflate, row)
         rows.append(row)
     return rows
 
@@ -164,7 +163,7 @@ def _read_body(row: Row, fields: Sequence[FormField]) -> None:
         row.headers = {**row.headers, "content-type": field.content_type}
 
 
-def _inflate(row: Row) -> None:
+def inflate(row: Row) -> None:
     """Undo what the client compressed; whoever reads the body then finds no header that says it still is."""
     encoding = row.headers.get("content-encoding")
     if encoding is not None:

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -206,7 +207,7 @@ class TestState:
         run_dir = tmp_path / "run"
         precious = tmp_path / "smartbatch-precious"
         precious.mkdir()
-        state(run_dir, tmp_dir=str(precious), pid_started=1.0).write()
+        state(run_dir, tmp_dir=str(precious), pid_birth="gone").write()
         path = run_dir / STATE_FILE
         spoil(path, content)
         with pytest.raises(NotRunningError, match=rf"cannot read {path}: .*serve` moves it aside"):
@@ -229,7 +230,7 @@ class TestState:
     def test_whatever_it_says_only_a_servers_temporary_folder_is_removed(self, tmp_path: Path) -> None:
         precious = tmp_path / "precious"
         precious.mkdir()
-        gone = state(tmp_path / "run", tmp_dir=str(precious), pid_started=1.0)
+        gone = state(tmp_path / "run", tmp_dir=str(precious), pid_birth="gone")
         gone.write()
         _refuse_second(tmp_path / "run")
         assert precious.is_dir()
@@ -306,20 +307,20 @@ class TestFinding:
 
 
 class TestStartChecks:
-    def test_a_temporary_folder_too_long_for_sockets_is_refused(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        for letters in (72, 73):
-            folder = tmp_path / ("x" * (letters - len(str(tmp_path)) - 1))
-            folder.mkdir()
-            monkeypatch.setattr("tempfile.tempdir", str(folder))
-            if letters == 73:
-                with pytest.raises(UsageError, match=r"at most 72 bytes.* has 73: set TMPDIR to a shorter one"):
-                    short_tmp_dir()
-                assert not list(folder.iterdir())
-            else:
-                with socket.socket(socket.AF_UNIX) as fits:
-                    fits.bind(str(short_tmp_dir() / ".ts.sock.65535"))
+    def test_a_temporary_folder_too_long_for_sockets_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Not tmp_path, which is as long as this test's name.
+        with tempfile.TemporaryDirectory() as short:
+            for letters in (72, 73):
+                folder = Path(short) / ("x" * (letters - len(short) - 1))
+                folder.mkdir()
+                monkeypatch.setattr("tempfile.tempdir", str(folder))
+                if letters == 73:
+                    with pytest.raises(UsageError, match=r"at most 72 bytes.* has 73: set TMPDIR to a shorter one"):
+                        short_tmp_dir()
+                    assert not list(folder.iterdir())
+                else:
+                    with socket.socket(socket.AF_UNIX) as fits:
+                        fits.bind(str(short_tmp_dir() / ".ts.sock.65535"))
 
     def test_a_full_disk_is_refused(self, small_disk: Path) -> None:
         with pytest.raises(UsageError, match=rf"no space left on device: {small_disk} has \d+ KiB free"):
