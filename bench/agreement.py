@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 import torch
-from smartbatch_worker.config import WorkerConfig
-from smartbatch_worker.model import ManagedModel
+from smartbatch_worker.contract.config import WorkerConfig
+from smartbatch_worker.forward.managed import ManagedModel
 
 from bench.images import jpeg
 from bench.machine import describe

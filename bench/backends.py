@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from smartbatch.batching import resolve_batching
-from smartbatch.server import RunningServer, start_server
-from smartbatch.settings import ServerSettings
+from smartbatch.server.batching import resolve_batching
+from smartbatch.server.running import RunningServer, start_server
+from smartbatch.server.settings import ServerSettings
 
 from bench.load import Body, multipart
 from bench.processes import Process

@@ -49,7 +49,7 @@ def winograd(model: torch.nn.Module, example: torch.Tensor, num_threads: int, bf
     """SmartBatch's own: folded, 3x3 convolutions in Winograd's basis."""
     import tempfile
 
-    from smartbatch_worker.winograd import accelerate
+    from smartbatch_worker.forward.compilers.winograd import accelerate
 
     with tempfile.TemporaryDirectory() as directory:
         return channels_last(accelerate(model, Path(directory), bf16), example, num_threads)
@@ -211,7 +211,7 @@ class Result:
 def measure(backend: str, num_threads: int, sizes: list[int], seconds: float, model_name: str) -> Result:
     """Time one backend in this process. Shapes are [size, 3, 224, 224]."""
     import torchvision
-    from smartbatch_worker import heap
+    from smartbatch_worker.process import heap
 
     heap.keep_large_blocks()  # as the handler does
     torch.set_num_threads(num_threads)

@@ -72,7 +72,8 @@ def device_rate(forward: Callable[[torch.Tensor], object], batch: torch.Tensor, 
 
 def stage_shares(worker: Worker, bodies: Sequence[bytes], num_batches: int = 20) -> dict[str, float]:
     """Seconds a batch by stage, from the handler's own timers."""
-    from smartbatch_worker import metric_names, telemetry
+    from smartbatch_worker.contract import metrics as metric_names
+    from smartbatch_worker.torchserve import telemetry
 
     totals: dict[str, float] = {}
     original = worker.handler.telemetry.add

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from smartbatch_worker.processor import num_cores
+from smartbatch_worker.contract.machine import num_cores
 
 from bench.processes import CpuWatch, compiler_cpu_s, wait_idle
 

@@ -7,7 +7,7 @@ import platform
 from importlib import metadata
 
 import psutil
-from smartbatch_worker.processor import cpu_flags, cpu_name, cpuinfo, num_cores
+from smartbatch_worker.contract.machine import cpu_flags, cpu_name, cpuinfo, num_cores
 
 PACKAGES = (
     "torch",

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from smartbatch_worker.processor import num_cores
+from smartbatch_worker.contract.machine import num_cores
 
 from bench import backends, processes, report
 from bench.bare import BareLoop

@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from smartbatch.batching import DEFAULT_DELAY_MS, default_workers
-from smartbatch.scrape import scrape
-from smartbatch.server import RunningServer, start_server
-from smartbatch.settings import ServerSettings
-from smartbatch.status import describe_workers
-from smartbatch_worker import metric_names as names
+from smartbatch.remote.scrape import scrape
+from smartbatch.remote.status import describe_workers
+from smartbatch.server.batching import DEFAULT_DELAY_MS, default_workers
+from smartbatch.server.running import RunningServer, start_server
+from smartbatch.server.settings import ServerSettings
+from smartbatch_worker.contract import metrics as names
 
 from bench import images, processes
 from bench.load import (

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from smartbatch.archive import build_archive
-from smartbatch.archive_settings import ArchiveSettings
+from smartbatch.archive.build import build_archive
+from smartbatch.archive.settings import ArchiveSettings
 
 from bench import images
 from bench.load import Body

@@ -22,11 +22,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from smartbatch_worker import content_encoding, encode, json_numbers
-from smartbatch_worker.config import WorkerConfig
-from smartbatch_worker.decode import Decoded, decode
+from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.errors import RowError
-from smartbatch_worker.rows import read_rows
+from smartbatch_worker.flow import encode
+from smartbatch_worker.flow.decode import Decoded, decode
+from smartbatch_worker.flow.rows import read_rows
+from smartbatch_worker.formats import content_encoding
+from smartbatch_worker.kernels import json_numbers
 
 from fuzz import oracles
 

@@ -22,19 +22,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from smartbatch_worker import decode, heap, json_numbers, pixels, recover, wire, worker_output
-from smartbatch_worker import metric_names as names
-from smartbatch_worker.access_log import AccessLogFollower, find_access_log
-from smartbatch_worker.batch import Item, MicroBatch, Stacker, plan
-from smartbatch_worker.config import WorkerConfig
+from smartbatch_worker.contract import metrics as names
+from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.errors import RowError, blame_server
-from smartbatch_worker.frontend_limits import max_response_bytes
-from smartbatch_worker.model import ManagedModel
-from smartbatch_worker.replies import Replies
-from smartbatch_worker.rows import Row, check_deadline, inflate, is_describe, read_rows
-from smartbatch_worker.split import AnswerSplitter
-from smartbatch_worker.telemetry import StageTimer, Telemetry
-from smartbatch_worker.threads import DecoderPool, ThreadShare
+from smartbatch_worker.flow import decode, recover
+from smartbatch_worker.flow.batch import Item, MicroBatch, Stacker, plan
+from smartbatch_worker.flow.rows import Row, check_deadline, inflate, is_describe, read_rows
+from smartbatch_worker.flow.split import AnswerSplitter
+from smartbatch_worker.forward.managed import ManagedModel
+from smartbatch_worker.kernels import json_numbers, pixels
+from smartbatch_worker.process import heap
+from smartbatch_worker.process.threads import DecoderPool, ThreadShare
+from smartbatch_worker.torchserve import wire, worker_output
+from smartbatch_worker.torchserve.access_log import AccessLogFollower, find_access_log
+from smartbatch_worker.torchserve.frontend_limits import max_response_bytes
+from smartbatch_worker.torchserve.replies import Replies
+from smartbatch_worker.torchserve.telemetry import StageTimer, Telemetry
 
 logger = logging.getLogger(__name__)
 

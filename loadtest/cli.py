@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from smartbatch.errors import SmartBatchError, UsageError
 
-from loadtest.interrupt import Interrupted
+from loadtest.load.interrupt import Interrupted
 
 EXIT_FAILED_REQUESTS = 1
 EXIT_INTERRUPTED = 130
@@ -75,14 +75,14 @@ def stress(
     """Rise from 0 to many users and plot throughput, latency, batch size and queue depth."""
     console = Console(stderr=True, highlight=False)
     with errors_as_exit_codes(console):
-        from smartbatch.batching import resolve_batching
+        from smartbatch.server.batching import resolve_batching
 
-        from loadtest.closed_loop import Ending
-        from loadtest.durations import parse_duration
-        from loadtest.payloads import check_formats
-        from loadtest.shapes import parse_steps
-        from loadtest.stress import StressSettings, run_stress
-        from loadtest.target import DEFAULT_STORE
+        from loadtest.load.closed_loop import Ending
+        from loadtest.load.durations import parse_duration
+        from loadtest.load.payloads import check_formats
+        from loadtest.load.shapes import parse_steps
+        from loadtest.load.target import DEFAULT_STORE
+        from loadtest.stress.run import StressSettings, run_stress
 
         batching, notes = resolve_batching(batch_size, max_delay_ms, workers)
         for note in notes:
@@ -139,14 +139,14 @@ def study(
     """Compare batch sizes, and whatever else is listed, in interleaved rounds."""
     console = Console(stderr=True, highlight=False)
     with errors_as_exit_codes(console):
-        from smartbatch.batching import default_workers
+        from smartbatch.server.batching import default_workers
 
-        from loadtest.closed_loop import Ending
-        from loadtest.durations import parse_duration
-        from loadtest.payloads import check_formats
-        from loadtest.study import StudySettings, run_study
-        from loadtest.study_grid import DEFAULT_PRECISION, Grid
-        from loadtest.target import DEFAULT_STORE
+        from loadtest.load.closed_loop import Ending
+        from loadtest.load.durations import parse_duration
+        from loadtest.load.payloads import check_formats
+        from loadtest.load.target import DEFAULT_STORE
+        from loadtest.study.grid import DEFAULT_PRECISION, Grid
+        from loadtest.study.run import StudySettings, run_study
 
         grid = Grid(
             batch_sizes=numbers("batch-sizes", batch_sizes),
@@ -212,12 +212,12 @@ def capacity(
     """Find the highest rate of arrivals whose p95 meets the objective with less than 0.1 % errors."""
     console = Console(stderr=True, highlight=False)
     with errors_as_exit_codes(console):
-        from smartbatch.batching import resolve_batching
+        from smartbatch.server.batching import resolve_batching
 
-        from loadtest.capacity import CapacitySettings, run_capacity
-        from loadtest.durations import parse_duration
-        from loadtest.payloads import check_formats
-        from loadtest.target import DEFAULT_STORE
+        from loadtest.capacity.run import CapacitySettings, run_capacity
+        from loadtest.load.durations import parse_duration
+        from loadtest.load.payloads import check_formats
+        from loadtest.load.target import DEFAULT_STORE
 
         batching, notes = resolve_batching(batch_size, max_delay_ms, workers)
         for note in notes:
@@ -273,8 +273,8 @@ def top(
     """Watch throughput, batches, queue, latency, stages and errors of every model."""
     console = Console(highlight=False)
     with errors_as_exit_codes(Console(stderr=True, highlight=False)):
-        from smartbatch.endpoints import find_endpoints
-        from smartbatch.top import run_top
+        from smartbatch.remote.endpoints import find_endpoints
+        from smartbatch.remote.top import run_top
 
         if picture is not None:
             if not once or as_json:
@@ -291,7 +291,7 @@ def top(
             window_s=window,
         )
         if picture is not None:
-            from loadtest.terminal import draw_terminal
+            from loadtest.draw.terminal import draw_terminal
 
             draw_terminal(picture, console.export_text(), "smartbatch top")
 

@@ -4,7 +4,7 @@ Web UI:    locust -f loadtest/locustfile.py --host http://127.0.0.1:8080 JpegUse
 Headless:  the same with --headless -u 50 -r 10 -t 30s
 
 Name one or more user classes, or add `--class-picker` and choose in the browser; none means all, mixed.
-`smartbatch stress` runs this file with its settings in the environment (see `loadtest.config`).
+`smartbatch stress` runs this file with its settings in the environment (see `loadtest.load.config`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from typing import Any, ClassVar
 import gevent
 from locust import FastHttpUser, constant, events, task
 
-from loadtest import answers, recorder, solo
-from loadtest.config import ENV_TOKEN, LoadConfig
-from loadtest.payloads import Payload
+from loadtest.account import recorder
+from loadtest.load import answers, solo
+from loadtest.load.config import ENV_TOKEN, LoadConfig
+from loadtest.load.payloads import Payload
 
 BACK_OFF_S = 0.5
 """Pause of a user whose connection failed, so that a dead server is not hammered."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from locust import LoadTestShape
 
-from loadtest.config import LoadConfig
-from loadtest.shapes import even_steps, users_at
+from loadtest.load.config import LoadConfig
+from loadtest.load.shapes import even_steps, users_at
 
 
 class StepShape(LoadTestShape):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from smartbatch.server import RunningServer, ServerSettings, start_server
+from smartbatch.server.running import RunningServer, ServerSettings, start_server
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.disks import mounted
@@ -98,8 +98,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def tiny_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`tiny.mar`: y = 2x + 1 on items of shape [4], through the real handler."""
-    from smartbatch.archive import build_archive  # imports torch, which unit tests do not need
-    from smartbatch.archive_settings import ArchiveSettings
+    from smartbatch.archive.build import build_archive  # imports torch, which unit tests do not need
+    from smartbatch.archive.settings import ArchiveSettings
 
     folder = tmp_path_factory.mktemp("tiny")
     source = folder / "model.py"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from smartbatch_worker.processor import num_cores
+from smartbatch_worker.contract.machine import num_cores
 
 MAX_BATCH_SIZE = 32
 MAX_WAIT_MS = 10

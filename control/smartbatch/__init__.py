@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from smartbatch.client import Client, Prediction
     from smartbatch.errors import SmartBatchError
-    from smartbatch.management import ManagementClient, ModelStatus
-    from smartbatch.server import RunningServer, start_server
-    from smartbatch.settings import ServerSettings
+    from smartbatch.remote.management import ManagementClient, ModelStatus
+    from smartbatch.server.running import RunningServer, start_server
+    from smartbatch.server.settings import ServerSettings
 
 _HOMES = {
     "Client": "client",
-    "ManagementClient": "management",
-    "ModelStatus": "management",
+    "ManagementClient": "remote.management",
+    "ModelStatus": "remote.management",
     "Prediction": "client",
-    "RunningServer": "server",
-    "ServerSettings": "settings",
+    "RunningServer": "server.running",
+    "ServerSettings": "server.settings",
     "SmartBatchError": "errors",
-    "start_server": "server",
+    "start_server": "server.running",
 }
 
 __all__ = [

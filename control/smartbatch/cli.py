@@ -17,10 +17,10 @@ from smartbatch.errors import DeadlineError, SmartBatchError, UsageError
 
 # Subcommands whose modules are imported only when they are wanted: name -> module with a function of that name.
 _ELSEWHERE = {
-    "serve": "smartbatch.cli_serve",
-    "archive": "smartbatch.archive_cli",
-    "retune": "smartbatch.retune_cli",
-    "tune": "smartbatch.tune_cli",
+    "serve": "smartbatch.commands.serve",
+    "archive": "smartbatch.commands.archive",
+    "retune": "smartbatch.commands.retune",
+    "tune": "smartbatch.commands.tune",
 }
 # Further subcommands: a module with a typer app called `app`.
 _APPS = ("loadtest.cli",)
@@ -93,7 +93,7 @@ def stop(
     as_json: AsJson = False,
 ) -> None:
     """Answer what was accepted, refuse what comes after, stop; returns when the processes are gone."""
-    from smartbatch.stop import stop_server
+    from smartbatch.server.stopping.stop import stop_server
 
     report = stop_server(run_dir, inference_port, grace)
     _print(report.as_dict(), as_json, report.text())
@@ -109,14 +109,14 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show processes, models, versions, workers, queues, and what each worker says about itself."""
-    from smartbatch.endpoints import find_endpoints
-    from smartbatch.status import collect_status
+    from smartbatch.remote.endpoints import find_endpoints
+    from smartbatch.remote.status import collect_status
 
     found = collect_status(find_endpoints(run_dir, inference_port, management_url=management_url))
     if as_json:
         _print(found, as_json)
     else:
-        from smartbatch.status_table import show_status
+        from smartbatch.remote.status_table import show_status
 
         show_status(found)
 
@@ -138,10 +138,10 @@ def register(
     as_json: AsJson = False,
 ) -> None:
     """Register a model and wait until its workers are READY. Waits for a retune to end first."""
-    from smartbatch.batching import resolve_batching
-    from smartbatch.endpoints import find_endpoints
-    from smartbatch.model_lock import changing_models
-    from smartbatch.register import register_version
+    from smartbatch.remote.endpoints import find_endpoints
+    from smartbatch.retune.model_lock import changing_models
+    from smartbatch.retune.register import register_version
+    from smartbatch.server.batching import resolve_batching
 
     batching, notes = resolve_batching(batch_size, max_delay_ms, workers)
     _note(notes)
@@ -177,7 +177,7 @@ def scale(
     as_json: AsJson = False,
 ) -> None:
     """Change the number of workers without losing a request; fewer are a retune, and have a version of their own."""
-    from smartbatch.scaling import scale as run
+    from smartbatch.retune.scaling import scale as run
 
     target = _scale_target(model, version, timeout, drain_timeout, run_dir, inference_port, management_url, model_store)
     scaled = run(target, workers)
@@ -197,7 +197,7 @@ def unregister(
     as_json: AsJson = False,
 ) -> None:
     """Remove a model once everything accepted for it is answered; newcomers get 503 meanwhile, 404 afterwards."""
-    from smartbatch.scaling import unregister as run
+    from smartbatch.retune.scaling import unregister as run
 
     removed = run(
         _scale_target(model, version, 300.0, drain_timeout, run_dir, inference_port, management_url, model_store)
@@ -215,9 +215,9 @@ def _scale_target(
     management_url: str | None,
     model_store: Path | None,
 ) -> Any:
-    from smartbatch.endpoints import find_endpoints
-    from smartbatch.retune_canary import Canary
-    from smartbatch.scaling import ScaleTarget
+    from smartbatch.remote.endpoints import find_endpoints
+    from smartbatch.retune.canary import Canary
+    from smartbatch.retune.scaling import ScaleTarget
 
     endpoints = find_endpoints(run_dir, inference_port, management_url=management_url)
     if model_store is None and endpoints.state is not None:
@@ -253,7 +253,7 @@ def predict(
 ) -> None:
     """Send one file to a model and print the answer. With --json: the answer with batch size, attempts and seconds."""
     from smartbatch.client import Client, encode_body
-    from smartbatch.endpoints import find_endpoints
+    from smartbatch.remote.endpoints import find_endpoints
 
     if file == "-":
         body, kind = sys.stdin.buffer.read(), "application/octet-stream"
@@ -284,8 +284,8 @@ def metrics(
     as_json: AsJson = False,
 ) -> None:
     """Requests, batches, average batch size and latency quantiles (seconds), since the server started."""
-    from smartbatch.endpoints import find_endpoints
-    from smartbatch.scrape import scrape, summary
+    from smartbatch.remote.endpoints import find_endpoints
+    from smartbatch.remote.scrape import scrape, summary
 
     endpoints = find_endpoints(run_dir, inference_port, metrics_url=url)
     found = summary(scrape(endpoints.metrics_url, verify=endpoints.verify), model)
@@ -301,7 +301,7 @@ def env(
     import os
     import shlex
 
-    from smartbatch.java import java_home
+    from smartbatch.server.java import java_home
 
     home = java_home()
     path = os.pathsep.join([str(home / "bin"), str(Path(sys.executable).parent), os.environ.get("PATH", "")])
@@ -321,8 +321,8 @@ def token_show(
     """Print one token, renewed first if it has expired; --json prints all of them with their expiry."""
     from dataclasses import asdict
 
-    from smartbatch.endpoints import find_state
-    from smartbatch.tokens import check_kind, living_tokens
+    from smartbatch.remote.endpoints import find_state
+    from smartbatch.remote.tokens import check_kind, living_tokens
 
     check_kind(kind, ("inference", "management", "api"))
     tokens = asdict(living_tokens(find_state(run_dir, inference_port)))
@@ -339,8 +339,8 @@ def token_rotate(
     """Renew a token; the old one is refused at once."""
     from dataclasses import asdict
 
-    from smartbatch.endpoints import find_state
-    from smartbatch.tokens import check_kind, rotate_tokens
+    from smartbatch.remote.endpoints import find_state
+    from smartbatch.remote.tokens import check_kind, rotate_tokens
 
     check_kind(kind, ("inference", "management", "both"))
     kinds = ("inference", "management") if kind == "both" else (kind,)

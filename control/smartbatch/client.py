@@ -23,7 +23,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Timeout
 
 from smartbatch.errors import DeadlineError, ModelNotReadyError, NotRunningError, RequestRefusedError
-from smartbatch.ports import is_loopback
+from smartbatch.server.ports import is_loopback
 
 CONTENT_TYPES = {
     ".json": "application/json",

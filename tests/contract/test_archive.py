@@ -13,11 +13,11 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load
-from smartbatch.archive import ArchiveError, ArchiveSettings, build_archive
-from smartbatch.archive_stage import HANDLER_DIR
-from smartbatch_worker.architectures import build_torchvision
-from smartbatch_worker.config import WorkerConfig
-from smartbatch_worker.loaders import build_model
+from smartbatch.archive.build import ArchiveError, ArchiveSettings, build_archive
+from smartbatch.archive.stage import HANDLER_DIR
+from smartbatch_worker.contract.config import WorkerConfig
+from smartbatch_worker.models.architectures import build_torchvision
+from smartbatch_worker.models.load import build_model
 
 HANDLER_FILES = {"smartbatch_handler.py"} | {
     path.relative_to(HANDLER_DIR).as_posix()

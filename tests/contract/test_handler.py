@@ -14,8 +14,8 @@ import pytest
 import smartbatch_handler
 import torch
 from smartbatch_handler import SmartBatchHandler
-from smartbatch_worker import metric_names as names
-from smartbatch_worker.model import ManagedModel
+from smartbatch_worker.contract import metrics as names
+from smartbatch_worker.forward.managed import ManagedModel
 
 from tests import golden
 from tests.contract.in_process import CLIENTS_HEADERS, DESCRIBE, Request, Worker, request

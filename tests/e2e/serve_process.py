@@ -15,8 +15,8 @@ from pathlib import Path
 
 import psutil
 from smartbatch.errors import NotRunningError
-from smartbatch.state import ServerState, read_state
-from smartbatch.stop import StopReport, stop_server
+from smartbatch.remote.state import ServerState, read_state
+from smartbatch.server.stopping.stop import StopReport, stop_server
 
 from tests.e2e.test_serve import COMMAND, PORTS, wait_ready
 

@@ -15,10 +15,10 @@ import pytest
 import requests
 import safetensors.numpy
 from PIL import Image
-from smartbatch.archive import ArchiveSettings, build_archive
-from smartbatch.scrape import Samples, scrape, summary
-from smartbatch.server import RunningServer, start_server
-from smartbatch.settings import ServerSettings
+from smartbatch.archive.build import ArchiveSettings, build_archive
+from smartbatch.remote.scrape import Samples, scrape, summary
+from smartbatch.server.running import RunningServer, start_server
+from smartbatch.server.settings import ServerSettings
 
 MODEL = "resnet18"
 TIMEOUT_S = 240

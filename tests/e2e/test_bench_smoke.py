@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from smartbatch.server import RunningServer
+from smartbatch.server.running import RunningServer
 
 from bench import gpu
 from bench.load import Body, run_wrk

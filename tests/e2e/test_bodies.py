@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
-from smartbatch.server import RunningServer
+from smartbatch.server.running import RunningServer
 
 NUMBERS = np.array([1, 2, 3, 4], np.float32)
 RIGHT = [3.0, 5.0, 7.0, 9.0]

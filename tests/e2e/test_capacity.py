@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from smartbatch.server import RunningServer
+from smartbatch.server.running import RunningServer
 
 from tests import golden
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from smartbatch.endpoints import Endpoints
-from smartbatch.retune import RetuneReport, RetuneSettings, retune
-from smartbatch.retune_canary import Canary
-from smartbatch.retune_store import RetuneStore
-from smartbatch.server import RunningServer
+from smartbatch.remote.endpoints import Endpoints
+from smartbatch.retune.canary import Canary
+from smartbatch.retune.run import RetuneReport, RetuneSettings, retune
+from smartbatch.retune.store import RetuneStore
+from smartbatch.server.running import RunningServer
 
 TIMEOUT_S = 280.0
 pytestmark = pytest.mark.timeout(1200)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from smartbatch.server import RunningServer
+from smartbatch.server.running import RunningServer
 
 COMMAND = [sys.executable, "-m", "smartbatch.cli"]
 

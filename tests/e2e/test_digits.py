@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import requests
 import torch
-from smartbatch.archive import ArchiveSettings, build_archive
-from smartbatch.server import RunningServer, start_server
-from smartbatch.settings import ServerSettings
-from smartbatch_worker.config import WorkerConfig
-from smartbatch_worker.loaders import build_model
+from smartbatch.archive.build import ArchiveSettings, build_archive
+from smartbatch.server.running import RunningServer, start_server
+from smartbatch.server.settings import ServerSettings
+from smartbatch_worker.contract.config import WorkerConfig
+from smartbatch_worker.models.load import build_model
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 DIGITS = EXAMPLES / "digits"

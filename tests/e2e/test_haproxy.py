@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from smartbatch.ports import free_ports
-from smartbatch.server import RunningServer
+from smartbatch.server.ports import free_ports
+from smartbatch.server.running import RunningServer
 
 from bench.processes import Process
 from tests.conftest import StartServer

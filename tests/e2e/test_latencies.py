@@ -9,9 +9,9 @@ from urllib.parse import quote
 
 import pytest
 import requests
-from smartbatch.scrape import scrape
-from smartbatch.server import RunningServer
-from smartbatch_worker import metric_names as names
+from smartbatch.remote.scrape import scrape
+from smartbatch.server.running import RunningServer
+from smartbatch_worker.contract import metrics as names
 
 ODD_NAME = "my mödel"
 ROUTES = (

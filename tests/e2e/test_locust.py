@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from smartbatch.ports import free_ports
+from smartbatch.server.ports import free_ports
 
 LOCUST = [sys.executable, "-m", "locust", "-f", str(Path(__file__).parents[2] / "loadtest" / "locustfile.py")]
 LIMIT_S = 120.0

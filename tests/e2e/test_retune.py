@@ -17,12 +17,12 @@ from typing import Any
 import psutil
 import pytest
 import requests
-from smartbatch.endpoints import Endpoints
 from smartbatch.errors import ModelNotReadyError, WorkerStartError
-from smartbatch.retune import RetuneReport, RetuneSettings, retune
-from smartbatch.retune_canary import Canary, CanaryError
-from smartbatch.retune_store import RetuneStore
-from smartbatch.server import RunningServer
+from smartbatch.remote.endpoints import Endpoints
+from smartbatch.retune.canary import Canary, CanaryError
+from smartbatch.retune.run import RetuneReport, RetuneSettings, retune
+from smartbatch.retune.store import RetuneStore
+from smartbatch.server.running import RunningServer
 
 NUM_CLIENTS = 32
 pytestmark = pytest.mark.timeout(1200)

@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 import requests
-from smartbatch.endpoints import Endpoints
 from smartbatch.errors import ModelNotReadyError, UsageError
-from smartbatch.retune import marker_of_copy
-from smartbatch.retune_canary import Canary
-from smartbatch.retune_store import RetuneStore
-from smartbatch.scaling import ScaleTarget, scale, unregister
-from smartbatch.server import RunningServer
+from smartbatch.remote.endpoints import Endpoints
+from smartbatch.retune.canary import Canary
+from smartbatch.retune.run import marker_of_copy
+from smartbatch.retune.scaling import ScaleTarget, scale, unregister
+from smartbatch.retune.store import RetuneStore
+from smartbatch.server.running import RunningServer
 
 NUM_CLIENTS = 16
 SLOW = {"TINY_SLEEP_S": "0.2", "SMARTBATCH_MICRO_BATCH": "2", "SMARTBATCH_COMPILE": "off"}

@@ -17,12 +17,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from smartbatch.client import Client
-from smartbatch.endpoints import find_endpoints
 from smartbatch.errors import NotRunningError, RequestRefusedError
-from smartbatch.management import ManagementClient, ManagementError
-from smartbatch.server import RunningServer
-from smartbatch.state import KEY_FILE
-from smartbatch.tokens import is_expired, living_tokens
+from smartbatch.remote.endpoints import find_endpoints
+from smartbatch.remote.management import ManagementClient, ManagementError
+from smartbatch.remote.state import KEY_FILE
+from smartbatch.remote.tokens import is_expired, living_tokens
+from smartbatch.server.running import RunningServer
 
 COMMAND = [sys.executable, "-m", "smartbatch.cli"]
 BODY = {"data": [1, 2, 3, 4]}

@@ -18,7 +18,7 @@ import psutil
 import pytest
 import requests
 from smartbatch.errors import StartupError
-from smartbatch.state import ServerState, read_state
+from smartbatch.remote.state import ServerState, read_state
 
 COMMAND = [sys.executable, "-m", "smartbatch.cli"]
 PORTS = ["--inference-port=0", "--management-port=0", "--metrics-port=0"]

@@ -16,8 +16,8 @@ import psutil
 import pytest
 import requests
 from smartbatch.errors import DeadlineError
-from smartbatch.server import RunningServer
-from smartbatch.stop import StopReport, stop_server
+from smartbatch.server.running import RunningServer
+from smartbatch.server.stopping.stop import StopReport, stop_server
 
 from tests.e2e.serve_process import END_TIMEOUT_S, WAYS_TO_STOP, Served, served
 

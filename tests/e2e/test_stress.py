@@ -14,10 +14,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from smartbatch.scrape import scrape, summary
-from smartbatch.server import RunningServer
+from smartbatch.remote.scrape import scrape, summary
+from smartbatch.server.running import RunningServer
 
-from loadtest.series import Second
+from loadtest.account.series import Second
 from tests import golden
 
 START_LIMIT_S = 180.0

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 import requests
-from smartbatch.scrape import scrape
-from smartbatch.server import RunningServer
+from smartbatch.remote.scrape import scrape
+from smartbatch.server.running import RunningServer
 
 TOP = [sys.executable, "-m", "loadtest.cli", "top"]
 

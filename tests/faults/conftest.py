@@ -18,9 +18,9 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
-from smartbatch.archive import ArchiveSettings, build_archive
-from smartbatch.server import RunningServer, start_server
-from smartbatch.settings import ServerSettings
+from smartbatch.archive.build import ArchiveSettings, build_archive
+from smartbatch.server.running import RunningServer, start_server
+from smartbatch.server.settings import ServerSettings
 
 from tests.faults.serving import Service
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import psutil
 import requests
-from smartbatch.management import ModelStatus
-from smartbatch.scrape import scrape
-from smartbatch.server import RunningServer
-from smartbatch.status import describe_workers
+from smartbatch.remote.management import ModelStatus
+from smartbatch.remote.scrape import scrape
+from smartbatch.remote.status import describe_workers
+from smartbatch.server.running import RunningServer
 
 TIMEOUT_S = 120
 Values = Sequence[float]

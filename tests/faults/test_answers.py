@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from smartbatch.archive import ArchiveSettings, build_archive
-from smartbatch.scrape import scrape
-from smartbatch.server import RunningServer, start_server
-from smartbatch.settings import ServerSettings
+from smartbatch.archive.build import ArchiveSettings, build_archive
+from smartbatch.remote.scrape import scrape
+from smartbatch.server.running import RunningServer, start_server
+from smartbatch.server.settings import ServerSettings
 
 from tests.faults.kinds import KINDS, MAX_RESPONSE_BYTES, Sent
 

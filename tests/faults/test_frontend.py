@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
-from smartbatch.server import RunningServer
+from smartbatch.server.running import RunningServer
 
 from tests.faults.serving import Load, Service, good
 

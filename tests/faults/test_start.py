@@ -12,11 +12,11 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from smartbatch.endpoints import Endpoints
 from smartbatch.errors import WorkerStartError
-from smartbatch.retune import RetuneSettings, retune
-from smartbatch.retune_canary import Canary
-from smartbatch.server import RunningServer
+from smartbatch.remote.endpoints import Endpoints
+from smartbatch.retune.canary import Canary
+from smartbatch.retune.run import RetuneSettings, retune
+from smartbatch.server.running import RunningServer
 
 TIMEOUT_S = 280.0
 """For the two starts that are waited for: a starved machine takes long to import torch."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
-from smartbatch.server import RunningServer
+from smartbatch.server.running import RunningServer
 
 from tests.faults.conftest import Serve
 from tests.faults.models.hostile import HANGS, SLEEPS

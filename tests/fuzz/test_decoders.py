@@ -18,8 +18,8 @@ import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from smartbatch_worker.decode import decode
 from smartbatch_worker.errors import RowError
+from smartbatch_worker.flow.decode import decode
 
 from fuzz.__main__ import kept
 from fuzz.seeds import REPAIRS, seeds

@@ -15,11 +15,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from smartbatch_worker import metric_names as names
-from smartbatch_worker.access_lines import Answered, read_line
-from smartbatch_worker.access_log import AccessLogFollower, find_access_log
-from smartbatch_worker.log_tail import MAX_READ_BYTES, LogTail
-from smartbatch_worker.telemetry import Telemetry
+from smartbatch_worker.contract import metrics as names
+from smartbatch_worker.torchserve.access_lines import Answered, read_line
+from smartbatch_worker.torchserve.access_log import AccessLogFollower, find_access_log
+from smartbatch_worker.torchserve.log_tail import MAX_READ_BYTES, LogTail
+from smartbatch_worker.torchserve.telemetry import Telemetry
 
 COUNTED = re.compile(rf"\[METRICS\]{names.REQUEST_SECONDS}_count\.unit:(\d+)\|#ModelName:([^,]*),")
 

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from smartbatch.archive import ArchiveError, ArchiveSettings, build_archive
-from smartbatch.archive_cli import parse_overrides
-from smartbatch.archive_stage import HANDLER_DIR, read_labels, stage
-from smartbatch.archive_torchvision import choose_weights, fetch, recognise
+from smartbatch.archive.build import ArchiveError, ArchiveSettings, build_archive
+from smartbatch.archive.stage import HANDLER_DIR, read_labels, stage
+from smartbatch.archive.torchvision import choose_weights, fetch, recognise
+from smartbatch.commands.archive import parse_overrides
 from smartbatch.errors import UsageError
-from smartbatch_worker.config import WorkerConfig
+from smartbatch_worker.contract.config import WorkerConfig
 from torchvision import models
 from torchvision.models._api import Weights, WeightsEnum
 from torchvision.transforms._presets import ImageClassification
@@ -265,7 +265,7 @@ def test_a_download_of_another_hash_is_refused(site: tuple[Path, str]) -> None:
 
 
 def test_every_published_file_carries_its_hash() -> None:
-    from smartbatch.archive_torchvision import _PUBLISHED_HASH
+    from smartbatch.archive.torchvision import _PUBLISHED_HASH
 
     for name in models.list_models(module=models):
         for weights in models.get_model_weights(name):

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from smartbatch.archive_check import job_of
-from smartbatch.archive_probe import probe
-from smartbatch.archive_settings import ArchiveSettings, CheckError
-from smartbatch.archive_stage import stage
+from smartbatch.archive.check import job_of
+from smartbatch.archive.probe import probe
+from smartbatch.archive.settings import ArchiveSettings, CheckError
+from smartbatch.archive.stage import stage
 
 from tests.conftest import AFFINE_MODEL
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from smartbatch.archive_check import job_of
-from smartbatch.archive_handler import check_entry_point
-from smartbatch.archive_probe import probe
-from smartbatch.archive_settings import ArchiveSettings, CheckError
-from smartbatch.archive_stage import stage
-from smartbatch_worker.architectures import build_torchvision
-from smartbatch_worker.loaders import ModelLoadError
+from smartbatch.archive.check import job_of
+from smartbatch.archive.handler import check_entry_point
+from smartbatch.archive.probe import probe
+from smartbatch.archive.settings import ArchiveSettings, CheckError
+from smartbatch.archive.stage import stage
+from smartbatch_worker.models.architectures import build_torchvision
+from smartbatch_worker.models.load import ModelLoadError
 
 from tests.conftest import AFFINE_MODEL
 

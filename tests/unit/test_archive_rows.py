@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from smartbatch.archive_rows import check_rows_do_not_mix
-from smartbatch.archive_settings import CheckError
+from smartbatch.archive.rows import check_rows_do_not_mix
+from smartbatch.archive.settings import CheckError
 
 BATCH = torch.rand((3, 6, 4), generator=torch.Generator().manual_seed(0))
 

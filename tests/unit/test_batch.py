@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from smartbatch_worker import pixels
-from smartbatch_worker.batch import Item, Stacker, plan
+from smartbatch_worker.flow.batch import Item, Stacker, plan
+from smartbatch_worker.kernels import pixels
 
 
 @pytest.fixture(params=["in C", "by torch"])

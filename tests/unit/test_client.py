@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from smartbatch.client import Client, encode_body
 from smartbatch.errors import DeadlineError, ModelNotReadyError, NotRunningError, RequestRefusedError
-from smartbatch.ports import free_ports
+from smartbatch.server.ports import free_ports
 
 Reply = tuple[int, dict[str, str], bytes]
 OK: Reply = (200, {"X-SmartBatch-Batch-Size": "7"}, b'{"result": [1]}')

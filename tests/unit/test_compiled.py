@@ -20,10 +20,11 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from smartbatch_worker import compiled, winograd
-from smartbatch_worker.calibrate import CACHE_FILE, Calibration, calibrate, known_shape, time_forward
-from smartbatch_worker.compiled import Compiled, compile_forward
-from smartbatch_worker.config import WorkerConfig
+from smartbatch_worker.contract.config import WorkerConfig
+from smartbatch_worker.forward import compiled
+from smartbatch_worker.forward.calibrate import CACHE_FILE, Calibration, calibrate, known_shape, time_forward
+from smartbatch_worker.forward.compiled import Compiled, compile_forward
+from smartbatch_worker.forward.compilers import winograd
 
 CPU = torch.device("cpu")
 
@@ -146,7 +147,7 @@ def test_a_way_that_answers_wrongly_is_not_taken(
 def test_one_disturbed_measurement_decides_nothing(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one that was taken while another worker of the same process was loading."""
     seconds = iter([0.13, 0.30, 0.10, 0.13, 0.05, 0.10, 0.13, 0.05, 0.10])
-    monkeypatch.setattr("smartbatch_worker.calibrate.time_forward", lambda *_: next(seconds))
+    monkeypatch.setattr("smartbatch_worker.forward.calibrate.time_forward", lambda *_: next(seconds))
     with torch.inference_mode():
         assert compile_forward(lively_resnet18(), WorkerConfig(), CPU, (3, 32, 32), model_dir).name == "winograd"
 
@@ -204,8 +205,8 @@ def test_a_signal_is_survived_after_another_thread_freed_what_openvino_made(tmp_
     program = """if True:
         import os, signal, sys, threading, torch
         from pathlib import Path
-        from smartbatch_worker.compiled import compile_forward
-        from smartbatch_worker.config import WorkerConfig
+        from smartbatch_worker.forward.compiled import compile_forward
+        from smartbatch_worker.contract.config import WorkerConfig
         signal.signal(signal.SIGTERM, lambda *_: print("handled"))
         config = WorkerConfig(model="model.py", compile="openvino", input_shape=(3, 32, 32))
         conv, cpu = torch.nn.Conv2d(3, 8, 3), torch.device("cpu")
@@ -218,7 +219,7 @@ def test_a_signal_is_survived_after_another_thread_freed_what_openvino_made(tmp_
         os.kill(os.getpid(), signal.SIGTERM)
     """
     command = [sys.executable, "-c", program, str(tmp_path)]
-    handler = Path(winograd.__file__).parents[1]
+    handler = Path(winograd.__file__).parents[3]
     done = subprocess.run(command, timeout=120, check=False, cwd=handler, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
@@ -383,7 +384,7 @@ def test_a_forked_process_computes_too(built: Path) -> None:
     program = """if True:
         import os, sys, torch
         from pathlib import Path
-        from smartbatch_worker import winograd
+        from smartbatch_worker.forward.compilers import winograd
         accelerated = winograd.accelerate(torch.nn.Sequential(torch.nn.Conv2d(64, 64, 3, padding=1)), Path(sys.argv[1]))
         batch = torch.ones(1, 64, 20, 20)
         torch.set_num_threads(2)
@@ -395,7 +396,7 @@ def test_a_forked_process_computes_too(built: Path) -> None:
             os._exit(not is_equal)
         sys.exit(not is_equal or os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     """
-    handler = Path(winograd.__file__).parents[1]
+    handler = Path(winograd.__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", program, str(built)], timeout=120, check=False, cwd=handler)
     assert done.returncode == 0
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from smartbatch_worker.config import WorkerConfig
+from smartbatch_worker.contract.config import WorkerConfig
 
 
 def test_defaults_are_the_documented_ones() -> None:

@@ -6,9 +6,9 @@ import gzip
 import zlib
 
 import pytest
-from smartbatch_worker import content_encoding
-from smartbatch_worker.content_encoding import MAX_BODY_BYTES, inflate
 from smartbatch_worker.errors import RowError
+from smartbatch_worker.formats import content_encoding
+from smartbatch_worker.formats.content_encoding import MAX_BODY_BYTES, inflate
 
 BODY = b'{"data": [1, 2, 3, 4]}'
 PACKED = gzip.compress(BODY)

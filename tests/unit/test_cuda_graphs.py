@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from smartbatch_worker.compiled import compile_forward
-from smartbatch_worker.config import WorkerConfig
-from smartbatch_worker.cuda_graphs import GraphedForward, Recorder, recorded_sizes
+from smartbatch_worker.contract.config import WorkerConfig
+from smartbatch_worker.forward.compiled import compile_forward
+from smartbatch_worker.forward.compilers.cuda_graphs import GraphedForward, Recorder, recorded_sizes
 
 CPU = torch.device("cpu")
 SHAPE = (3, 4, 5)

@@ -17,10 +17,10 @@ import pytest
 import safetensors.numpy
 import torch
 from PIL import Image
-from smartbatch_worker import json_numbers
-from smartbatch_worker.config import WorkerConfig
-from smartbatch_worker.decode import decode
+from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.errors import RowError
+from smartbatch_worker.flow.decode import decode
+from smartbatch_worker.kernels import json_numbers
 from torchvision.transforms.v2 import functional as transforms
 
 IMAGE_MODEL = WorkerConfig.resolve({}, {})

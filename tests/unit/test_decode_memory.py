@@ -19,9 +19,9 @@ MEASURE = """
 import ctypes, gc, io, json, re, struct
 import numpy as np
 from PIL import Image
-from smartbatch_worker import json_numbers
-from smartbatch_worker.config import WorkerConfig
-from smartbatch_worker.decode import decode
+from smartbatch_worker.kernels import json_numbers
+from smartbatch_worker.contract.config import WorkerConfig
+from smartbatch_worker.flow.decode import decode
 from smartbatch_worker.errors import RowError
 
 def memory(what):

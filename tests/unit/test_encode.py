@@ -8,8 +8,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from smartbatch_worker.encode import encode_npy, encode_result, is_finite, top_classes
 from smartbatch_worker.errors import AnswerTooLarge, ModelRejected
+from smartbatch_worker.flow.encode import encode_npy, encode_result, is_finite, top_classes
 
 ENOUGH = 10_000
 

@@ -7,8 +7,8 @@ import warnings
 import pytest
 import torch
 from smartbatch_worker.errors import MAX_MESSAGE_CHARS, ModelFailed, ModelRejected
-from smartbatch_worker.failures import MAX_DETAIL_CHARS, cause_of
-from smartbatch_worker.recover import blame_item
+from smartbatch_worker.flow.failures import MAX_DETAIL_CHARS, cause_of
+from smartbatch_worker.flow.recover import blame_item
 
 SOURCE = """
 import torch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from smartbatch_worker.frontend_limits import TORCHSERVE_DEFAULT_BYTES, response_limit
+from smartbatch_worker.torchserve.frontend_limits import TORCHSERVE_DEFAULT_BYTES, response_limit
 
 JAVA = ("java", "-cp", "x", "org.pytorch.serve.ModelServer")
 

@@ -14,7 +14,7 @@ HANDLER = Path(__file__).resolve().parents[2] / "handler"
 PROGRAM = """
 import resource, sys
 import psutil
-from smartbatch_worker import heap
+from smartbatch_worker.process import heap
 
 def fill(num_blocks):
     blocks = [bytearray(b"x") * (48 * 2**20) for _ in range(num_blocks)]

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from smartbatch_worker import json_numbers, tensors
-from smartbatch_worker.config import WorkerConfig
-from smartbatch_worker.decode import decode
+from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.errors import RowError
+from smartbatch_worker.flow.decode import decode
+from smartbatch_worker.formats import tensors
+from smartbatch_worker.kernels import json_numbers
 
 ANY = WorkerConfig.resolve({"input_shape": None}, {})
 

@@ -12,8 +12,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from smartbatch_worker import json_numbers, tensors
 from smartbatch_worker.errors import RowError
+from smartbatch_worker.formats import tensors
+from smartbatch_worker.kernels import json_numbers
 
 LIMIT = 2**20
 often = settings(max_examples=500, derandomize=True, deadline=None, database=None)

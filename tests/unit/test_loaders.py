@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from smartbatch_worker.architectures import build_torchvision, torchvision_classifiers, torchvision_keys
-from smartbatch_worker.config import WorkerConfig
-from smartbatch_worker.loaders import ModelLoadError, build_model, describe_weights, max_batch_size
+from smartbatch_worker.contract.config import WorkerConfig
+from smartbatch_worker.models.architectures import build_torchvision, torchvision_classifiers, torchvision_keys
+from smartbatch_worker.models.load import ModelLoadError, build_model, describe_weights, max_batch_size
 
 SOURCE = """
 import torch

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from loadtest.agreement import Account, compare
-from loadtest.records import Request
-from loadtest.series import ServerSample
+from loadtest.account.agreement import Account, compare
+from loadtest.account.records import Request
+from loadtest.account.series import ServerSample
 
 
 def answers(count: int, batch_size: int) -> list[Request]:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from loadtest.answers import Expected, from_json, mismatch, parse, to_json
+from loadtest.load.answers import Expected, from_json, mismatch, parse, to_json
 
 
 def raw(*values: float) -> str:

@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from loadtest.interrupt import Interrupt, Interrupted
-from loadtest.processes import ProcessGroup
+from loadtest.load.interrupt import Interrupt, Interrupted
+from loadtest.load.processes import ProcessGroup
 
 PATIENCE_S = 30.0
 
@@ -120,8 +120,7 @@ def test_cpu_is_that_of_each_process(tmp_path: Path) -> None:
 
 
 def test_importing_the_commands_does_not_load_locust() -> None:
-    code = (
-        "import sys, loadtest.cli, loadtest.stress, loadtest.study, loadtest.capacity; print('gevent' in sys.modules)"
-    )
+    commands = "loadtest.cli, loadtest.stress.run, loadtest.study.run, loadtest.capacity.run"
+    code = f"import sys, {commands}; print('gevent' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

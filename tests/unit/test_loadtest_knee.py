@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.capacity_files import judge_rung
-from loadtest.knee import KneeSearch
-from loadtest.openloop import Shot, Volley, arrivals
+from loadtest.capacity.files import judge_rung
+from loadtest.capacity.knee import KneeSearch
+from loadtest.load.openloop import Shot, Volley, arrivals
 
 
 def search(knee: float, start: float = 8.0) -> tuple[KneeSearch, list[float]]:

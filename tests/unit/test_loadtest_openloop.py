@@ -10,11 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from loadtest.answers import parse
-from loadtest.interrupt import Interrupt
-from loadtest.openloop import Load, fire
-from loadtest.payloads import Payload
-from loadtest.solo import SoloError, fetch
+from loadtest.load.answers import parse
+from loadtest.load.interrupt import Interrupt
+from loadtest.load.openloop import Load, fire
+from loadtest.load.payloads import Payload
+from loadtest.load.solo import SoloError, fetch
 
 ANSWER = json.dumps({"result": [1.0, 2.0]}).encode()
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from loadtest.images import load_pictures, seeded_pictures
-from loadtest.payloads import FORMATS, check_formats, file_payloads, picture_payloads
+from loadtest.load.images import load_pictures, seeded_pictures
+from loadtest.load.payloads import FORMATS, check_formats, file_payloads, picture_payloads
 
 
 def test_seeded_pictures_are_the_same_everywhere_and_differ_from_each_other() -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.generator import judge_generator
-from loadtest.progress import live_figures
-from loadtest.records import RecordReader, Request, Tick
-from loadtest.report import Page, Table, number, percent, render
+from loadtest.account.generator import judge_generator
+from loadtest.account.progress import live_figures
+from loadtest.account.records import RecordReader, Request, Tick
+from loadtest.draw.report import Page, Table, number, percent, render
 
 HEADER = "end_unix_s,latency_s,ok,status,batch_size,source,error\n"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from loadtest.config import ENV_CONFIG, LoadConfig, user_class_name
-from loadtest.durations import parse_duration
-from loadtest.shapes import Step, even_steps, parse_steps, users_at
+from loadtest.load.config import ENV_CONFIG, LoadConfig, user_class_name
+from loadtest.load.durations import parse_duration
+from loadtest.load.shapes import Step, even_steps, parse_steps, users_at
 
 
 def test_the_default_run_rises_to_200_in_five_steps() -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.closed_loop import ClosedLoopRun, Ending
-from loadtest.machine import describe_machine
-from loadtest.pareto import pareto_front
-from loadtest.records import Request
-from loadtest.study_files import write_study
-from loadtest.study_grid import Grid, Setting
-from loadtest.study_rows import Round, measure, summarise, window
+from loadtest.account.machine import describe_machine
+from loadtest.account.records import Request
+from loadtest.draw.pareto import pareto_front
+from loadtest.load.closed_loop import ClosedLoopRun, Ending
+from loadtest.study.files import write_study
+from loadtest.study.grid import Grid, Setting
+from loadtest.study.rows import Round, measure, summarise, window
 
 GRID = Grid(batch_sizes=[1, 32], delays_ms=[10], workers=[1], precisions=["fp32", "bf16"], formats=["npy"])
 

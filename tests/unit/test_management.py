@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from smartbatch.errors import DeadlineError, ModelNotReadyError, NotRunningError
-from smartbatch.management import ManagementClient, ManagementError, ModelStatus
-from smartbatch.ports import free_ports
-from smartbatch.tokens import is_expired, read_tokens
+from smartbatch.remote.management import ManagementClient, ManagementError, ModelStatus
+from smartbatch.remote.tokens import is_expired, read_tokens
+from smartbatch.server.ports import free_ports
 
 WORKER = {"id": "9000", "startTime": "2026-01-01T00:00:00Z", "status": "READY", "gpu": False, "pid": 17}
 DESCRIBED: dict[str, Any] = {

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from smartbatch_worker import native
+from smartbatch_worker.kernels import native
 
 from tests.disks import make_read_only, mounted
 

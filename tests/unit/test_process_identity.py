@@ -9,7 +9,7 @@ import time
 
 import psutil
 import pytest
-from smartbatch.process_identity import age_s, birth, live_process, own_birth, wait_gone
+from smartbatch.remote.process_identity import age_s, birth, live_process, own_birth, wait_gone
 
 
 def test_a_step_of_the_clock_kills_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from smartbatch_worker import processor
+from smartbatch_worker.contract import machine as processor
 
 
 def test_there_is_at_least_one_core() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 from smartbatch_worker.errors import RowError
-from smartbatch_worker.recover import RAISE_CEILING_AFTER, MemoryCeilings, is_out_of_memory, run_isolated
+from smartbatch_worker.flow.recover import RAISE_CEILING_AFTER, MemoryCeilings, is_out_of_memory, run_isolated
 
 SHAPE = (4,)
 

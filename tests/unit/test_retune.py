@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 from smartbatch.errors import DeadlineError, UsageError
-from smartbatch.process_identity import own_birth
-from smartbatch.retune_settings import RetuneSettings
-from smartbatch.retune_store import Marker, RetuneStore, is_orphan, next_version, remove_copies_of_server
+from smartbatch.remote.process_identity import own_birth
+from smartbatch.retune.settings import RetuneSettings
+from smartbatch.retune.store import Marker, RetuneStore, is_orphan, next_version, remove_copies_of_server
 
 MARKER = Marker(
     model="m", management_url="http://x", origin="m.mar", replaces="1.0", host=os.uname().nodename, server_pid=None

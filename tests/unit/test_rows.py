@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 from smartbatch_worker.errors import DeadlinePassed
-from smartbatch_worker.forms import FIELDS, FormField
-from smartbatch_worker.rows import Row, check_deadline, inflate, read_rows
+from smartbatch_worker.flow.rows import Row, check_deadline, inflate, read_rows
+from smartbatch_worker.torchserve.forms import FIELDS, FormField
 
 
 class Context:

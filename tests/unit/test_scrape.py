@@ -8,8 +8,8 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from smartbatch.scrape import histogram_quantile, parse, quantile, summary
-from smartbatch_worker.metric_names import REQUEST_SECONDS_BOUNDS, cumulative_counts, le_label
+from smartbatch.remote.scrape import histogram_quantile, parse, quantile, summary
+from smartbatch_worker.contract.metrics import REQUEST_SECONDS_BOUNDS, cumulative_counts, le_label
 
 TEXT = """\
 # HELP smartbatch_requests_total Torchserve prometheus counter metric with unit: Count

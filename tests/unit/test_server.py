@@ -15,20 +15,20 @@ from typing import Any
 
 import psutil
 import pytest
-from smartbatch.announce import announcement, example_curl
-from smartbatch.batching import Batching, count_gpus, resolve_batching
-from smartbatch.endpoints import find_endpoints, find_state
 from smartbatch.errors import NotRunningError, StartupError, UsageError
-from smartbatch.java import MAIN_CLASS
-from smartbatch.management import ManagementClient, ManagementError, ModelStatus
-from smartbatch.ports import free_ports, is_free, is_loopback
-from smartbatch.process_identity import live_process, own_birth
-from smartbatch.properties import read_properties, write_properties
-from smartbatch.server import _refuse_second, start_server
-from smartbatch.settings import PROJECT_DIR, ServerSettings
-from smartbatch.start_checks import check_free_space, check_letters, short_tmp_dir
-from smartbatch.state import STATE_FILE, ServerState, read_state
-from smartbatch.torchserve_config import torchserve_properties
+from smartbatch.remote.endpoints import find_endpoints, find_state
+from smartbatch.remote.management import ManagementClient, ManagementError, ModelStatus
+from smartbatch.remote.process_identity import live_process, own_birth
+from smartbatch.remote.state import STATE_FILE, ServerState, read_state
+from smartbatch.server.announce import announcement, example_curl
+from smartbatch.server.batching import Batching, count_gpus, resolve_batching
+from smartbatch.server.java import MAIN_CLASS
+from smartbatch.server.ports import free_ports, is_free, is_loopback
+from smartbatch.server.properties import read_properties, write_properties
+from smartbatch.server.running import _refuse_second, start_server
+from smartbatch.server.settings import PROJECT_DIR, ServerSettings
+from smartbatch.server.start_checks import check_free_space, check_letters, short_tmp_dir
+from smartbatch.server.torchserve_config import torchserve_properties
 
 from tests.disks import fill
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from smartbatch.sockets import Activity, activities, stop_listening
+from smartbatch.server.stopping.sockets import Activity, activities, stop_listening
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lends sockets")
 

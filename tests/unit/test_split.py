@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 from smartbatch_worker.errors import ModelFailed, RowError
-from smartbatch_worker.recover import MemoryCeilings, run_isolated
-from smartbatch_worker.split import AnswerSplitter
+from smartbatch_worker.flow.recover import MemoryCeilings, run_isolated
+from smartbatch_worker.flow.split import AnswerSplitter
 
 Model = Callable[[torch.Tensor], Any]
 Pair = namedtuple("Pair", "double more")

@@ -12,9 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from smartbatch.state import ServerState
-from smartbatch.stop_request import asked_grace, read_outcome, remove_requests, standing_request, write_outcome
-from smartbatch.stop_signals import StopRequested, StopSignals
+from smartbatch.remote.state import ServerState
+from smartbatch.server.stopping.stop_request import (
+    asked_grace,
+    read_outcome,
+    remove_requests,
+    standing_request,
+    write_outcome,
+)
+from smartbatch.server.stopping.stop_signals import StopRequested, StopSignals
 
 from tests.unit.test_server import state as server_state
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import typer
-from smartbatch.cli_serve import serve
-from smartbatch.settings import PROJECT_DIR
-from smartbatch.stop import MARGIN_S
+from smartbatch.commands.serve import serve
+from smartbatch.server.settings import PROJECT_DIR
+from smartbatch.server.stopping.stop import MARGIN_S
 
 UNIT = PROJECT_DIR / "deploy" / "systemd" / "smartbatch.service"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from smartbatch_worker import metric_names as names
-from smartbatch_worker.telemetry import Labels, StageTimer, Telemetry
+from smartbatch_worker.contract import metrics as names
+from smartbatch_worker.torchserve.telemetry import Labels, StageTimer, Telemetry
 
 # The pattern in TorchServe 0.12's Metric.java.
 TORCHSERVE_LINE = re.compile(

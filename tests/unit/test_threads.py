@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from smartbatch_worker import threads
-from smartbatch_worker.rows import Row
-from smartbatch_worker.siblings import BusyBoard
-from smartbatch_worker.threads import DecoderPool, ThreadShare
+from smartbatch_worker.flow.rows import Row
+from smartbatch_worker.process import threads
+from smartbatch_worker.process.siblings import BusyBoard
+from smartbatch_worker.process.threads import DecoderPool, ThreadShare
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +79,7 @@ def test_without_a_board_each_worker_gets_its_share(four_cores_two_workers: Path
 def test_a_killed_worker_is_forgotten_and_its_slot_used_again(tmp_path: Path) -> None:
     path = tmp_path / "busy"
     program = (
-        "import os, signal, sys; from pathlib import Path; from smartbatch_worker.siblings import BusyBoard;"
+        "import os, signal, sys; from pathlib import Path; from smartbatch_worker.process.siblings import BusyBoard;"
         "BusyBoard(Path(sys.argv[1]), os.getpid()).start(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     own = BusyBoard(path, os.getpid())

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from smartbatch_worker import wire
-from smartbatch_worker.forms import FIELDS, FormField
+from smartbatch_worker.torchserve import wire
+from smartbatch_worker.torchserve.forms import FIELDS, FormField
 
 
 class Chunks:

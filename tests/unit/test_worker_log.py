@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from smartbatch.model_status import WorkerStatus
-from smartbatch.worker_log import FRONTEND_LOG, MODEL_LOG, WorkerLog, find_error
+from smartbatch.remote.model_status import WorkerStatus
+from smartbatch.remote.worker_log import FRONTEND_LOG, MODEL_LOG, WorkerLog, find_error
 
 LIFE = """\
 [PID]17593

@@ -9,7 +9,7 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from smartbatch_worker.worker_output import LineGuard
+from smartbatch_worker.torchserve.worker_output import LineGuard
 
 # As TorchServe 0.12 has them in WorkerLifeCycle.ReaderThread; java.util.Scanner cuts the lines.
 LINE_BREAK = re.compile("\r\n|[\n\r\u2028\u2029\u0085]")
@@ -56,7 +56,7 @@ PROGRAM = r"""
 import logging, sys, traceback, warnings
 logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
 metrics = logging.getLogger("ts.metrics.caching_metric")
-from smartbatch_worker import worker_output
+from smartbatch_worker.torchserve import worker_output
 write_lines = worker_output.guard()
 assert worker_output.guard() is write_lines
 text = "x\n" + sys.argv[1]

@@ -1,0 +1,119 @@
+"""What goes into an archive, checked before anything is built."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from smartbatch.errors import SmartBatchError, UsageError
+
+DEFAULT_MODEL = "resnet18"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-.]*")
+
+
+class ArchiveError(SmartBatchError):
+    """The archive cannot be built from these files; the message names the file and what is wrong."""
+
+
+class CheckError(Exception):
+    """The archive would not serve; the message says why. The check's process raises it; it becomes the above."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArchiveSettings:
+    """What goes into an archive.
+
+    Raises:
+        UsageError: two settings exclude each other, or a name or file breaks a rule.
+    """
+
+    model: str | None = None
+    """torchvision classifier by name; None is resnet18, unless the settings below bring a model."""
+    model_file: Path | None = None
+    """Python file that defines the torch.nn.Module."""
+    model_path: Path | None = None
+    """State dict (.pth, .safetensors) or whole program (TorchScript, torch.export); None is pretrained weights."""
+    name: str | None = None
+    """The archive's and the model's name; None derives it from the model."""
+    version: str = "1.0"
+    """Model version in the manifest."""
+    handler: Path | None = None
+    """Module with a subclass of SmartBatchHandler; None is the handler itself."""
+    num_classes: int | None = None
+    """Width of the last layer, where it is not the architecture's own."""
+    input_shape: str | None = None
+    """Shape of one item, "3,*,*"; None leaves it to the model."""
+    labels: Path | None = None
+    """Class names: JSON (list, or index to name) or one name per line."""
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    """Further keys of model-config.yaml, as text."""
+    example: Path | None = None
+    """A request's body that the handler must answer; None is a tensor of `input_shape`."""
+    extra_files: tuple[Path, ...] = ()
+    """Files, or folders whose contents, go beside the handler."""
+    output: Path = Path("model_store")
+    """Folder for the archive."""
+    force: bool = False
+    """Replace an archive of that name."""
+    require_pretrained: bool = False
+    """Fail where pretrained weights cannot be fetched, instead of taking random ones."""
+    random_weights: bool = False
+    """Take seeded random weights without trying to fetch any."""
+
+    def __post_init__(self) -> None:
+        _exclude(self, "model", "model_file")
+        _exclude(self, "model_file", "require_pretrained")
+        _exclude(self, "model_file", "random_weights")
+        _exclude(self, "random_weights", "require_pretrained")
+        _exclude(self, "random_weights", "model_path")
+        for option in ("model_file", "handler", "labels", "example"):
+            path = getattr(self, option)
+            if path is not None and not path.is_file():
+                raise UsageError(f"--{option.replace('_', '-')} must be a file, got {str(path)!r}")
+        # A weights file's own message names it as the user did.
+        if self.model_path is not None and not self.model_path.is_file():
+            raise UsageError(f"MODEL_PATH / --model-path must be a file: {self.model_path}: no such file")
+        for path in self.extra_files:
+            if not path.exists():
+                raise UsageError(f"--extra-files must exist, got {str(path)!r}")
+        if not _NAME.fullmatch(self.archive_name):
+            raise UsageError(
+                f"name must be letters, digits, '_', '-' and '.', starting with a letter or digit; "
+                f"got {self.archive_name!r}"
+            )
+        if not self.version.strip():
+            raise UsageError("version must not be empty")
+
+    @property
+    def archive_name(self) -> str:
+        """`name`, else the torchvision name, the folder of a `model.py`, or the stem of the model's file."""
+        if self.name is not None:
+            return self.name
+        if self.model is not None:
+            return Path(self.model).stem
+        if self.model_file is not None:
+            stem = self.model_file.stem
+            return self.model_file.resolve().parent.name if stem == "model" else stem
+        return self.model_path.stem if self.model_path is not None and self.program_kind else DEFAULT_MODEL
+
+    @property
+    def program_kind(self) -> str | None:
+        """ "torchscript" or "exported" where `model_path` is a whole program, None where it holds weights."""
+        from smartbatch_worker.models.state_dicts import file_kind  # imports torch, which no other command needs
+
+        kind = None if self.model_path is None else file_kind(self.model_path)
+        return kind if kind in ("torchscript", "exported") else None
+
+    @property
+    def archive_path(self) -> Path:
+        """Where the archive is written."""
+        return self.output / f"{self.archive_name}.mar"
+
+
+def _exclude(settings: ArchiveSettings, one: str, other: str) -> None:
+    if getattr(settings, one) and getattr(settings, other):
+        flags = [f"--{name.replace('_', '-')}" for name in (one, other)]
+        raise UsageError(f"{flags[0]} and {flags[1]} exclude each other")

@@ -1,0 +1,196 @@
+"""Lay out a folder as a worker sees it after unpacking: handler, model, labels, model-config.yaml."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import smartbatch_worker
+import yaml
+from smartbatch_worker.contract.config import WorkerConfig
+
+from smartbatch.archive.settings import DEFAULT_MODEL, ArchiveError, ArchiveSettings
+from smartbatch.archive.torchvision import choose_weights
+from smartbatch.errors import UsageError
+
+HANDLER_DIR = Path(smartbatch_worker.__file__).resolve().parent.parent
+ENTRY_POINT = "smartbatch_handler.py"
+CONFIG_FILE = "model-config.yaml"
+LABELS_FILE = "index_to_name.json"
+WEIGHTS_FILE = "weights.safetensors"
+MODEL_FILE = "model.py"
+
+_PROGRAM_FILES = {"torchscript": "model.pt", "exported": "model.pt2"}
+_NEVER_SHIPPED = ("__pycache__", "*.pyc", ".*")
+
+
+@dataclass(slots=True)
+class Staged:
+    """A staged archive: what lies in `folder`, and what is still to be done to it."""
+
+    folder: Path
+    title: str
+    """The model, for messages."""
+    entry_point: str = ENTRY_POINT
+    """File TorchServe starts at."""
+    frontend: dict[str, Any] = field(default_factory=dict)
+    """TorchServe's own keys of model-config.yaml."""
+    section: dict[str, Any] = field(default_factory=dict)
+    """The `handler:` section."""
+    weights_from: Path | None = None
+    """State dict that the check turns into `section["weights"]`."""
+    random_weights: bool = False
+    """The check is to initialise `section["weights"]`."""
+    origins: dict[str, Path] = field(default_factory=dict)
+    """Staged file to the user's file, so that messages name the latter."""
+    labels: list[str] | None = None
+    """Class names, by index."""
+    example: Path | None = None
+    """A request's body for the check; it is not shipped."""
+
+    def write_config(self) -> None:
+        """Write model-config.yaml from `frontend` and `section`."""
+        body = yaml.safe_dump({**self.frontend, "handler": self.section}, sort_keys=False, allow_unicode=True)
+        (self.folder / CONFIG_FILE).write_text(f"# Written by `smartbatch archive`.\n{body}", encoding="utf-8")
+
+
+def stage(settings: ArchiveSettings, folder: Path, report: Callable[[str], None]) -> Staged:
+    """Fill `folder` with everything the archive will hold, except weights that the check has to convert.
+
+    Raises:
+        UsageError: a setting breaks a rule.
+        ArchiveError: a file cannot be used.
+    """
+    staged = Staged(folder, settings.archive_name, example=settings.example)
+    shutil.copy(HANDLER_DIR / ENTRY_POINT, folder)
+    shutil.copytree(
+        HANDLER_DIR / smartbatch_worker.__name__,
+        folder / smartbatch_worker.__name__,
+        ignore=shutil.ignore_patterns(*_NEVER_SHIPPED),
+    )
+    _read_base_config(staged)
+    _stage_model(settings, staged, report)
+    if settings.handler is not None:
+        staged.entry_point = settings.handler.name
+        _add(staged, settings.handler, settings.handler.name)
+    for extra in settings.extra_files:
+        # As torch-model-archiver has it: of a folder, its contents.
+        for path in sorted(extra.iterdir()) if extra.is_dir() else [extra]:
+            if not any(path.match(pattern) for pattern in _NEVER_SHIPPED):
+                _add(staged, path, path.name)
+    _apply_overrides(settings, staged)
+    if settings.labels is not None:
+        staged.labels = read_labels(settings.labels)
+    if staged.labels is not None:
+        names = {str(index): name for index, name in enumerate(staged.labels)}
+        text = json.dumps(names, ensure_ascii=False, indent=0)
+        (folder / LABELS_FILE).write_text(text + "\n", encoding="utf-8")
+    staged.write_config()
+    return staged
+
+
+def read_labels(path: Path) -> list[str]:
+    """Read class names: a JSON list, JSON `{"0": name}` or `{"0": [id, name]}`, or one name per line.
+
+    Raises:
+        UsageError: the file is none of those, or its indexes have gaps.
+    """
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".json":
+        return [line.strip() for line in text.splitlines() if line.strip()]
+    try:
+        loaded = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"--labels {path}: malformed JSON ({error})") from error
+    if isinstance(loaded, dict):
+        try:
+            loaded = [loaded[str(index)] for index in range(len(loaded))]
+        except KeyError as error:
+            raise UsageError(f"--labels {path}: indexes must run from 0 without gaps; {error} is missing") from None
+    if not isinstance(loaded, list):
+        raise UsageError(f"--labels {path}: must hold a list, or an object of index to name")
+    # TorchServe's own examples pair a name with its WordNet id, name last.
+    return [str(name[-1] if isinstance(name, list) and name else name) for name in loaded]
+
+
+def _read_base_config(staged: Staged) -> None:
+    base = yaml.safe_load((HANDLER_DIR / CONFIG_FILE).read_text(encoding="utf-8"))
+    staged.section = dict(base.pop("handler"))
+    staged.section.pop("model", None)
+    staged.frontend = base
+
+
+def _stage_model(settings: ArchiveSettings, staged: Staged, report: Callable[[str], None]) -> None:
+    section = staged.section
+    if settings.num_classes is not None:
+        section["num_classes"] = settings.num_classes
+    if (kind := settings.program_kind) is not None:
+        assert settings.model_path is not None
+        if settings.model_file is not None:
+            raise UsageError(
+                f"{settings.model_path}: is a whole {kind} program and brings its own code; leave out --model-file"
+            )
+        if settings.model is not None:
+            report(f"{settings.model_path} is a whole {kind} program: {settings.model} is only the archive's name")
+        section |= {"model": _PROGRAM_FILES[kind], "weights_source": "embedded"}
+        section["weights_note"] = _ascii(f"embedded in {settings.model_path.name}")
+        _add(staged, settings.model_path, section["model"])
+    elif settings.model_file is not None:
+        section["model"] = MODEL_FILE
+        _add(staged, settings.model_file, MODEL_FILE)
+        if settings.model_path is not None:
+            _take_weights(staged, settings.model_path, "file", f"file {settings.model_path.name}")
+        else:
+            section["weights_note"] = _ascii(f"as {settings.model_file.name} builds them (no weights file)")
+            report(f"no --model-path: the weights are whatever {settings.model_file} builds")
+    else:
+        section["model"] = settings.model or DEFAULT_MODEL
+        weights = choose_weights(settings, section["model"], report)
+        section |= weights.image_keys
+        _take_weights(staged, weights.path, weights.source, weights.note)
+        if settings.num_classes in (None, len(weights.categories)):
+            staged.labels = weights.categories
+
+
+def _take_weights(staged: Staged, path: Path | None, source: str, note: str) -> None:
+    staged.weights_from = path
+    staged.random_weights = path is None
+    staged.section |= {"weights": WEIGHTS_FILE, "weights_source": source, "weights_note": _ascii(note)}
+
+
+def _apply_overrides(settings: ArchiveSettings, staged: Staged) -> None:
+    given = dict(settings.overrides)
+    if settings.input_shape is not None:
+        given["input_shape"] = settings.input_shape
+    for key, text in given.items():
+        value = yaml.safe_load(text) if key in staged.frontend else text
+        (staged.frontend if key in staged.frontend else staged.section)[key] = value
+    try:
+        config = WorkerConfig.resolve(staged.section, {})
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    for key in given:
+        if key in staged.section:  # as the parsed value, not as the text it came in
+            staged.section[key] = config.as_dict()[key]
+
+
+def _add(staged: Staged, source: Path, name: str) -> None:
+    target = staged.folder / name
+    if target.exists():
+        raise UsageError(f"{source}: an archive already has a {name}; rename the file")
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns(*_NEVER_SHIPPED))
+    elif source.is_file():
+        shutil.copyfile(source, target)
+    else:
+        raise ArchiveError(f"{source}: is neither a file nor a folder")
+    staged.origins[name] = source
+
+
+def _ascii(note: str) -> str:
+    """Notes travel in an HTTP header."""
+    return note.encode("ascii", "replace").decode()

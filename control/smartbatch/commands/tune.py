@@ -1,0 +1,83 @@
+"""`smartbatch tune`: measure a running model's forward again, and use what is fastest."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import typer
+
+from smartbatch.commands.retune import (
+    AsJson,
+    CanaryFile,
+    DrainTimeout,
+    InferencePort,
+    ManagementUrl,
+    ModelName,
+    ModelStore,
+    ReadyTimeout,
+    RunDir,
+    Url,
+    find_server,
+    say,
+)
+from smartbatch.errors import DeadlineError, UsageError
+
+
+def tune(
+    model: ModelName,
+    canary: CanaryFile = None,
+    timeout: ReadyTimeout = 120.0,
+    drain_timeout: DrainTimeout = 120.0,
+    run_dir: RunDir = None,
+    inference_port: InferencePort = None,
+    management_url: ManagementUrl = None,
+    model_store: ModelStore = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a running model's forward again: which micro-batch and which convolutions are fastest here, now.
+
+    A model is measured once, when it is first loaded, and what was found is kept beside its weights. Measure again
+    after other programs have left or joined the machine, or when it was busy that first time. No request is lost: new
+    workers measure while the old ones serve, as `smartbatch retune` does it.
+    """
+    from smartbatch.remote.status import describe_workers
+    from smartbatch.retune.run import RetuneSettings, retune
+
+    settings = RetuneSettings(model=model, measure_again=True, ready_timeout_s=timeout, drain_timeout_s=drain_timeout)
+    server = find_server(run_dir, inference_port, management_url, model_store, url, canary, timeout)
+    if server.canary.inference_url is None:
+        raise UsageError("measuring needs a request: name the server's inference address by --url")
+    with server.endpoints.management() as client:
+        before = _measured(describe_workers(client, client.describe(model)))
+        report = retune(server.endpoints, settings, server.model_store, server.canary, say=say)
+        after = _measured(describe_workers(client, client.describe(model, report.version)))
+    if after is None:
+        raise DeadlineError(
+            f"{model} {report.version} serves, but no worker says what it measured: its workers are busy (see "
+            "`smartbatch status`), or the model has no input_shape to measure with, or a fixed micro_batch"
+        )
+    if as_json:
+        typer.echo(json.dumps({"model": model, "version": report.version, "before": before, "after": after}, indent=2))
+    else:
+        typer.echo(_text(model, before, after))
+
+
+def _measured(workers: Any) -> dict[str, Any] | None:
+    """What the first worker that has measured says: compiler, size by shape, milliseconds by size and shape."""
+    keys = ("compile", "micro_batch", "micro_batch_ms_per_item")
+    return next(({key: w.get(key) for key in keys} for w in workers.values() if w.get("micro_batch")), None)
+
+
+def _text(model: str, before: dict[str, Any] | None, after: dict[str, Any]) -> str:
+    lines = []
+    for shape, size in after["micro_batch"].items():
+        old = before["micro_batch"].get(shape) if before else None
+        was = f" (was {old}, compile {before['compile']})" if before and old else ""
+        lines.append(f"{model}: {size} items of {shape} at once, compile {after['compile']}{was}")
+        times = (after["micro_batch_ms_per_item"] or {}).get(shape, {})
+        lines += [
+            f"  {int(n):4d} at once  {ms:9.3f} ms an item{'  <-' if int(n) == size else ''}" for n, ms in times.items()
+        ]
+    return "\n".join(lines)

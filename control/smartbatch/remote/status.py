@@ -1,0 +1,83 @@
+"""What a server is doing: its process, models, versions, workers, and what each worker says about itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from smartbatch.errors import DeadlineError
+from smartbatch.remote.endpoints import Endpoints
+from smartbatch.remote.management import ManagementClient, ManagementError, ModelStatus
+from smartbatch.remote.process_identity import age_s
+
+_DESCRIBE_TIMEOUT_S = 5.0
+
+
+def collect_status(endpoints: Endpoints) -> dict[str, Any]:
+    """Everything `smartbatch status` shows, as plain data.
+
+    Raises:
+        NotRunningError: when no server answers.
+    """
+    with endpoints.management() as client:
+        models = []
+        for entry in client.models():
+            default = client.describe(entry.model_name).version
+            for version in client.versions(entry.model_name):
+                models.append(_version(client, version, is_default=version.version == default))  # noqa: PERF401
+    return {"server": _server(endpoints), "models": models}
+
+
+def _server(endpoints: Endpoints) -> dict[str, Any]:
+    addresses = {
+        "inference_url": endpoints.inference_url,
+        "management_url": endpoints.management_url,
+        "metrics_url": endpoints.metrics_url,
+    }
+    state = endpoints.state
+    if state is None:
+        return {"pid": None, "uptime_s": None, **addresses}
+    return {
+        "pid": state.pid,
+        "supervisor_pid": state.supervisor_pid,
+        "uptime_s": None if (age := age_s(state.pid)) is None else round(age, 1),
+        "run_dir": state.run_dir,
+        "token_auth": state.token_auth,
+        **addresses,
+    }
+
+
+def _version(client: ManagementClient, status: ModelStatus, *, is_default: bool) -> dict[str, Any]:
+    handlers = describe_workers(client, status)
+    plain = asdict(status)
+    plain.pop("customized")
+    for worker in plain["workers"]:
+        worker["handler"] = handlers.get(worker["pid"])
+    return {**plain, "default": is_default, "ready": status.is_ready}
+
+
+def describe_workers(
+    client: ManagementClient, status: ModelStatus, timeout_s: float = _DESCRIBE_TIMEOUT_S
+) -> dict[int, Mapping[str, Any]]:
+    """What the handler says in each READY worker, by worker pid.
+
+    TorchServe gives a describe request to whichever worker is free, so it is asked until each has answered. A worker
+    that is busy for `timeout_s`, or whose handler does not describe itself, is missing from the answer.
+    """
+    missing = {worker.pid for worker in status.workers if worker.status == "READY"}
+    found: dict[int, Mapping[str, Any]] = {}
+    deadline = time.monotonic() + timeout_s
+    tries = 4 * len(missing)
+    while missing and tries and (left_s := deadline - time.monotonic()) > 0:
+        tries -= 1
+        try:
+            described = client.describe(status.model_name, status.version, customized=True, timeout_s=left_s)
+        except (DeadlineError, ManagementError):
+            break
+        if described.customized is None or "pid" not in described.customized:
+            break
+        found[described.customized["pid"]] = described.customized
+        missing.discard(described.customized["pid"])
+    return found

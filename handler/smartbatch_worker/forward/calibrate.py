@@ -1,0 +1,221 @@
+"""The micro-batch size that this machine runs fastest, measured on the real forward and kept beside the weights.
+
+The best size is rarely the batch size: on CPUs a batch of 32 images falls out of cache where 8 fit.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from smartbatch_worker.contract.config import WorkerConfig
+from smartbatch_worker.contract.machine import cpu_name
+from smartbatch_worker.flow.batch import memory_format_of
+
+logger = logging.getLogger(__name__)
+
+BUDGET_S = 3.0
+NUM_ROUNDS = 6
+MIN_LARGEST = 8
+MAX_LARGEST = 64
+CONTENDS = 1.15
+"""Sizes further than this from the fastest of the first round are not measured again."""
+MIN_CPU_SHARE = 0.25
+CACHE_FILE = "smartbatch-calibration.json"
+_MAX_CACHE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Seconds per item by micro-batch size, for one item shape."""
+
+    shape: tuple[int, ...]
+    seconds_per_item: dict[int, float]
+
+    @property
+    def best(self) -> int:
+        """The fastest size, and of equals the largest.
+
+        A lead of a percent, measured alone, is one of three when other workers compute: memory is busy then, and larger
+        batches read the weights less often.
+        """
+        return min(self.seconds_per_item, key=lambda size: (self.seconds_per_item[size], -size))
+
+    def ms_per_item(self) -> dict[str, float]:
+        """What was measured, for people and JSON."""
+        return {str(size): round(1000 * seconds, 3) for size, seconds in self.seconds_per_item.items()}
+
+    def size_for(self, shape: tuple[int, ...]) -> int:
+        """The size for another shape: as many numbers per forward as the best one has."""
+        if shape == self.shape:
+            return self.best
+        return max(1, self.best * math.prod(self.shape) // math.prod(shape))
+
+
+def known_shape(config: WorkerConfig) -> tuple[int, ...] | None:
+    """The item shape to measure: the declared one, free image dimensions at the crop's size; None if not known."""
+    shape = config.input_shape
+    if shape is None:
+        return None
+    if None not in shape:
+        return tuple(d for d in shape if d is not None)
+    if len(shape) == 3 and shape[0] is not None and shape[1:] == (None, None):
+        return (shape[0], config.image_crop, config.image_crop)
+    return None
+
+
+def remember(
+    model_dir: Path, key: str, measure_it: Callable[[], Mapping[Any, float]], is_name: Callable[[str], bool]
+) -> dict[str, float]:
+    """The seconds measured under `key` on this machine, or measured now and kept for the next worker.
+
+    Workers that start together take turns: the first measures undisturbed, the others read. What is kept there but is
+    no measurement is measured again; where nothing can be kept, each worker measures for itself.
+
+    Args:
+        model_dir: where the file is.
+        key: of the measurement.
+        measure_it: seconds by name.
+        is_name: whether a name is one that `measure_it` might give.
+    """
+    full_key = f"{key} threads={torch.get_num_threads()} torch={torch.__version__} {cpu_name()}"
+    with _kept_file(model_dir) as file:
+        cache = _read_cache(file)
+        if not _is_measurement(cache.get(full_key), is_name):
+            cache[full_key] = {str(name): seconds for name, seconds in measure_it().items()}
+            try:
+                file.seek(0)
+                file.truncate()
+                file.write(json.dumps(cache, indent=1).encode())
+                file.flush()
+            except OSError as error:
+                logger.warning("what was measured is not kept: %s", error)
+        measured: dict[str, float] = cache[full_key]
+        return measured
+
+
+@contextmanager
+def _kept_file(model_dir: Path) -> Iterator[IO[bytes]]:
+    """The file of measurements, ours alone; a copy in memory where it cannot be written."""
+    try:
+        # Unbuffered: closing it then writes nothing, so that a full disk fails where it is caught.
+        file: IO[bytes] = (model_dir / CACHE_FILE).open("a+b", buffering=0)
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        logger.warning("what is measured is not kept: %s", error)
+        file = io.BytesIO(_content(model_dir / CACHE_FILE))
+    with file:
+        file.seek(0)
+        yield file
+
+
+def _content(path: Path) -> bytes:
+    """Of a file that may only be read; nothing where there is none."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _read_cache(file: IO[bytes]) -> dict[str, Any]:
+    try:
+        cache = json.loads(file.read(_MAX_CACHE_BYTES) or b"{}")
+    except ValueError:
+        return {}
+    return cache if isinstance(cache, dict) else {}
+
+
+def _is_measurement(entry: Any, is_name: Callable[[str], bool]) -> bool:
+    """Whether an entry of the file is seconds by name, as written."""
+    return (
+        isinstance(entry, dict)
+        and len(entry) > 0
+        and all(is_name(name) for name in entry)
+        and all(isinstance(seconds, float) and 0 <= seconds < math.inf for seconds in entry.values())
+    )
+
+
+def calibrate(
+    model_dir: Path,
+    settings: str,
+    forward: Callable[[torch.Tensor], Any],
+    shape: tuple[int, ...],
+    max_size: int,
+    device: torch.device,
+) -> Calibration:
+    """Measure once per archive, machine and settings."""
+    key = f"micro-batch {settings} shape={shape} max={max_size}"
+    entry = remember(model_dir, key, lambda: measure(forward, shape, max_size, device).seconds_per_item, _is_size)
+    return Calibration(shape, {int(size): seconds for size, seconds in entry.items()})
+
+
+def _is_size(name: str) -> bool:
+    return name.isdecimal() and 1 <= int(name) <= MAX_LARGEST
+
+
+def measure(
+    forward: Callable[[torch.Tensor], Any], shape: tuple[int, ...], max_size: int, device: torch.device
+) -> Calibration:
+    """Time the forward at 1, 2, 4 … max_size items, in rounds, keeping each size's fastest time.
+
+    Rounds rather than repeats: a moment of other load then slows one sample of each size and not all of one. The
+    first round always reaches MIN_LARGEST items; beyond that, the budget and a clear loss end it. Later rounds spend
+    what is left of the budget on the sizes that may still win.
+    """
+    generator = torch.Generator().manual_seed(0)
+    max_size = min(max_size, MAX_LARGEST)
+    largest = torch.randn((max_size, *shape), generator=generator).contiguous(memory_format=memory_format_of(shape))
+    forward(largest[:1])  # the first call sets things up
+    seconds_per_item: dict[int, float] = {}
+    began = time.perf_counter()
+
+    def is_over_budget() -> bool:
+        return time.perf_counter() - began > BUDGET_S
+
+    for size in (2**power for power in range(16) if 2**power <= max_size):
+        seconds_per_item[size] = time_forward(forward, largest[:size], device) / size
+        loses = seconds_per_item[size] > CONTENDS * min(seconds_per_item.values())
+        if size >= MIN_LARGEST and (is_over_budget() or loses):
+            break
+    limit = CONTENDS * min(seconds_per_item.values())
+    contenders = [size for size, seconds in seconds_per_item.items() if seconds <= limit]
+    for _ in range(NUM_ROUNDS - 1):
+        if is_over_budget():
+            break
+        for size in contenders:
+            seconds = time_forward(forward, largest[:size], device) / size
+            seconds_per_item[size] = min(seconds, seconds_per_item[size])
+    calibration = Calibration(shape, seconds_per_item)
+    logger.info(
+        "micro-batch calibrated to %d of %s (ms per item: %s)",
+        calibration.best,
+        shape,
+        {size: round(1000 * seconds, 2) for size, seconds in seconds_per_item.items()},
+    )
+    return calibration
+
+
+def time_forward(forward: Callable[[torch.Tensor], Any], batch: torch.Tensor, device: torch.device) -> float:
+    """Seconds of one forward, on the GPU until it is done.
+
+    Of CPU time where one thread computes it: on a busy machine other programs' turns are not the forward's. Where that
+    thread hardly computes (it waits for something, or got next to no turn), of wall time.
+    """
+    start, cpu_start = time.perf_counter(), time.process_time()
+    forward(batch)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+    is_computing = device.type == "cpu" and torch.get_num_threads() == 1 and cpu_seconds > MIN_CPU_SHARE * seconds
+    return cpu_seconds if is_computing else seconds

@@ -1,0 +1,195 @@
+"""`smartbatch capacity`: the highest rate of arrivals that keeps its latency objective."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from smartbatch.errors import SmartBatchError
+from smartbatch.server.batching import Batching
+
+from loadtest.account.machine import Machine, describe_machine
+from loadtest.capacity.files import Rung, Verdict, judge_rung, write_capacity
+from loadtest.capacity.knee import KneeSearch
+from loadtest.load import solo
+from loadtest.load.answers import Expected
+from loadtest.load.config import ENV_TOKEN, LoadConfig
+from loadtest.load.interrupt import Interrupt, Interrupted
+from loadtest.load.openloop import Load, Volley, arrivals, fire
+from loadtest.load.payloads import Payload
+from loadtest.load.target import DEFAULT_STORE, Target, given_or_own_target, served_as
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CapacitySettings:
+    """One search for the knee."""
+
+    out: Path
+    slo_p95_ms: float = 250.0
+    duration_s: float = 10.0
+    """At each rate."""
+    warmup_s: float = 25.0
+    start_rate: float | None = None
+    """None begins at a quarter of what one request at a time would reach."""
+    max_rate: float = 100_000.0
+    tolerance: float = 0.05
+    poisson: bool = False
+    """Random arrivals instead of evenly spaced ones."""
+    model: str = "resnet18"
+    format: str = "jpeg"
+    images: Path | None = None
+    bodies: tuple[Path, ...] = ()
+    num_images: int = 8
+    seed: int = 0
+    timeout_s: float = 30.0
+    url: str | None = None
+    management_url: str | None = None
+    metrics_url: str | None = None
+    store: Path = DEFAULT_STORE
+    batching: Batching
+    precision: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.slo_p95_ms <= 0:
+            raise ValueError(f"--slo-p95-ms must be above 0, got {self.slo_p95_ms:g}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CapacityOutcome:
+    """What a search ended with."""
+
+    verdict: Verdict
+    rungs: list[Rung]
+
+
+def run_capacity(settings: CapacitySettings, console: Console) -> CapacityOutcome:
+    """Search, writing the files anew after each rate.
+
+    Raises:
+        Interrupted: before the first rate was measured.
+        SmartBatchError: the server or the model does not come up, or nothing could be measured.
+    """
+    settings.out.mkdir(parents=True, exist_ok=True)
+    with Interrupt() as interrupt, ExitStack() as stack:
+        target = given_or_own_target(settings, interrupt, stack, console.print)
+        search = _Search(settings, target, console, interrupt)
+        try:
+            search.run()
+        except Interrupted as signal:
+            if not search.rungs:
+                raise
+            search.ended, search.message = "interrupted", f"interrupted by {signal}"
+        if not search.rungs:
+            raise SmartBatchError(search.message or "no rate was measured")
+        return CapacityOutcome(verdict=search.write(), rungs=search.rungs)
+
+
+class _Search:
+    """The state of a search that runs."""
+
+    def __init__(self, settings: CapacitySettings, target: Target, console: Console, interrupt: Interrupt) -> None:
+        self.rungs: list[Rung] = []
+        self.ended, self.message = "running", ""
+        self._settings, self._target, self._console, self._interrupt = settings, target, console, interrupt
+        self._machine: Machine = describe_machine()
+        self._knee: KneeSearch | None = None
+        self._served: dict[str, str] = {}
+
+    def run(self) -> None:
+        settings, interrupt = self._settings, self._interrupt
+        self._console.print("Asking for the right answers, one payload at a time")
+        payloads, expected, solo_s = self._ask()
+        self._served = served_as(self._target)
+        token = os.environ.get(ENV_TOKEN)
+        load = Load(
+            url=f"{self._target.inference_url}/predictions/{settings.model}",
+            payloads=payloads,
+            expected=expected,
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            timeout_s=settings.timeout_s,
+        )
+        start = min(settings.start_rate or 0.25 / solo_s, settings.max_rate)
+        if settings.warmup_s > 0:
+            self._console.print(f"Warm-up: {settings.warmup_s:g} s at {start:.3g} requests/s")
+            self._fire(load, start, settings.warmup_s)
+            interrupt.sleep(0)
+        self._knee = KneeSearch(start=start, tolerance=settings.tolerance, max_rate=settings.max_rate)
+        raw = (settings.out / "requests.jsonl").open("w", encoding="utf-8")
+        with raw:
+            while (rate := self._knee.next_rate()) is not None:
+                interrupt.sleep(0)
+                volley = self._fire(load, rate, settings.duration_s)
+                for shot in volley.shots:
+                    raw.write(json.dumps({"rate": rate} | asdict(shot)) + "\n")
+                raw.flush()
+                if volley.interrupted:
+                    interrupt.sleep(0)
+                if not self._target.answers_ping():
+                    self.ended = "server gone"
+                    self.message = "the server is gone: nothing listens any more; the rates before are saved"
+                    return
+                rung = judge_rung(rate, volley, settings.slo_p95_ms / 1000)
+                self.rungs.append(rung)
+                self._console.print(_line(rung), markup=False)
+                self._knee.record(rate, rung.ok)
+                self.write()
+                if rung.generator_limited:
+                    self.ended = "generator limited"
+                    self.message = "the search stopped where the generator, not the server, was the limit"
+                    return
+        self.ended = "completed"
+
+    def write(self) -> Verdict:
+        settings, knee = self._settings, self._knee
+        verdict = Verdict(
+            knee=None if knee is None else knee.highest_held,
+            bounded=knee is not None and knee.is_bounded,
+            confirmed=self.ended == "completed",
+            ended=self.ended,
+            message=self.message,
+        )
+        hidden = {"out", "store", "batching", "bodies"}
+        told: dict[str, Any] = {key: value for key, value in asdict(settings).items() if key not in hidden}
+        told |= {"images": str(settings.images) if settings.images else None, "served": self._served}
+        write_capacity(settings.out, self.rungs, verdict, told, self._machine)
+        return verdict
+
+    def _ask(self) -> tuple[list[Payload], dict[str, Expected], float]:
+        """Payloads, their answers alone, and how long one takes alone once the model is loaded; seconds."""
+        settings, target = self._settings, self._target
+        config = LoadConfig(
+            images=str(settings.images) if settings.images else None,
+            bodies=tuple(str(path) for path in settings.bodies),
+            num_images=settings.num_images,
+            seed=settings.seed,
+        )
+        payloads = config.payloads("file" if settings.bodies else settings.format)
+        token = os.environ.get(ENV_TOKEN)
+
+        def ask() -> dict[str, Expected]:
+            return solo.fetch(target.inference_url, target.model, payloads, token=token, timeout_s=settings.timeout_s)
+
+        expected = self._interrupt.watch(ask)
+        began = time.perf_counter()
+        self._interrupt.watch(ask)
+        return payloads, expected, (time.perf_counter() - began) / len(payloads)
+
+    def _fire(self, load: Load, rate: float, duration_s: float) -> Volley:
+        settings = self._settings
+        times = list(arrivals(rate, duration_s, poisson=settings.poisson, seed=settings.seed))
+        # With p95 at the objective about rate x objective requests are outstanding (Little); thrice that is overload.
+        most = 64 + math.ceil(3 * rate * settings.slo_p95_ms / 1000)
+        return fire(load, times, max_outstanding=most, interrupt=self._interrupt)
+
+
+def _line(rung: Rung) -> str:
+    p95 = "–" if rung.p95_s is None else f"{1000 * rung.p95_s:.0f} ms"
+    verdict = "held" if rung.ok else f"failed: {rung.reason}"
+    return f"{rung.rate:8.1f} requests/s  p95 {p95:>8}  {rung.errors} errors  {verdict}"

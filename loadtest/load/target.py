@@ -1,0 +1,237 @@
+"""The server under test: one started for the run, or one the user points at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit, urlunsplit
+
+import requests
+from smartbatch.archive.build import ArchiveSettings, build_archive
+from smartbatch.archive.settings import DEFAULT_MODEL
+from smartbatch.errors import ModelNotReadyError, NotRunningError, SmartBatchError
+from smartbatch.remote.management import ManagementClient
+from smartbatch.server.batching import Batching
+from smartbatch.server.running import RunningServer, ServerSettings, start_server
+from smartbatch.server.settings import PROJECT_DIR
+
+from loadtest.load.config import ENV_TOKEN
+from loadtest.load.interrupt import Interrupt
+
+READY_TIMEOUT_S = 300.0
+POLL_S = 0.25
+DEFAULT_STORE = PROJECT_DIR / "model_store"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """Where load goes, and where the server's account of it is read."""
+
+    model: str
+    inference_url: str
+    metrics_url: str | None
+    """None where it does not answer: the report then has the client's side only."""
+    management: ManagementClient | None
+    """None where it does not answer: queue depth stays unknown."""
+    server: RunningServer | None = None
+    """The server where the run started it."""
+
+    def queue_depth(self) -> float | None:
+        """Requests waiting in the model's queue; None where nobody says."""
+        if self.management is None:
+            return None
+        return float(self.management.describe(self.model, timeout_s=5.0).pending_requests)
+
+    def answers_ping(self) -> bool:
+        """Whether anything listens; a busy server that answers late still listens."""
+        if self.server is not None and not self.server.is_alive:
+            return False
+        try:
+            with requests.Session() as session:
+                session.trust_env = False
+                session.get(f"{self.inference_url}/ping", timeout=5, verify=False)
+        except requests.Timeout:
+            return True
+        except requests.RequestException:
+            return False
+        return True
+
+
+@contextmanager
+def running_server(run_dir: Path, store: Path, env: Mapping[str, str], interrupt: Interrupt) -> Iterator[RunningServer]:
+    """A server on free ports that ends with the block, whatever ends the block."""
+    settings = ServerSettings(
+        model_store=store,
+        run_dir=run_dir,
+        inference_port=0,
+        management_port=0,
+        metrics_port=0,
+        env=env,
+    )
+    server = interrupt.call(lambda: start_server(settings), undo=lambda started: started.stop(grace_s=0))
+    try:
+        yield server
+    finally:
+        server.stop(grace_s=0)
+
+
+def own_target(server: RunningServer, model: str) -> Target:
+    """The target that a server started here is."""
+    return Target(
+        model=model,
+        inference_url=server.inference_url,
+        metrics_url=server.metrics_url,
+        management=server.management(),
+        server=server,
+    )
+
+
+def given_target(url: str, model: str, *, management_url: str | None, metrics_url: str | None) -> Target:
+    """A server that somebody else runs; its other ports are the next two unless given.
+
+    Raises:
+        NotRunningError: nothing answers at `url`.
+    """
+    url = url.rstrip("/")
+    token = os.environ.get(ENV_TOKEN)
+    management = ManagementClient(management_url or _neighbour(url, 1), token=token)
+    metrics = metrics_url or f"{_neighbour(url, 2)}/metrics"
+    bare = Target(model=model, inference_url=url, metrics_url=None, management=None)
+    if not bare.answers_ping():
+        raise NotRunningError(f"no server answers at {url}")
+    return Target(
+        model=model,
+        inference_url=url,
+        metrics_url=metrics if _answers(metrics) else None,
+        management=management if _manages(management, model) else None,
+    )
+
+
+def register(target: Target, archive: str, batching: Batching, interrupt: Interrupt) -> None:
+    """Register the target's model and wait until every worker is READY.
+
+    Raises:
+        ModelNotReadyError: the workers are not READY in time; the worker's log says why.
+    """
+    management = target.management
+    assert management is not None
+    management.register(
+        archive,
+        target.model,
+        batch_size=batching.batch_size,
+        max_batch_delay_ms=batching.max_batch_delay_ms,
+        workers=batching.workers,
+    )
+    waited_s = 0.0
+    while not management.describe(target.model).is_ready:
+        if waited_s > READY_TIMEOUT_S:
+            raise ModelNotReadyError(f"{target.model} is not ready after {READY_TIMEOUT_S:.0f} s")
+        interrupt.sleep(POLL_S)
+        waited_s += POLL_S
+
+
+class TargetSettings(Protocol):
+    """What a command that loads one server must be told about it."""
+
+    @property
+    def out(self) -> Path: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def url(self) -> str | None: ...
+    @property
+    def management_url(self) -> str | None: ...
+    @property
+    def metrics_url(self) -> str | None: ...
+    @property
+    def store(self) -> Path: ...
+    @property
+    def batching(self) -> Batching: ...
+    @property
+    def precision(self) -> str | None: ...
+
+
+def given_or_own_target(
+    settings: TargetSettings, interrupt: Interrupt, stack: ExitStack, report: Callable[[str], None]
+) -> Target:
+    """The server the settings name, or one started for as long as `stack` is open."""
+    if settings.url is not None:
+        return given_target(
+            settings.url,
+            settings.model,
+            management_url=settings.management_url,
+            metrics_url=settings.metrics_url,
+        )
+    archive = ensure_archive(settings.model, settings.store, interrupt, report)
+    env = {"SMARTBATCH_PRECISION": settings.precision} if settings.precision else {}
+    report("Starting a server")
+    run_dir = settings.out.resolve() / "server"
+    server = stack.enter_context(running_server(run_dir, settings.store, env, interrupt))
+    target = own_target(server, settings.model)
+    register(target, archive, settings.batching, interrupt)
+    return target
+
+
+def served_as(target: Target) -> dict[str, str]:
+    """How the model is served, as the server itself says; the address alone where it says nothing."""
+    served = {"model": target.model, "url": target.inference_url if target.server is None else "started for the run"}
+    if target.management is None:
+        return served
+    try:
+        status = target.management.describe(target.model, customized=True, timeout_s=30.0)
+    except SmartBatchError:
+        return served
+    served |= {
+        "batch size": str(status.batch_size),
+        "max delay": f"{status.max_batch_delay_ms} ms",
+        "workers": str(len(status.workers)),
+    }
+    shown = ("precision", "device", "weights", "compile", "threads")
+    return served | {
+        key: str(status.customized[key]) for key in shown if status.customized and key in status.customized
+    }
+
+
+def ensure_archive(model: str, store: Path, interrupt: Interrupt, report: Callable[[str], None]) -> str:
+    """The archive's name in the store; the default model's is built where it is missing.
+
+    Raises:
+        ValueError: another model's archive is missing.
+    """
+    name = f"{model}.mar"
+    if (store / name).exists() or (store / model).is_dir():
+        return name if (store / name).exists() else model
+    if model != DEFAULT_MODEL:
+        raise ValueError(f"no archive {store / name}: build it with `smartbatch archive`")
+    store.mkdir(parents=True, exist_ok=True)
+    interrupt.call(lambda: build_archive(ArchiveSettings(model=model, output=store), report))
+    return name
+
+
+def _neighbour(url: str, offset: int) -> str:
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    host = parts.hostname or "127.0.0.1"
+    host = f"[{host}]" if ":" in host else host
+    return urlunsplit((parts.scheme, f"{host}:{port + offset}", "", "", ""))
+
+
+def _answers(url: str) -> bool:
+    try:
+        with requests.Session() as session:
+            session.trust_env = False
+            return session.get(url, timeout=5, verify=False).ok
+    except requests.RequestException:
+        return False
+
+
+def _manages(management: ManagementClient, model: str) -> bool:
+    try:
+        management.describe(model, timeout_s=5.0)
+    except SmartBatchError:
+        return False
+    return True

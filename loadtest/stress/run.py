@@ -1,0 +1,115 @@
+"""`smartbatch stress`: rise to many users step by step, and show what the server made of it."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from smartbatch.errors import SmartBatchError
+from smartbatch.server.batching import Batching
+
+from loadtest.account.progress import LoadProgress
+from loadtest.load.closed_loop import ClosedLoopRun, Ending, default_processes, fetch_answers, run_closed_loop
+from loadtest.load.config import LoadConfig
+from loadtest.load.interrupt import Interrupt, Interrupted
+from loadtest.load.shapes import Step
+from loadtest.load.target import DEFAULT_STORE, given_or_own_target, served_as
+from loadtest.stress.files import write_results
+
+
+class NothingMeasuredError(SmartBatchError):
+    """The run ended before the first request did."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StressSettings:
+    """One stress run."""
+
+    out: Path
+    steps: tuple[Step, ...]
+    model: str = "resnet18"
+    formats: tuple[str, ...] = ("jpeg",)
+    images: Path | None = None
+    bodies: tuple[Path, ...] = ()
+    num_images: int = 8
+    seed: int = 0
+    url: str | None = None
+    """A server that runs already; None starts one."""
+    management_url: str | None = None
+    metrics_url: str | None = None
+    store: Path = DEFAULT_STORE
+    batching: Batching
+    """Of the server the run starts."""
+    precision: str | None = None
+    """Of the server the run starts; None leaves it to the archive."""
+    processes: int | None = None
+
+    def load_config(self) -> LoadConfig:
+        """What Locust is told."""
+        return LoadConfig(
+            model=self.model,
+            formats=self.formats,
+            images=str(self.images.resolve()) if self.images else None,
+            bodies=tuple(str(path.resolve()) for path in self.bodies),
+            num_images=self.num_images,
+            seed=self.seed,
+            steps=self.steps,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StressOutcome:
+    """What a command prints and exits by."""
+
+    run: ClosedLoopRun
+    lines: list[str]
+    num_failures: int
+
+
+def run_stress(settings: StressSettings, console: Console) -> StressOutcome:
+    """Run, and write everything to `settings.out`, however the run ends.
+
+    Raises:
+        Interrupted: before any load was sent.
+        NothingMeasuredError: not one request ended.
+        SmartBatchError: the server cannot be started or reached.
+    """
+    settings.out.mkdir(parents=True, exist_ok=True)
+    raw = settings.out / "raw"
+    raw.mkdir(exist_ok=True)
+    for leftover in raw.iterdir():
+        leftover.unlink()
+    config = settings.load_config()
+    with Interrupt() as interrupt:
+        with ExitStack() as stack:
+            target = given_or_own_target(settings, interrupt, stack, console.print)
+            console.print("Asking for the right answers, one payload at a time")
+            config = fetch_answers(config, target, raw, interrupt)
+            served = served_as(target)
+            console.print(f"Load on {target.inference_url}: up to {max(s.users for s in config.steps)} users")
+            duration_s = config.steps[-1].until_s
+            with LoadProgress(console, "stress", duration_s) as progress:
+                run = run_closed_loop(
+                    config,
+                    target,
+                    raw,
+                    interrupt,
+                    processes=settings.processes or default_processes(),
+                    on_progress=progress.update,
+                )
+        if not run.requests and run.ending is Ending.INTERRUPTED:
+            raise Interrupted(interrupt.signal_name)
+        if not run.requests:
+            raise NothingMeasuredError(run.message or "no request ended within the test")
+        lines, num_failures = write_results(settings.out, run, config, served)
+    return StressOutcome(run=run, lines=lines, num_failures=num_failures)
+
+
+if __name__ == "__main__":
+    import typer
+
+    from loadtest.cli import stress
+
+    typer.run(stress)
