@@ -18,6 +18,7 @@ from unittest import mock
 
 import torch
 import yaml
+from smartbatch_worker.contract import environment
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "handler"))
 
@@ -63,7 +64,7 @@ class Worker:
         handler_config |= {"load": "eager", "threads": num_threads}
         self.handler = SmartBatchHandler()
         # There is no frontend here whose access log could be followed: name one that never comes.
-        no_log = {"SMARTBATCH_ACCESS_LOG": str(model_dir / "access_log.log")}
+        no_log = {environment.ACCESS_LOG: str(model_dir / "access_log.log")}
         # Metric lines go nowhere; there is no TorchServe to read them.
         with mock.patch.dict(os.environ, no_log), contextlib.redirect_stdout(io.StringIO()):
             self.handler.initialize(self.context)

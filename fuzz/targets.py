@@ -26,9 +26,9 @@ from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.errors import RowError
 from smartbatch_worker.flow import encode
 from smartbatch_worker.flow.decode import Decoded, decode
-from smartbatch_worker.flow.rows import read_rows
 from smartbatch_worker.formats import content_encoding
 from smartbatch_worker.kernels import json_numbers
+from smartbatch_worker.torchserve.requests import read_rows
 
 from fuzz import oracles
 

@@ -27,16 +27,18 @@ from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.errors import RowError, blame_server
 from smartbatch_worker.flow import decode, recover
 from smartbatch_worker.flow.batch import Item, MicroBatch, Stacker, plan
-from smartbatch_worker.flow.rows import Row, check_deadline, inflate, is_describe, read_rows
+from smartbatch_worker.flow.decoder_pool import DecoderPool
+from smartbatch_worker.flow.rows import Row, check_deadline, inflate
 from smartbatch_worker.flow.split import AnswerSplitter
 from smartbatch_worker.forward.managed import ManagedModel
 from smartbatch_worker.kernels import json_numbers, pixels
 from smartbatch_worker.process import heap
-from smartbatch_worker.process.threads import DecoderPool, ThreadShare
+from smartbatch_worker.process.threads import ThreadShare
 from smartbatch_worker.torchserve import wire, worker_output
 from smartbatch_worker.torchserve.access_log import AccessLogFollower, find_access_log
 from smartbatch_worker.torchserve.frontend_limits import max_response_bytes
 from smartbatch_worker.torchserve.replies import Replies
+from smartbatch_worker.torchserve.requests import is_describe, read_rows
 from smartbatch_worker.torchserve.telemetry import StageTimer, Telemetry
 
 logger = logging.getLogger(__name__)

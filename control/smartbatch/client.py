@@ -20,6 +20,7 @@ from urllib.parse import quote, urlsplit
 import requests
 import tenacity
 from requests.adapters import HTTPAdapter
+from smartbatch_worker.contract.headers import BATCH_SIZE, DEADLINE_MS, START
 from urllib3.util import Timeout
 
 from smartbatch.errors import DeadlineError, ModelNotReadyError, NotRunningError, RequestRefusedError
@@ -59,7 +60,7 @@ class Prediction:
     @property
     def batch_size(self) -> int | None:
         """How many requests shared the batch; None from a handler that does not say."""
-        size = self.headers.get("X-SmartBatch-Batch-Size")
+        size = self.headers.get(BATCH_SIZE)
         return None if size is None else int(size)
 
 
@@ -123,8 +124,8 @@ class Client:
         content, content_type = encode_body(body)
         sent = {
             "Content-Type": content_type,
-            "X-Request-Start": f"{time.time():.6f}",
-            "X-Request-Deadline-Ms": str(max(1, round(deadline_s * 1000))),
+            START: f"{time.time():.6f}",
+            DEADLINE_MS: str(max(1, round(deadline_s * 1000))),
             **(headers or {}),
         }
         start = time.monotonic()

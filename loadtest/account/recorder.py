@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+from smartbatch_worker.contract.headers import BATCH_SIZE
 
-from loadtest.account.records import BATCH_HEADER, REQUEST_COLUMNS, TICK_COLUMNS
+from loadtest.account.records import REQUEST_COLUMNS, TICK_COLUMNS
 
 FLUSH_S = 0.5
 NAP_S = 0.05
@@ -38,7 +39,7 @@ def record(environment: Any, folder: str) -> None:
             f"{took_s:.6f}",
             0 if error else 1,
             getattr(response, "status_code", 0) or 0,
-            (headers.get(BATCH_HEADER) if headers else None) or 0,
+            (headers.get(BATCH_SIZE) if headers else None) or 0,
             event["name"],
             " ".join(str(error).split())[:200] if error else "",  # one line: the reader splits at newlines
         )

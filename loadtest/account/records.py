@@ -6,7 +6,6 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-BATCH_HEADER = "X-SmartBatch-Batch-Size"
 """Answer header with the requests in its batch."""
 REQUEST_COLUMNS = ("end_unix_s", "latency_s", "ok", "status", "batch_size", "source", "error")
 TICK_COLUMNS = ("unix_s", "users", "lag_s")

@@ -1,0 +1,1 @@
+"""`smartbatch capacity`: the highest rate that keeps an objective."""

@@ -1,0 +1,1 @@
+"""Make the load: bodies, users, arrivals, and the server they go to."""

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from smartbatch_worker.contract import environment
 
 from loadtest.load.payloads import FORMATS, Payload, file_payloads, picture_payloads
 from loadtest.load.shapes import Step
 
 ENV_CONFIG = "SMARTBATCH_LOAD"
 """JSON of a `LoadConfig`."""
-ENV_TOKEN = "SMARTBATCH_TOKEN"
+ENV_TOKEN = environment.TOKEN
 """Bearer token of the inference API; kept out of the config so that no report shows it."""
 
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import aiohttp
+from smartbatch_worker.contract.headers import BATCH_SIZE
 
-from loadtest.account.records import BATCH_HEADER
 from loadtest.load.answers import Expected, mismatch
 from loadtest.load.interrupt import Interrupt
 from loadtest.load.payloads import Payload
@@ -135,7 +135,7 @@ async def _shoot(
             body = await response.read()
             ended_s = time.perf_counter() - began
             status = response.status
-            batch_size = int(response.headers.get(BATCH_HEADER, 0))
+            batch_size = int(response.headers.get(BATCH_SIZE, 0))
         if status != 200:
             error = f"HTTP {status}"
         elif wrong := mismatch(load.expected[payload.name], body):

@@ -1,0 +1,1 @@
+"""`smartbatch stress`: users rise step by step."""

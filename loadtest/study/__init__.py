@@ -1,0 +1,1 @@
+"""`smartbatch study`: settings compared in interleaved rounds."""

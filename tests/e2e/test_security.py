@@ -19,9 +19,10 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from smartbatch.client import Client
 from smartbatch.errors import NotRunningError, RequestRefusedError
 from smartbatch.remote.endpoints import find_endpoints
+from smartbatch.remote.key_file import is_expired
 from smartbatch.remote.management import ManagementClient, ManagementError
 from smartbatch.remote.state import KEY_FILE
-from smartbatch.remote.tokens import is_expired, living_tokens
+from smartbatch.remote.tokens import living_tokens
 from smartbatch.server.running import RunningServer
 
 COMMAND = [sys.executable, "-m", "smartbatch.cli"]

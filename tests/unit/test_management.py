@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from smartbatch.errors import DeadlineError, ModelNotReadyError, NotRunningError
+from smartbatch.remote.key_file import is_expired, read_tokens
 from smartbatch.remote.management import ManagementClient, ManagementError, ModelStatus
-from smartbatch.remote.tokens import is_expired, read_tokens
 from smartbatch.server.ports import free_ports
 
 WORKER = {"id": "9000", "startTime": "2026-01-01T00:00:00Z", "status": "READY", "gpu": False, "pid": 17}

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 from smartbatch_worker.errors import DeadlinePassed
-from smartbatch_worker.flow.rows import Row, check_deadline, inflate, read_rows
+from smartbatch_worker.flow.rows import Row, check_deadline, inflate
 from smartbatch_worker.torchserve.forms import FIELDS, FormField
+from smartbatch_worker.torchserve.requests import read_rows
 
 
 class Context:

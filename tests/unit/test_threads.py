@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from smartbatch_worker.flow.decoder_pool import DecoderPool
 from smartbatch_worker.flow.rows import Row
 from smartbatch_worker.process import threads
 from smartbatch_worker.process.siblings import BusyBoard
-from smartbatch_worker.process.threads import DecoderPool, ThreadShare
+from smartbatch_worker.process.threads import ThreadShare
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,1 @@
+"""Build a model archive that has proved to load and to answer."""

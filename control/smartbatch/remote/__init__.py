@@ -1,0 +1,1 @@
+"""Talk to any server, wherever it was started: management, metrics, tokens, status."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from smartbatch_worker.contract import environment
+
 from smartbatch.errors import NotRunningError, UsageError
 from smartbatch.remote.state import STATE_FILE, ServerState, UnreadableStateError, read_state
 
@@ -31,7 +33,7 @@ class Endpoints:
     @property
     def verify(self) -> bool | str:
         """What to check a TLS certificate against."""
-        return (self.state.tls_cert if self.state else None) or os.environ.get("SMARTBATCH_CA_CERT") or True
+        return (self.state.tls_cert if self.state else None) or os.environ.get(environment.CA_CERT) or True
 
     def management(self) -> ManagementClient:
         """A client for the management API."""
@@ -59,7 +61,7 @@ def find_endpoints(
     metrics_url: str | None = None,
 ) -> Endpoints:
     """The server named, else the only one started from this folder, else TorchServe's standard addresses."""
-    token = os.environ.get("SMARTBATCH_TOKEN") or None
+    token = os.environ.get(environment.TOKEN) or None
     standard = Endpoints(token=token)
     if inference_url or management_url or metrics_url:
         return replace(
@@ -95,7 +97,7 @@ def find_state(run_dir: Path | None = None, inference_port: int | None = None) -
         UnreadableStateError: when there is none but a state file that cannot be read.
         UsageError: when there are several and none is named.
     """
-    from_env = os.environ.get("SMARTBATCH_RUN_DIR")
+    from_env = os.environ.get(environment.RUN_DIR)
     if run_dir is None and from_env:
         run_dir = Path(from_env)
     if run_dir is None and inference_port is not None:

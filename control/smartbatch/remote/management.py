@@ -12,6 +12,7 @@ from urllib.parse import quote
 import requests
 
 from smartbatch.errors import DeadlineError, ModelNotReadyError, NotRunningError, SmartBatchError, WorkerStartError
+from smartbatch.remote.key_file import is_expired, read_tokens
 from smartbatch.remote.model_status import ModelEntry, ModelStatus, WorkerStatus
 from smartbatch.remote.state import KEY_FILE, ServerState
 from smartbatch.remote.worker_log import WorkerLog
@@ -229,14 +230,10 @@ class ManagementClient:
     def _current_token(self) -> str | None:
         if self._key_file is None:
             return self._token
-        from smartbatch.remote.tokens import is_expired, read_tokens
-
         tokens = read_tokens(self._key_file)  # each time: others renew it while we run
         return self._renewed_token() if is_expired(tokens.management_expires) else tokens.management
 
     def _renewed_token(self) -> str:
-        from smartbatch.remote.tokens import read_tokens
-
         assert self._key_file is not None
         self.new_token("management", read_tokens(self._key_file).api)
         return read_tokens(self._key_file).management

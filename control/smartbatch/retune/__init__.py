@@ -1,0 +1,1 @@
+"""Change a running model without losing a request: batch size, delay, workers, versions."""

@@ -1,0 +1,1 @@
+"""A server on this machine: its settings, its Java, its start."""

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from smartbatch_worker.contract import environment
+
 from smartbatch.errors import UsageError
 from smartbatch.server.ports import is_loopback
 
@@ -89,5 +91,5 @@ class ServerSettings:
 
 def default_run_dir(inference_port: int) -> Path:
     """$SMARTBATCH_RUN_DIR, else .smartbatch/<inference port> under the current directory."""
-    from_env = os.environ.get("SMARTBATCH_RUN_DIR")
+    from_env = os.environ.get(environment.RUN_DIR)
     return Path(from_env) if from_env else Path(".smartbatch") / str(inference_port)

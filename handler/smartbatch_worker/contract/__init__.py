@@ -1,0 +1,1 @@
+"""What both planes have agreed on: settings, metrics, headers, variables. It needs the standard library alone."""

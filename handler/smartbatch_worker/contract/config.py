@@ -6,20 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from smartbatch_worker.contract import environment
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-ENV_PREFIX = "SMARTBATCH_"
-# Variables that share the prefix and belong to the control plane or to the process, not to a model's handler.
-RESERVED_ENV = frozenset(
-    {
-        "SMARTBATCH_RUN_DIR",
-        "SMARTBATCH_DRAIN_FILE",
-        "SMARTBATCH_ACCESS_LOG",
-        "SMARTBATCH_TOKEN",
-        "SMARTBATCH_CA_CERT",
-    }
-)
-
 _PRECISIONS = ("fp32", "bf16", "fp16")
 _COMPILERS = ("auto", "off", "winograd", "inductor", "openvino", "cuda_graphs")
 _LOADS = ("lazy", "eager")
@@ -145,11 +135,11 @@ class WorkerConfig:
                 raise ValueError(f"unknown key {key!r} in handler:; accepted are {', '.join(cls.names())}")
             merged[key] = _parse(key, value)
         for variable, text in env.items():
-            if not variable.startswith(ENV_PREFIX) or variable in RESERVED_ENV:
+            if not variable.startswith(environment.PREFIX) or variable in environment.RESERVED:
                 continue
-            key = variable[len(ENV_PREFIX) :].lower()
+            key = variable[len(environment.PREFIX) :].lower()
             if key not in _PARSERS:
-                accepted = ", ".join(ENV_PREFIX + k.upper() for k in cls.names())
+                accepted = ", ".join(environment.PREFIX + k.upper() for k in cls.names())
                 raise ValueError(f"unknown environment variable {variable}; accepted are {accepted}")
             merged[key] = _parse(key, text)
         return cls(**merged)

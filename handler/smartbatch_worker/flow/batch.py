@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from smartbatch_worker.kernels import pixels
+from smartbatch_worker.kernels.layout import memory_format_of
 
 _MAX_BUFFERS = 4
 _MAX_BUFFER_BYTES = 256 * 2**20  # a larger buffer is not kept: one client's odd shape must not pin memory
@@ -61,11 +62,6 @@ def plan(items: Sequence[Item], micro_batch_size: Callable[[tuple[int, ...]], in
             start = end
     micro_batches.sort(key=lambda micro_batch: micro_batch.items[0].deadline)
     return micro_batches
-
-
-def memory_format_of(shape: tuple[int, ...]) -> torch.memory_format:
-    """How a batch of items of this shape lies in memory: images channels last."""
-    return torch.channels_last if len(shape) == 3 else torch.contiguous_format
 
 
 class Stacker:

@@ -1,0 +1,1 @@
+"""A model's life and its forward: loaded, compiled, calibrated, run, unloaded."""

@@ -21,7 +21,7 @@ import torch
 
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.contract.machine import cpu_name
-from smartbatch_worker.flow.batch import memory_format_of
+from smartbatch_worker.kernels.layout import memory_format_of
 
 logger = logging.getLogger(__name__)
 

@@ -24,6 +24,7 @@ from typing import IO, Any
 
 import psutil
 
+from smartbatch_worker.contract import environment
 from smartbatch_worker.contract import metrics as names
 from smartbatch_worker.process.siblings import serve_one_model
 from smartbatch_worker.torchserve.access_lines import read_line
@@ -42,8 +43,8 @@ def find_access_log(env: Mapping[str, str]) -> Path | None:
     SMARTBATCH_ACCESS_LOG names it; otherwise it lies in LOG_LOCATION or `logs/`, relative to the frontend's
     working directory, as log4j2.xml has it.
     """
-    if "SMARTBATCH_ACCESS_LOG" in env:
-        return Path(env["SMARTBATCH_ACCESS_LOG"])
+    if environment.ACCESS_LOG in env:
+        return Path(env[environment.ACCESS_LOG])
     try:
         frontend_cwd = Path(psutil.Process(os.getppid()).cwd())
     except psutil.Error:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from smartbatch_worker.contract import headers
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.errors import AnswerFailed, MalformedBody, RowError
 from smartbatch_worker.flow import encode
@@ -57,8 +58,8 @@ class Replies:
             content_type = encode.NPY_TYPE if form == "npy" else encode.JSON_TYPE
             context.set_response_content_type(index, content_type)
             context.set_response_status(row.status, encode.reason_phrase(row.status), index)
-            context.set_response_header(index, "X-SmartBatch-Batch-Size", str(len(rows)))
-            context.set_response_header(index, "X-SmartBatch-Weights", weights)
+            context.set_response_header(index, headers.BATCH_SIZE, str(len(rows)))
+            context.set_response_header(index, headers.WEIGHTS, weights)
             if row.error is not None and row.error.retry_after_s is not None:
                 context.set_response_header(index, "Retry-After", str(row.error.retry_after_s))
                 if row.error.code == "draining":
@@ -72,9 +73,9 @@ class Replies:
             return "json"
         if row.headers.get("accept", "").split(",")[0].strip() == encode.NPY_TYPE:
             return "npy"
-        wanted = row.headers.get("x-smartbatch-output", self._config.output).lower()
+        wanted = row.headers.get(headers.OUTPUT.lower(), self._config.output).lower()
         if wanted not in ("raw", "topk", "auto"):
-            row.error = MalformedBody(f"X-SmartBatch-Output must be raw or topk; got {wanted[:40]!r}")
+            row.error = MalformedBody(f"{headers.OUTPUT} must be raw or topk; got {wanted[:40]!r}")
         elif self._is_customised:
             return "custom"
         elif wanted == "topk" or (wanted == "auto" and row.is_image and self._is_classifier(row)):
@@ -96,7 +97,7 @@ class Replies:
                 continue
             if not self._is_classifier(row):
                 row.error = MalformedBody(
-                    "X-SmartBatch-Output: topk needs a model that gives one floating-point score per class; ask for raw"
+                    f"{headers.OUTPUT}: topk needs a model that gives one floating-point score per class; ask for raw"
                 )
                 continue
             for position, output in enumerate(row.outputs):

@@ -1,0 +1,1 @@
+"""End a server without losing a request."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from smartbatch_worker.flow.batch import memory_format_of
+from smartbatch_worker.kernels.layout import memory_format_of
 
 Forward = Callable[[torch.Tensor], Any]
 Recorder = Callable[[Forward, torch.Tensor], tuple[Callable[[], None], Any]]

@@ -1,0 +1,108 @@
+"""TorchServe's batch to rows, and which of its calls are no batches: headers, deadlines, forms, the drain."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from smartbatch_worker.contract import environment, headers
+from smartbatch_worker.errors import Draining, MalformedBody, RowError, UnknownFormat
+from smartbatch_worker.flow.rows import Row
+from smartbatch_worker.torchserve import forms
+from smartbatch_worker.torchserve.forms import FormField
+from smartbatch_worker.torchserve.wire import MAX_FIELDS, TOO_MANY_FIELDS
+
+MAX_CLOCK_AHEAD_S = 1.0  # a start further in the future is another clock's, or made up
+
+
+def read_rows(data: Sequence[Mapping[str, Any]], context: Any, env: Mapping[str, str]) -> list[Row]:
+    """TorchServe's batch to rows: same length, same order."""
+    draining_since = _draining_since(env)
+    now, monotonic_now = time.time(), time.monotonic()
+    rows = []
+    for index, fields in enumerate(data):
+        given = context.get_all_request_header(index)
+        row = Row(b"", _lower_case(given))
+        row.attempt(_read_body, row, forms.fields_of(fields, given))
+        row.attempt(_read_deadline, row, now, monotonic_now)
+        if draining_since is not None and monotonic_now >= draining_since:
+            row.error = Draining("the server is stopping; retry elsewhere")
+        rows.append(row)
+    return rows
+
+
+def is_describe(data: Sequence[Mapping[str, Any]], context: Any) -> bool:
+    """Whether this call is `GET /models/<name>?customized=true` and not an inference.
+
+    TorchServe marks it by a header, which any client may send as well. What a client cannot make is a request without
+    a body: TorchServe adds one to each, be it empty, unless it took a form apart, and a form has a content type.
+    """
+    given = context.get_all_request_header(0)
+    is_marked = len(data) == 1 and given.get("describe") == "True"
+    return is_marked and not data[0] and not any(name.lower() == "content-type" for name in given)
+
+
+def _read_body(row: Row, fields: Sequence[FormField]) -> None:
+    """Take the one field that is the body, and its content type where it has one of its own."""
+    request_type = row.headers.get("content-type", "").lower()
+    if request_type.startswith("application/x-www-form-urlencoded"):
+        raise UnknownFormat(
+            "the body came as a web form, which is what `curl -d` says of any body: name its own type "
+            "(-H 'Content-Type: application/json'), or send a file with `curl -T FILE`"
+        )
+    if any(field.name == TOO_MANY_FIELDS for field in fields):
+        raise MalformedBody(f"a form may have {MAX_FIELDS} fields at most; send the body as it is")
+    field = forms.pick(fields, request_type.startswith("multipart/"))
+    if field is None:
+        return
+    if isinstance(field.value, str):
+        row.body = field.value.encode()
+    elif isinstance(field.value, (bytes, bytearray)):
+        row.body = field.value
+    else:
+        raise RowError("TorchServe read the body before this handler could: set decode_input_request=false")
+    if field.content_type:
+        row.headers = {**row.headers, "content-type": field.content_type}
+
+
+def _lower_case(given: Mapping[str, Any]) -> dict[str, str]:
+    # TorchServe adds one entry a body field, a dict with its content type.
+    return {name.lower(): value for name, value in given.items() if isinstance(value, str)}
+
+
+def _read_deadline(row: Row, now: float, monotonic_now: float) -> None:
+    budget_ms = _number(row, headers.DEADLINE_MS.lower())
+    if budget_ms is None:
+        return
+    start = _number(row, headers.START.lower())
+    if start is None or start > now + MAX_CLOCK_AHEAD_S:
+        start = now
+    row.deadline = monotonic_now + (start - now) + budget_ms / 1000
+
+
+def _number(row: Row, header: str) -> float | None:
+    text = row.headers.get(header)
+    if text is None:
+        return None
+    try:
+        value = float(text.strip().removeprefix("t="))
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value < 0:
+        raise MalformedBody(f"header {header} must be a number of at least 0; got {text[:40]!r}")
+    return value
+
+
+def _draining_since(env: Mapping[str, str]) -> float | None:
+    """When to begin refusing newcomers: the monotonic time in SMARTBATCH_DRAIN_FILE, which the control plane writes."""
+    path = env.get(environment.DRAIN_FILE)
+    if path is None or not os.path.exists(path):  # noqa: PTH110  (once a batch: no Path object needed)
+        return None
+    try:
+        return float(Path(path).read_text().strip() or 0)
+    except (OSError, ValueError):
+        return None
