@@ -65,7 +65,7 @@ def test_as_dict_round_trips() -> None:
 
 
 def test_every_key_is_documented_with_its_default() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text()
     rows = dict(re.findall(r"^\| `([a-z_0-9]+)` \| `(.*?)` \|", page, re.MULTILINE))
     defaults = WorkerConfig().as_dict()
     assert list(rows) == list(defaults)

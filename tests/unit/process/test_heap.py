@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-HANDLER = Path(__file__).resolve().parents[2] / "handler"
+HANDLER = Path(__file__).resolve().parents[3] / "handler"
 
 # In a process of its own: the allocator's settings cannot be taken back.
 PROGRAM = """

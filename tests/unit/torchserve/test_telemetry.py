@@ -17,7 +17,7 @@ from smartbatch_worker.torchserve.telemetry import Labels, StageTimer, Telemetry
 TORCHSERVE_LINE = re.compile(
     r"\s*([\w\s]+)\.([\w\s]+):([0-9\-,.e]+)\|#([^|]*)(\|#type:([^|,]+))?\|#hostname:([^,]+),([^,]+)(,(.*))?"
 )
-CONFIG = Path(__file__).parents[2] / "config" / "metrics.yaml"
+CONFIG = Path(__file__).parents[3] / "config" / "metrics.yaml"
 
 
 def test_metrics_yaml_declares_what_the_worker_emits() -> None:
