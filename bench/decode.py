@@ -16,8 +16,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from PIL import Image
+from smartbatch_worker.contract.shapes import IMAGENET_MEAN as MEAN
+from smartbatch_worker.contract.shapes import IMAGENET_STD as STD
 
-from bench.images import MEAN, STD, jpeg
+from bench.images import jpeg
 
 Path = Callable[[bytes], torch.Tensor]
 """JPEG bytes -> [3, 224, 224] float32."""

@@ -8,9 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 from PIL import Image
-
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+from smartbatch_worker.contract.shapes import IMAGENET_MEAN, IMAGENET_STD
 
 
 @lru_cache(maxsize=64)
@@ -52,7 +50,9 @@ def uint8_npy(size: int, seed: int, items: int = 0) -> bytes:
 def tensor(size: int, seed: int) -> np.ndarray:
     """[3, size, size] float32, normalised as ImageNet models expect."""
     hwc = pixels(size, size, seed).astype(np.float32) / 255
-    return np.ascontiguousarray(((hwc - np.array(MEAN, np.float32)) / np.array(STD, np.float32)).transpose(2, 0, 1))
+    return np.ascontiguousarray(
+        ((hwc - np.array(IMAGENET_MEAN, np.float32)) / np.array(IMAGENET_STD, np.float32)).transpose(2, 0, 1)
+    )
 
 
 def json_body(size: int, seed: int) -> bytes:

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from smartbatch_worker.contract import metrics as names
 from smartbatch_worker.contract.config import WorkerConfig
+from smartbatch_worker.contract.description import Description
 from smartbatch_worker.errors import RowError, blame_server
 from smartbatch_worker.flow import decode, recover
 from smartbatch_worker.flow.batch import Item, MicroBatch, Stacker, plan
@@ -121,7 +122,7 @@ class SmartBatchHandler:
         """One item's output to what stands in its answer's "result"; tensors and NumPy arrays are written as lists."""
         return output
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Description:
         """What `GET /models/<name>?customized=true` and `smartbatch status` show of this worker."""
         calibration = self.model.micro_batch
         shape = "x".join(map(str, calibration.shape)) if calibration else ""

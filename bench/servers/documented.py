@@ -7,9 +7,9 @@ import io
 import torch
 import torchvision
 from PIL import Image
+from smartbatch_worker.contract.shapes import IMAGENET_MEAN as MEAN
+from smartbatch_worker.contract.shapes import IMAGENET_STD as STD
 from torchvision import transforms
-
-from bench.images import MEAN, STD
 
 TRANSFORM = transforms.Compose(
     [transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor(), transforms.Normalize(MEAN, STD)]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
+
+from smartbatch_worker.contract.description import Description, as_description
 
 from smartbatch.errors import DeadlineError
 from smartbatch.remote.endpoints import Endpoints
@@ -60,14 +61,14 @@ def _version(client: ManagementClient, status: ModelStatus, *, is_default: bool)
 
 def describe_workers(
     client: ManagementClient, status: ModelStatus, timeout_s: float = _DESCRIBE_TIMEOUT_S
-) -> dict[int, Mapping[str, Any]]:
+) -> dict[int, Description]:
     """What the handler says in each READY worker, by worker pid.
 
     TorchServe gives a describe request to whichever worker is free, so it is asked until each has answered. A worker
     that is busy for `timeout_s`, or whose handler does not describe itself, is missing from the answer.
     """
     missing = {worker.pid for worker in status.workers if worker.status == "READY"}
-    found: dict[int, Mapping[str, Any]] = {}
+    found: dict[int, Description] = {}
     deadline = time.monotonic() + timeout_s
     tries = 4 * len(missing)
     while missing and tries and (left_s := deadline - time.monotonic()) > 0:
@@ -76,8 +77,9 @@ def describe_workers(
             described = client.describe(status.model_name, status.version, customized=True, timeout_s=left_s)
         except (DeadlineError, ManagementError):
             break
-        if described.customized is None or "pid" not in described.customized:
+        worker = as_description(described.customized)
+        if worker is None:
             break
-        found[described.customized["pid"]] = described.customized
-        missing.discard(described.customized["pid"])
+        found[worker["pid"]] = worker
+        missing.discard(worker["pid"])
     return found

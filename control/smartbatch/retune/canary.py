@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from smartbatch_worker.contract.shapes import concrete_shape
 
 from smartbatch.client import encode_body
 from smartbatch.errors import SmartBatchError
 from smartbatch.remote.management import ManagementClient, ModelStatus
 from smartbatch.remote.status import describe_workers
 
-_FREE_IMAGE_SIDE, _FREE_SIZE = 224, 8
+_IMAGE_SIDE, _FREE_SIZE = 224, 8
 _MAX_ROUNDS = 10
 
 
@@ -61,8 +62,10 @@ class Canary:
         if self.file is not None:
             return encode_body(self.file)
         config = described.get("config")
-        shape = config.get("input_shape") if isinstance(config, dict) else None
-        return None if shape is None else encode_body({"data": _filled(_concrete(shape))})
+        if not isinstance(config, dict):
+            return None
+        shape = concrete_shape(config.get("input_shape"), config.get("image_crop", _IMAGE_SIDE), _FREE_SIZE)
+        return None if shape is None else encode_body({"data": _filled(shape)})
 
     def _send(self, version: ModelStatus, body: tuple[bytes, str]) -> tuple[int, str]:
         headers = {"Content-Type": body[1]}
@@ -85,11 +88,6 @@ class Canary:
                 return
             with ThreadPoolExecutor(len(version.workers)) as pool:
                 list(pool.map(lambda _: self._send(version, body), version.workers))
-
-
-def _concrete(shape: Sequence[int | None]) -> list[int]:
-    free = _FREE_IMAGE_SIDE if len(shape) == 3 else _FREE_SIZE
-    return [free if size is None else size for size in shape]
 
 
 def _filled(shape: Sequence[int]) -> Any:

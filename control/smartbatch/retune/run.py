@@ -18,6 +18,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from smartbatch_worker.contract.description import as_description
+
 from smartbatch.errors import DeadlineError, SmartBatchError
 from smartbatch.remote.endpoints import Endpoints
 from smartbatch.remote.management import ManagementClient, ModelStatus
@@ -188,7 +190,7 @@ def _describes_itself(client: ManagementClient, version: ModelStatus) -> bool:
         described = client.describe(version.model_name, version.version, customized=True).customized
     except SmartBatchError:
         return False
-    return described is not None and "pid" in described
+    return as_description(described) is not None
 
 
 def sweep(

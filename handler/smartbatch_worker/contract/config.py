@@ -7,9 +7,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from smartbatch_worker.contract import environment
+from smartbatch_worker.contract.shapes import IMAGENET_MEAN, IMAGENET_STD
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 _PRECISIONS = ("fp32", "bf16", "fp16")
 _COMPILERS = ("auto", "off", "winograd", "inductor", "openvino", "cuda_graphs")
 _LOADS = ("lazy", "eager")

@@ -1,0 +1,28 @@
+"""shapes: one answer to what an item may look like."""
+
+from __future__ import annotations
+
+import pytest
+from smartbatch_worker.contract.shapes import concrete_shape
+
+
+@pytest.mark.parametrize(
+    ("shape", "found"),
+    [
+        ((3, None, None), (3, 64, 64)),
+        ((3, None, 32), (3, 64, 32)),
+        ((3, 8, 8), (3, 8, 8)),
+        ((4,), (4,)),
+        ((None,), None),
+        ((None, 4, 4), None),
+        (None, None),
+    ],
+)
+def test_open_sizes_of_images_are_known_and_others_are_not(
+    shape: tuple[int | None, ...] | None, found: tuple[int, ...] | None
+) -> None:
+    assert concrete_shape(shape, 64) == found
+
+
+def test_others_may_be_given() -> None:
+    assert concrete_shape((None, 4), 64, 8) == (8, 4)
