@@ -14,7 +14,7 @@ import pytest
 import requests
 from smartbatch.server.running import RunningServer
 
-from bench import gpu
+from bench.experiments import gpu
 from bench.load import Body, run_wrk
 from bench.processes import Process, pause, resume, tree
 
@@ -30,7 +30,7 @@ def test_the_in_process_bench_runs_on_the_cpu(tmp_path: Path) -> None:
 
 def test_agreement_of_a_compiler_with_eager(tmp_path: Path) -> None:
     arguments = ["--images", "2", "--batch", "2", "--only", "folded", "--out", str(tmp_path)]
-    subprocess.run([sys.executable, "-m", "bench.agreement", *arguments], capture_output=True, check=True)
+    subprocess.run([sys.executable, "-m", "bench.experiments.agreement", *arguments], capture_output=True, check=True)
     folded = json.loads((tmp_path / "agreement.json").read_text())["variants"]["folded"]
     assert folded["top1_agreement"] == 1
     assert folded["largest_difference"] < 1e-4 * folded["largest_answer"]

@@ -1,6 +1,6 @@
 """Which JPEG path is fastest, and how far from torchvision: decode, resize to 256, crop 224, normalise; one thread.
 
-    python -m bench.decode [--seconds S]
+    python -m bench.experiments.decode [--seconds S]
 
 A path whose package is missing is reported as skipped. Differences are against torchvision.io + antialiased bilinear
 resize, over the normalised tensor (1.0 is about 58 grey levels).

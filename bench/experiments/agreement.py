@@ -1,6 +1,6 @@
 """What a precision or a compiler does to the answers: top-1 agreement with eager fp32 over seeded images.
 
-    python -m bench.agreement [--images 1000] [--batch 8] [--only bf16 ...] [--out bench/results]
+    python -m bench.experiments.agreement [--images 1000] [--batch 8] [--only bf16 ...] [--out bench/results]
 
 Every image has a class of its own (`bench.weights`), so a top class that moves is seen; a random network would name
 the same class for all. Runs the handler's own forward, one thread, and saves agreement.json after each variant.

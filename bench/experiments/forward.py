@@ -1,6 +1,6 @@
 """Which forward is fastest on this machine: every backend × micro-batch × thread count, one fresh process each.
 
-    python -m bench.forward [--only NAME ...] [--sizes 1 2 4 ...] [--threads 1 2] [--procs 1 2] [--out DIR]
+    python -m bench.experiments.forward [--only NAME ...] [--sizes 1 2 4 ...] [--threads 1 2] [--procs 1 2] [--out DIR]
 
 Each backend is judged on images/s, on its largest difference from eager fp32, on what it costs to build and on the
 memory it keeps. A backend whose package is missing is reported as skipped, with the reason.
@@ -257,7 +257,7 @@ def measure(backend: str, num_threads: int, sizes: list[int], seconds: float, mo
 
 def run(backend: str, num_threads: int, procs: int, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Start `procs` fresh processes at once; the answer has one dict each, or one {"skipped": reason}."""
-    command = [sys.executable, "-m", "bench.forward", "--one", backend, "--threads", str(num_threads)]
+    command = [sys.executable, "-m", "bench.experiments.forward", "--one", backend, "--threads", str(num_threads)]
     command += ["--sizes", *map(str, args.sizes), "--seconds", str(args.seconds), "--model", args.model]
     env = os.environ | {"OMP_NUM_THREADS": str(num_threads)}
     children = [

@@ -1,6 +1,7 @@
 """Batching on a GPU: batch 32 against batch 1 through the handler, and the handler against the bare forward loop.
 
-    python -m bench.gpu [--device auto|cuda|cpu] [--model resnet18] [--precision fp16] [--batch 32] [--seconds 3]
+    python -m bench.experiments.gpu [--device auto|cuda|cpu] [--model resnet18] [--precision fp16] [--batch 32]
+                                    [--seconds 3]
 
 Runs the handler in this process, with uint8 .npy bodies, so that it needs no Java. On CUDA the loop's time is the
 device's own, by events. Without a GPU the same code runs on the CPU, with small limits, so that it cannot rot.

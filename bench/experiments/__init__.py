@@ -1,0 +1,1 @@
+"""Measurements that no product code depends on."""
