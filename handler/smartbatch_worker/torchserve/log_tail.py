@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -21,10 +22,10 @@ class Position:
 def end_of(path: Path) -> Position | None:
     """Where the file ends now; None where there is none."""
     try:
-        stat = path.stat()
+        found = path.stat()
     except FileNotFoundError:
         return None
-    return Position(stat.st_ino, stat.st_size)
+    return Position(found.st_ino, found.st_size)
 
 
 class LogTail:
@@ -51,6 +52,9 @@ class LogTail:
         """Whole lines that have come since the last call; one still being written is left for the next.
 
         Call again at once while it gives something: it reads `MAX_READ_BYTES` at most.
+
+        Raises:
+            OSError: it cannot be read, or is no plain file.
         """
         if self._log is None and not self._open():
             return []
@@ -72,12 +76,15 @@ class LogTail:
 
     def _open(self) -> bool:
         try:
+            if not stat.S_ISREG(self._path.stat().st_mode):
+                # A pipe would be waited for, and a device as /dev/full reads without an end.
+                raise OSError(f"{self._path} is no plain file")
             self._log = self._path.open("rb")
         except FileNotFoundError:
             return False
-        stat = os.fstat(self._log.fileno())
+        found = os.fstat(self._log.fileno())
         start = self._start
-        if start is not None and start.inode == stat.st_ino and 0 <= start.offset <= stat.st_size:
+        if start is not None and start.inode == found.st_ino and 0 <= start.offset <= found.st_size:
             self._log.seek(start.offset)
         return True
 

@@ -243,6 +243,18 @@ def test_a_hole_before_the_first_line_is_read_over(tmp_path: Path) -> None:
     assert [answered for text in found if (answered := read_line(text))] == [Answered("m", 0.045)]
 
 
+@pytest.mark.parametrize("kind", ["device", "pipe"])
+def test_what_is_no_plain_file_is_not_read(tmp_path: Path, kind: str) -> None:
+    """/dev/full, where tests send logs that nobody can write, reads as zeros without an end."""
+    path = tmp_path / "access_log.log"
+    if kind == "device":
+        path.symlink_to("/dev/full")
+    else:
+        os.mkfifo(path)
+    with pytest.raises(OSError, match="is no plain file"):
+        LogTail(path, None).read()
+
+
 def test_exactly_one_follower_counts_and_the_next_goes_on_where_it_stopped(log: Log) -> None:
     first, second = log.follower(), log.follower()
     assert first.lead()
