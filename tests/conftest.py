@@ -58,6 +58,9 @@ StartServer = Callable[..., RunningServer]
 # Each test of these starts servers of its own, so the file's tests may run in several processes.
 OWN_SERVERS = {f"tests/e2e/test_{name}.py" for name in ("retune", "scale", "serve", "stop", "stress", "study")}
 
+# These write nothing into the faults' report, and start servers of their own.
+WITHOUT_FIGURES = {f"tests/faults/test_{name}.py" for name in ("answers", "start")}
+
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]
     """Tests of one file share its servers, so run in one process; all faults do, for they write one report.
@@ -69,7 +72,7 @@ class ByFile(LoadScopeScheduling):  # type: ignore[misc]
         file = nodeid.partition("::")[0]
         if file in OWN_SERVERS:
             return nodeid
-        return "faults" if file.startswith("tests/faults/") else file
+        return "faults" if file.startswith("tests/faults/") and file not in WITHOUT_FIGURES else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
