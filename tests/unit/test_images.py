@@ -15,8 +15,8 @@ from PIL import Image, ImageOps, PngImagePlugin
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.errors import RowError
 from smartbatch_worker.flow.decode import decode
+from smartbatch_worker.formats.byte_budget import ByteBudget
 from smartbatch_worker.formats.images import exif, jpeg_files
-from smartbatch_worker.process.byte_budget import ByteBudget
 from torchvision.transforms.v2 import functional as transforms
 
 SIDE = 64
