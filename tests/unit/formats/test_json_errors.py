@@ -14,20 +14,12 @@ from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.errors import RowError
 from smartbatch_worker.flow.decode import decode
 from smartbatch_worker.formats import json_lists
-from smartbatch_worker.kernels import json_numbers
+
+pytestmark = pytest.mark.usefixtures("json_reader")
 
 ANY = WorkerConfig.resolve({"input_shape": None}, {})
 AT_MOST_100 = WorkerConfig.resolve({"max_elements": 100}, {})
 AS_MANY_AS_SIMDJSON_COUNTS = WorkerConfig.resolve({"max_elements": 2**24}, {})
-
-
-@pytest.fixture(autouse=True, params=["in C", "by simdjson"])
-def _reader(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    json_numbers.prepare(tmp_path_factory.mktemp("json"))
-    if request.param == "by simdjson":
-        monkeypatch.setattr(json_numbers, "_library", None)
 
 
 def read(text: str) -> list[Any]:
