@@ -79,12 +79,12 @@ def test_a_new_row_is_told_what_it_lacks() -> None:
     def read(body: bytes | bytearray, config: WorkerConfig) -> torch.Tensor:
         return torch.frombuffer(bytearray(body), dtype=torch.float32)
 
-    read.__module__ = "smartbatch_worker.formats.toy"
-    row = Format(name="toy", told="application/x-toy", read=read, media_types=("application/x-toy",))
+    read.__module__ = "smartbatch_worker.formats.nonesuch"
+    row = Format(name="nonesuch", told="nonesuch", read=read, media_types=("application/x-nonesuch",))
     files = [part.partition(":")[0] for part in missing(row)]
     assert files == [
         "docs/formats.md",
-        "tests/unit/formats/test_toy.py",
+        "tests/unit/formats/test_nonesuch.py",
         "fuzz/seeds.py",
         "loadtest/load/payloads.py",
     ]
