@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
@@ -43,6 +44,15 @@ def read_safetensors(body: bytes) -> Array | None:
         return safetensors.numpy.load(body)["data"]
     except (safetensors.SafetensorError, KeyError, TypeError):  # bf16 is no NumPy type
         return None
+
+
+OF_FORMATS: dict[str, Callable[[bytes], Array | None]] = {
+    "json": read_json,
+    "msgpack": read_msgpack,
+    "npy": read_npy,
+    "safetensors": read_safetensors,
+}
+"""By target; a format that no other library reads has none."""
 
 
 def read_gzip(body: bytes) -> bytes | None:

@@ -1,4 +1,4 @@
-"""One target per decoder. A run is a finding where it breaks a promise:
+"""One target per body format, all pictures one, and further ones. A run is a finding where it breaks a promise:
 
 a body is decoded, or refused by a RowError of the 4xx kind whose answer is small JSON; nothing else is raised;
 items are finite float32 or uint8 of the model's shape, at most max_items of them, and no other reader disagrees, be it
@@ -26,7 +26,7 @@ from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.errors import RowError
 from smartbatch_worker.flow import encode
 from smartbatch_worker.flow.decode import Decoded, decode
-from smartbatch_worker.formats import content_encoding
+from smartbatch_worker.formats import FORMATS, Format, content_encoding
 from smartbatch_worker.kernels import json_numbers
 from smartbatch_worker.torchserve.requests import read_rows
 
@@ -118,14 +118,20 @@ class Target:
         return True
 
 
+def target_name(row: Format) -> str:
+    """Of the target that fuzzes a format: pictures share one, since a few bytes changed make the one the other."""
+    return "image" if row.is_image else row.name
+
+
+def _target(row: Format) -> Target:
+    name = target_name(row)
+    return Target(name, "".join(row.media_types[:1]), oracles.OF_FORMATS.get(name))
+
+
 TARGETS = {
     target.name: target
     for target in (
-        Target("json", "application/json", oracles.read_json),
-        Target("msgpack", "application/msgpack", oracles.read_msgpack),
-        Target("npy", "", oracles.read_npy),
-        Target("safetensors", "application/x-safetensors", oracles.read_safetensors),
-        Target("image", "image/*"),
+        *map(_target, FORMATS),
         Target("gzip", ""),
         Target("headers", ""),
     )

@@ -20,23 +20,13 @@ from urllib.parse import quote, urlsplit
 import requests
 import tenacity
 from requests.adapters import HTTPAdapter
+from smartbatch_worker.contract import media_types
 from smartbatch_worker.contract.headers import BATCH_SIZE, DEADLINE_MS, START
 from urllib3.util import Timeout
 
 from smartbatch.errors import DeadlineError, ModelNotReadyError, NotRunningError, RequestRefusedError
 from smartbatch.server.ports import is_loopback
 
-CONTENT_TYPES = {
-    ".json": "application/json",
-    ".jpg": "image/jpeg",
-    ".jpeg": "image/jpeg",
-    ".png": "image/png",
-    ".webp": "image/webp",
-    ".npy": "application/x-npy",
-    ".safetensors": "application/x-safetensors",
-    ".msgpack": "application/msgpack",
-}
-_OTHER_TYPE = "application/octet-stream"
 _FIRST_BACKOFF_S = 0.05
 _MAX_BACKOFF_S = 2.0
 _MAX_CONNECTIONS = 256
@@ -192,20 +182,20 @@ class Client:
 def encode_body(body: Any) -> tuple[bytes, str]:
     """The bytes to send for `body`, and their content type."""
     if isinstance(body, (bytes, bytearray, memoryview)):
-        return bytes(body), _OTHER_TYPE
+        return bytes(body), media_types.ANY
     if isinstance(body, os.PathLike):
         path = Path(body)
-        return path.read_bytes(), CONTENT_TYPES.get(path.suffix.lower(), _OTHER_TYPE)
+        return path.read_bytes(), media_types.BY_SUFFIX.get(path.suffix.lower(), media_types.ANY)
     if isinstance(body, (list, tuple, int, float)):
         body = {"data": body}
     if isinstance(body, dict):
-        return json.dumps(body).encode(), CONTENT_TYPES[".json"]
+        return json.dumps(body).encode(), media_types.JSON
     if hasattr(body, "__array__"):
         import numpy as np
 
         buffer = BytesIO()
         np.save(buffer, np.asarray(body), allow_pickle=False)
-        return buffer.getvalue(), CONTENT_TYPES[".npy"]
+        return buffer.getvalue(), media_types.NPY
     raise TypeError(f"a body is bytes, a Path, an array, a list, a number or a dict, got {type(body).__name__}")
 
 

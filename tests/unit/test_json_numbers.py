@@ -12,11 +12,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.errors import RowError
-from smartbatch_worker.formats import tensors
+from smartbatch_worker.formats import json_lists
 from smartbatch_worker.kernels import json_numbers
 
 LIMIT = 2**20
+CONFIG = WorkerConfig.resolve({"max_elements": LIMIT}, {})
 often = settings(max_examples=500, derandomize=True, deadline=None, database=None)
 
 
@@ -33,7 +35,7 @@ def read(text: str) -> torch.Tensor | None:
 def by_simdjson(text: str) -> torch.Tensor:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_numbers, "_library", None)
-        return tensors.from_json(text.encode(), LIMIT)
+        return json_lists.read(text.encode(), CONFIG)
 
 
 def assert_same(text: str, taken: torch.Tensor | None) -> None:
@@ -232,7 +234,7 @@ def test_without_a_compiler_simdjson_reads_all(tmp_path: Path, caplog: pytest.Lo
     assert "json_numbers.c is not used" in caplog.text
     assert "no C compiler" in caplog.text
     assert read('{"data": [1]}') is None
-    assert tensors.from_json(b'{"data": [1]}', LIMIT).tolist() == [1.0]
+    assert json_lists.read(b'{"data": [1]}', CONFIG).tolist() == [1.0]
 
 
 @pytest.mark.usefixtures("not_compiled")

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
+from smartbatch_worker import formats
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.errors import BodyTooLarge, MalformedBody, UnknownFormat, WrongShape
-from smartbatch_worker.formats import tensors
-from smartbatch_worker.formats.images import decode as images
-
-ACCEPTED = (
-    'JSON {"data": [...]}, JPEG, PNG, WebP, .npy, application/x-safetensors (tensor "data"), '
-    'application/msgpack {"data": ...}'
-)
-_JSON_TYPES = ("application/json", "text/json")
-_MSGPACK_TYPES = ("application/msgpack", "application/x-msgpack", "application/vnd.msgpack")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +34,17 @@ def decode(body: bytes | bytearray, content_type: str, config: WorkerConfig) -> 
         RowError: with what was wrong and what is accepted.
     """
     if len(body) == 0:
-        raise MalformedBody(f"the body is empty; accepted are {ACCEPTED}")
-    if images.is_image(body):
-        return Decoded([images.decode_to_uint8(body, config, _image_channels(config))], True, False)
-    tensor = _read_tensor(body, content_type.partition(";")[0].strip(), config.max_elements)
+        raise MalformedBody(f"the body is empty; accepted are {formats.ACCEPTED}")
+    found = formats.recognise(body, content_type)
+    if found is None:
+        said = formats.media_type_of(content_type) or "not given"
+        raise UnknownFormat(f"unknown body format (Content-Type {said!r}); accepted are {formats.ACCEPTED}")
+    if found.is_image:
+        _check_takes_images(config)
+        return Decoded([found.read(body, config)], True, False)
+    tensor = found.read(body, config)
     if config.nonfinite == "error":
-        tensors.require_finite(tensor)
+        _check_finite(tensor)
     items, has_batch_dim = _split_items(tensor, config)
     return Decoded(items, False, has_batch_dim)
 
@@ -57,25 +55,19 @@ def normalises_uint8(config: WorkerConfig) -> bool:
     return shape is not None and len(shape) == 3 and shape[0] == len(config.image_mean)
 
 
-def _read_tensor(body: bytes | bytearray, media_type: str, max_elements: int) -> torch.Tensor:
-    if body[:6] == b"\x93NUMPY":
-        return tensors.from_npy(body, max_elements)
-    if media_type == "application/x-safetensors":
-        return tensors.from_safetensors(body, max_elements)
-    if media_type in _MSGPACK_TYPES:
-        return tensors.from_msgpack(body, max_elements)
-    if media_type in _JSON_TYPES or body[:64].lstrip()[:1] in (b"{", b"["):
-        return tensors.from_json(body, max_elements)
-    raise UnknownFormat(f"unknown body format (Content-Type {media_type or 'not given'!r}); accepted are {ACCEPTED}")
+def _check_takes_images(config: WorkerConfig) -> None:
+    if not normalises_uint8(config) or len(config.image_mean) not in (1, 3):
+        raise UnknownFormat(
+            f"this model takes tensors of shape {describe_shape(config)}, not images; "
+            "images need input_shape [3, H, W] or [1, H, W] and as many numbers in image_mean"
+        )
 
 
-def _image_channels(config: WorkerConfig) -> int:
-    if normalises_uint8(config) and len(config.image_mean) in (1, 3):
-        return len(config.image_mean)
-    raise UnknownFormat(
-        f"this model takes tensors of shape {describe_shape(config)}, not images; "
-        "images need input_shape [3, H, W] or [1, H, W] and as many numbers in image_mean"
-    )
+def _check_finite(tensor: torch.Tensor) -> None:
+    """Refuse NaN and infinity (also numbers that overflow float32)."""
+    # NumPy, not torch: a few hundred kB are not worth waking torch's thread pool for.
+    if tensor.is_floating_point() and not np.isfinite(tensor.numpy()).all():
+        raise WrongShape("the tensor holds NaN, infinity or numbers beyond float32; send finite numbers")
 
 
 def _split_items(tensor: torch.Tensor, config: WorkerConfig) -> tuple[list[torch.Tensor], bool]:

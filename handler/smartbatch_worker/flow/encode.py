@@ -8,13 +8,14 @@ from http import HTTPStatus
 from typing import Any
 
 import numpy as np
+import orjson
 import torch
 
+from smartbatch_worker.contract import media_types
 from smartbatch_worker.errors import AnswerTooLarge, ModelRejected, RowError
-from smartbatch_worker.formats.tensors import to_json
 
-JSON_TYPE = "application/json"
-NPY_TYPE = "application/x-npy"
+JSON_TYPE = media_types.JSON
+NPY_TYPE = media_types.NPY
 _MIN_JSON_BYTES = 2  # of a number and its comma
 
 
@@ -59,6 +60,11 @@ def to_plain(answer: Any) -> Any:
     if isinstance(answer, Mapping):
         return {str(key): to_plain(value) for key, value in answer.items()}
     return [to_plain(value) for value in answer] if isinstance(answer, (list, tuple)) else answer
+
+
+def to_json(value: object) -> bytes:
+    """Encode an answer; NumPy arrays are written natively, without a Python object per number."""
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def encode_result(result: Any, max_bytes: int) -> bytes:

@@ -1,1 +1,101 @@
-"""One file a body format: bytes to tensors, within bounds that are checked before anything is built."""
+"""Body formats: one file each, and one table of them; how to add one stands in CONTRIBUTING.md.
+
+A reader turns one whole body into one tensor; of model and request it knows the settings only. This room imports from
+kernels, contract and errors. From elsewhere: `recognise` and `ACCEPTED` are what `flow/decode.py` asks, `FORMATS` is
+what tests and fuzz targets follow from, and `content_encoding` undoes a body's compression before any of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from smartbatch_worker.contract import media_types
+from smartbatch_worker.contract.config import WorkerConfig
+from smartbatch_worker.formats import json_lists, msgpack_lists, npy, safetensors_bodies
+from smartbatch_worker.formats.images import jpeg_files, pictures, png_files, webp_files
+
+Body = bytes | bytearray
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Format:
+    """One row: what a body of this format is recognised by, and who reads it."""
+
+    name: str
+    told: str
+    """As the message spells it that lists what is accepted."""
+    read: Callable[[Body, WorkerConfig], torch.Tensor]
+    """One body to one tensor: float32, or uint8 for pixels.
+
+    Raises:
+        RowError: the body breaks the format's rules (MalformedBody), or is larger than accepted (BodyTooLarge).
+    """
+    begins: Callable[[Body], bool] | None = None
+    """Whether the first bytes are this format's beyond doubt: asked first, whatever the Content-Type says."""
+    media_types: tuple[str, ...] = ()
+    """Content-Types that say so, the usual one first: looked at where no format's first bytes do."""
+    resembles: Callable[[Body], bool] | None = None
+    """Whether the body may be taken for one, where neither its first bytes nor its Content-Type say anything."""
+    is_image: bool = False
+    """The body is one picture for a model of images, not a tensor of any shape."""
+
+
+FORMATS = (
+    Format(
+        name="json",
+        told='JSON {"data": [...]}',
+        read=json_lists.read,
+        media_types=(media_types.JSON, "text/json"),
+        resembles=json_lists.resembles,
+    ),
+    Format(name="jpeg", told="JPEG", read=pictures.read_jpeg, begins=jpeg_files.begins, is_image=True),
+    Format(name="png", told="PNG", read=pictures.read_png, begins=png_files.begins, is_image=True),
+    Format(name="webp", told="WebP", read=pictures.read_webp, begins=webp_files.begins, is_image=True),
+    Format(name="npy", told=".npy", read=npy.read, begins=npy.begins),
+    Format(
+        name="safetensors",
+        told=f'{media_types.SAFETENSORS} (tensor "data")',
+        read=safetensors_bodies.read,
+        media_types=(media_types.SAFETENSORS,),
+    ),
+    Format(
+        name="msgpack",
+        told=f'{media_types.MSGPACK} {{"data": ...}}',
+        read=msgpack_lists.read,
+        media_types=(media_types.MSGPACK, "application/x-msgpack", "application/vnd.msgpack"),
+    ),
+)
+"""In the order in which a client is told them."""
+
+ACCEPTED = ", ".join(row.told for row in FORMATS)
+
+_BEGINNINGS = tuple((row.begins, row) for row in FORMATS if row.begins is not None)
+_BY_MEDIA_TYPE = {media_type: row for row in FORMATS for media_type in row.media_types}
+_RESEMBLANCES = tuple((row.resembles, row) for row in FORMATS if row.resembles is not None)
+
+
+def recognise(body: Body, content_type: str) -> Format | None:
+    """The format of a body: by its first bytes, else by its Content-Type, else by what it looks like.
+
+    Args:
+        body: the raw bytes.
+        content_type: the request's Content-Type, lower case, or "".
+    """
+    for begins, row in _BEGINNINGS:
+        if begins(body):
+            return row
+    named = _BY_MEDIA_TYPE.get(media_type_of(content_type))
+    if named is not None:
+        return named
+    for resembles, row in _RESEMBLANCES:
+        if resembles(body):
+            return row
+    return None
+
+
+def media_type_of(content_type: str) -> str:
+    """A Content-Type without its parameters."""
+    return content_type.partition(";")[0].strip()

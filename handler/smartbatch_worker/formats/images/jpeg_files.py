@@ -31,6 +31,11 @@ class JpegFile:
     """What libjpeg keeps of the whole picture until the last scan has come; 0 where one scan holds everything."""
 
 
+def begins(body: bytes | bytearray) -> bool:
+    """Whether the first bytes are those of a JPEG."""
+    return body[:3] == b"\xff\xd8\xff"
+
+
 def read(body: bytes | bytearray, max_scans: int) -> JpegFile:
     """Walk the markers once, from the start to the end of the first picture; nothing is decoded.
 

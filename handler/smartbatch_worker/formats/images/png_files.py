@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from smartbatch_worker.errors import MalformedBody
 
 MAX_CHUNKS = 2**16  # encoders write 8 KiB and more a chunk; each costs a turn of Python
-_SIGNATURE_BYTES = 8
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PICTURE = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 
 
@@ -21,6 +21,11 @@ class PngFile:
     exif: bytes
 
 
+def begins(body: bytes | bytearray) -> bool:
+    """Whether the first bytes are those of a PNG."""
+    return body[: len(_SIGNATURE)] == _SIGNATURE
+
+
 def read(body: bytes | bytearray) -> PngFile:
     """Walk the chunks once; nothing is inflated. What is corrupt or cut off is left to the decoder to find.
 
@@ -28,8 +33,8 @@ def read(body: bytes | bytearray) -> PngFile:
         MalformedBody: more chunks than any encoder writes.
     """
     whole = memoryview(body)
-    kept = [whole[:_SIGNATURE_BYTES]]
-    exif, at, num_chunks = b"", _SIGNATURE_BYTES, 0
+    kept = [whole[: len(_SIGNATURE)]]
+    exif, at, num_chunks = b"", len(_SIGNATURE), 0
     while at + 8 <= len(body):
         num_chunks += 1
         if num_chunks > MAX_CHUNKS:

@@ -23,6 +23,11 @@ class WebpFile:
     exif: bytes
 
 
+def begins(body: bytes | bytearray) -> bool:
+    """Whether the first bytes are those of a WebP."""
+    return body[:4] == b"RIFF" and body[8:12] == b"WEBP"
+
+
 def read(body: bytes | bytearray) -> WebpFile:
     """Walk the chunks once; what is corrupt or cut off behind the first is left to the decoder to find.
 

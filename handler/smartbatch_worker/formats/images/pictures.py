@@ -1,4 +1,4 @@
-"""Image bodies: JPEG, PNG and WebP to uint8 tensors of the size the model was trained on.
+"""Pictures in any of the formats to uint8 tensors of the size the model was trained on.
 
 A JPEG or PNG is first cut down to its picture, so what else its file holds (profiles, text, thumbnails, a film) is
 never read. What was decoded is copied a band of rows at a time into the array that the model is shown: upright, over
@@ -8,6 +8,7 @@ the background, in 8 bits. That array and the decoder's own memory are all that 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ from torchvision.transforms.v2 import functional as transforms
 
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.errors import BodyTooLarge, MalformedBody
+from smartbatch_worker.formats.byte_budget import ByteBudget
 from smartbatch_worker.formats.images import exif, jpeg_files, png_files, webp_files
-from smartbatch_worker.process.byte_budget import ByteBudget
 
 # Pillow's own pixel limit warns or raises at a size of its choosing; max_pixels is checked before any decoding.
 Image.MAX_IMAGE_PIXELS = None
@@ -44,26 +45,35 @@ _TO_8_BITS = ((np.arange(2**16, dtype=np.uint32) + 128) // 257).astype(np.uint8)
 _budget = ByteBudget()
 
 
-def is_image(body: bytes | bytearray) -> bool:
-    """Whether the magic bytes are those of JPEG, PNG or WebP."""
-    return _is_jpeg(body) or _is_png(body) or (body[:4] == b"RIFF" and body[8:12] == b"WEBP")
+_Opened = tuple[Image.Image, bytes, float, float]
+"""A picture with nothing of it decoded, its EXIF block, and what decoding will take, in bytes a pixel: what is kept
+until the picture is closed, and what is given back once it is decoded."""
 
 
-def _is_jpeg(body: bytes | bytearray) -> bool:
-    return body[:3] == b"\xff\xd8\xff"
+def read_jpeg(body: bytes | bytearray, config: WorkerConfig) -> torch.Tensor:
+    """A whole JPEG file, as `_read` has it."""
+    return _read(_open_jpeg, body, config)
 
 
-def _is_png(body: bytes | bytearray) -> bool:
-    return body[:8] == b"\x89PNG\r\n\x1a\n"
+def read_png(body: bytes | bytearray, config: WorkerConfig) -> torch.Tensor:
+    """A whole PNG file, as `_read` has it."""
+    return _read(_open_png, body, config)
 
 
-def decode_to_uint8(body: bytes | bytearray, config: WorkerConfig, num_channels: int) -> torch.Tensor:
+def read_webp(body: bytes | bytearray, config: WorkerConfig) -> torch.Tensor:
+    """A whole WebP file, as `_read` has it."""
+    return _read(_open_webp, body, config)
+
+
+def _read(
+    open_picture: Callable[[bytes | bytearray, WorkerConfig], _Opened], body: bytes | bytearray, config: WorkerConfig
+) -> torch.Tensor:
     """Decode, turn upright, lay over the background, resize the shorter side, crop the centre.
 
     Args:
-        body: a whole JPEG, PNG or WebP file.
-        config: its image_* fields and max_pixels.
-        num_channels: 3 (RGB) or 1 (grey).
+        open_picture: reads the headers of this format.
+        body: a whole file of it.
+        config: its image_* fields and max_pixels, for a model of images: image_mean has 3 numbers (RGB) or 1 (grey).
 
     Returns:
         uint8 [C, image_crop, image_crop], not yet scaled: the batch is normalised as a whole, later.
@@ -73,7 +83,8 @@ def decode_to_uint8(body: bytes | bytearray, config: WorkerConfig, num_channels:
         BodyTooLarge: more than max_pixels, a strip thinner than 1:50, or a picture that takes too much memory or too
             many passes to decode, judged from the headers alone.
     """
-    image, exif_block, kept_bytes, passing_bytes = _opened(body, config)
+    image, exif_block, kept_bytes, passing_bytes = open_picture(body, config)
+    num_channels = len(config.image_mean)
     num_pixels = image.width * image.height
     num_bytes = round(num_pixels * (kept_bytes + max(passing_bytes, num_channels)))
     limit = MAX_BYTES_PER_PIXEL * config.max_pixels
@@ -87,23 +98,6 @@ def decode_to_uint8(body: bytes | bytearray, config: WorkerConfig, num_channels:
         upright = _upright(image, turn, config.image_background, num_channels)
         del image  # its pixels are freed before the resize needs memory of its own
         return _resize_and_crop(upright, config)
-
-
-_Opened = tuple[Image.Image, bytes, float, float]
-
-
-def _opened(body: bytes | bytearray, config: WorkerConfig) -> _Opened:
-    """A picture with nothing of it decoded, its EXIF block, and what decoding will take.
-
-    The two last are bytes a pixel: what is kept until the picture is closed, and what is given back once it is decoded.
-    """
-    if _is_jpeg(body):
-        return _open_jpeg(body, config)
-    if _is_png(body):
-        return _open_png(body, config)
-    webp = webp_files.read(body)
-    _check_size(*webp.size, config.max_pixels)  # before Pillow makes two canvases of that size
-    return _open("WEBP", body, config), webp.exif, _WEBP_BYTES, _WEBP_PASSING_BYTES
 
 
 def _open_jpeg(body: bytes | bytearray, config: WorkerConfig) -> _Opened:
@@ -127,6 +121,12 @@ def _open_png(body: bytes | bytearray, config: WorkerConfig) -> _Opened:
         # Pillow spreads 1, 2 and 4 bits over 0 to 255, but not the one value of them that is transparent.
         image.info["transparency"] = transparent * 255 // (2 ** png_files.bit_depth(png.picture) - 1) & 255
     return image, png.exif, _pillow_bytes(image), 0
+
+
+def _open_webp(body: bytes | bytearray, config: WorkerConfig) -> _Opened:
+    webp = webp_files.read(body)
+    _check_size(*webp.size, config.max_pixels)  # before Pillow makes two canvases of that size
+    return _open("WEBP", body, config), webp.exif, _WEBP_BYTES, _WEBP_PASSING_BYTES
 
 
 def _open(kind: str, picture: bytes | bytearray, config: WorkerConfig) -> Image.Image:

@@ -13,19 +13,13 @@ from hypothesis import strategies as st
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.errors import RowError
 from smartbatch_worker.flow.decode import decode
-from smartbatch_worker.formats import tensors
-from smartbatch_worker.kernels import json_numbers
+from smartbatch_worker.formats import json_lists
+
+pytestmark = pytest.mark.usefixtures("json_reader")
 
 ANY = WorkerConfig.resolve({"input_shape": None}, {})
-
-
-@pytest.fixture(autouse=True, params=["in C", "by simdjson"])
-def _reader(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    json_numbers.prepare(tmp_path_factory.mktemp("json"))
-    if request.param == "by simdjson":
-        monkeypatch.setattr(json_numbers, "_library", None)
+AT_MOST_100 = WorkerConfig.resolve({"max_elements": 100}, {})
+AS_MANY_AS_SIMDJSON_COUNTS = WorkerConfig.resolve({"max_elements": 2**24}, {})
 
 
 def read(text: str) -> list[Any]:
@@ -58,7 +52,7 @@ def test_numbers_beyond_64_bits_are_numbers(text: str) -> None:
 @given(st.lists(st.integers(-(10**38), 10**38) | st.floats(-1e38, 1e38), min_size=1, max_size=6), st.booleans())
 def test_any_number_that_float32_has(numbers: list[Any], beside: bool) -> None:
     document = {"id": 10**30, "data": numbers} if beside else {"data": numbers}
-    read_numbers = tensors.from_json(json.dumps(document).encode(), 100).tolist()
+    read_numbers = json_lists.read(json.dumps(document).encode(), AT_MOST_100).tolist()
     assert read_numbers == as_float32([float(number) for number in numbers])
 
 
@@ -137,6 +131,6 @@ def test_text_that_is_not_utf_8_is_said_so() -> None:
 
 def test_a_list_as_long_as_simdjson_can_count() -> None:
     body = b'{"x": 1, "data": [' + b"1," * (2**24 - 1) + b"1]}"
-    assert tensors.from_json(body, 2**24).shape == (2**24,)
+    assert json_lists.read(body, AS_MANY_AS_SIMDJSON_COUNTS).shape == (2**24,)
     with pytest.raises(RowError, match="max_elements"):
-        tensors.from_json(body.replace(b"[", b"[1,"), 2**24)
+        json_lists.read(body.replace(b"[", b"[1,"), AS_MANY_AS_SIMDJSON_COUNTS)

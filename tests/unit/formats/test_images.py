@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import threading
 import zlib
 from typing import Any
 
@@ -16,8 +15,9 @@ from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.errors import RowError
 from smartbatch_worker.flow.decode import decode
 from smartbatch_worker.formats.images import exif, jpeg_files
-from smartbatch_worker.process.byte_budget import ByteBudget
 from torchvision.transforms.v2 import functional as transforms
+
+from tests.unit.formats.bodies import IMAGE_MODEL, Refused, assert_refused, image
 
 SIDE = 64
 SHOWN = {"image_resize": SIDE, "image_crop": SIDE}
@@ -368,31 +368,6 @@ def test_what_takes_more_bytes_to_decode_may_have_fewer_pixels(kind: str, option
     assert caught.value.status == 413
 
 
-def test_threads_share_a_byte_budget() -> None:
-    budget = ByteBudget()
-    held, most, lock = 0, 0, threading.Lock()
-    all_started = threading.Barrier(8)
-
-    def work(num_bytes: int) -> None:
-        nonlocal held, most
-        all_started.wait()
-        for _ in range(50):
-            with budget.holding(num_bytes, 100):
-                with lock:
-                    held += num_bytes
-                    most = max(most, held)
-                with lock:
-                    held -= num_bytes
-
-    threads = [threading.Thread(target=work, args=(num_bytes,)) for num_bytes in (10, 20, 30, 40, 50, 60, 90, 100)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert held == 0
-    assert most <= 100
-
-
 def test_bad_image_settings_are_named() -> None:
     for section, said in (
         ({"image_orientation": "up"}, "image_orientation must be one of exif, ignore"),
@@ -403,3 +378,51 @@ def test_bad_image_settings_are_named() -> None:
         with pytest.raises(ValueError, match=said):
             WorkerConfig.resolve(section, {})
     assert WorkerConfig.resolve({}, {"SMARTBATCH_IMAGE_BACKGROUND": "0, 128, 255"}).image_background == (0, 128, 255)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_images_match_torchvisions_own_preset(kind: str) -> None:
+    body = image(kind)
+    decoded = decode(body, "", IMAGE_MODEL)
+    pixels = torch.from_numpy(np.array(Image.open(io.BytesIO(body)).convert("RGB"))).permute(2, 0, 1)
+    expected = transforms.center_crop(transforms.resize(pixels, [256], antialias=True), [224, 224])
+    assert decoded.is_image
+    assert decoded.items[0].dtype == torch.uint8
+    assert torch.equal(decoded.items[0], expected)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1", "I;16"])
+def test_rare_colour_modes_are_read(mode: str) -> None:
+    body = image("PNG", mode="RGB" if mode == "I;16" else mode)
+    if mode == "I;16":
+        stream = io.BytesIO()
+        Image.fromarray(np.full((40, 40), 40_000, np.uint16)).save(stream, "PNG")
+        body = stream.getvalue()
+    assert decode(body, "", IMAGE_MODEL).items[0].shape == (3, 224, 224)
+
+
+def test_cmyk_jpegs_are_read() -> None:
+    assert decode(image("JPEG", mode="CMYK"), "", IMAGE_MODEL).items[0].shape == (3, 224, 224)
+
+
+def png_header(width: int, height: int) -> bytes:
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    end = b"\0\0\0\0IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)) + end
+
+
+BROKEN: dict[str, Refused] = {
+    "JPEG magic and nothing else": (b"\xff\xd8\xff\xe0junk", "", 400, "header is corrupt"),
+    "truncated JPEG": (image("JPEG")[:2000], "", 400, "truncated"),
+    "truncated PNG": (image("PNG")[:400], "", 400, "."),
+    "truncated WebP": (image("WEBP")[:200], "", 400, "."),
+    "JPEG of a thousand scans": (image("JPEG")[:-2] + b"\xff\xda\0\2" * 1000, "", 400, "scans"),
+    "large JPEG of many scans": (image("JPEG", (3500, 3500))[:-2] + b"\xff\xda\0\2" * 60, "", 413, "passes"),
+    "PNG of 10 gigapixels": (png_header(100_000, 100_000), "", 413, "max_pixels"),
+    "thin strip": (image("PNG", (5000, 2)), "", 413, "1:50"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_bodies_say_what_is_wrong(name: str) -> None:
+    assert_refused(BROKEN[name])

@@ -1,0 +1,18 @@
+"""Fixtures that unit tests of several rooms share."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(params=["in C", "by simdjson"])
+def json_reader(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """With a C compiler, and without."""
+    from smartbatch_worker.kernels import json_numbers  # torch, which most unit tests do not need
+
+    json_numbers.prepare(tmp_path_factory.mktemp("json"))
+    assert json_numbers._library is not None
+    if request.param == "by simdjson":
+        monkeypatch.setattr(json_numbers, "_library", None)
