@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from smartbatch.server.running import RunningServer, start_server
     from smartbatch.server.settings import ServerSettings
 
+    __version__: str
+
 _HOMES = {
     "Client": "client",
     "ManagementClient": "remote.management",
@@ -39,6 +41,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":  # of what is installed; pyproject.toml alone says it
+        return importlib.import_module("importlib.metadata").version("smartbatch")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
