@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from smartbatch.client import Client, Prediction
     from smartbatch.errors import SmartBatchError
     from smartbatch.remote.management import ManagementClient, ModelStatus
-    from smartbatch.server.running import RunningServer, start_server
+    from smartbatch.server.running import RunningServer
     from smartbatch.server.settings import ServerSettings
+    from smartbatch.server.starting import start_server
 
     __version__: str
 
@@ -25,7 +26,7 @@ _HOMES = {
     "RunningServer": "server.running",
     "ServerSettings": "server.settings",
     "SmartBatchError": "errors",
-    "start_server": "server.running",
+    "start_server": "server.starting",
 }
 
 __all__ = [
