@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from smartbatch.server.batching import resolve_batching
-from smartbatch.server.running import RunningServer, start_server
+from smartbatch.server.running import RunningServer
 from smartbatch.server.settings import ServerSettings
+from smartbatch.server.starting import start_server
 
 from bench.load import Body, multipart
 from bench.processes import Process

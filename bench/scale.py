@@ -25,8 +25,9 @@ import numpy as np
 from smartbatch.remote.scrape import scrape
 from smartbatch.remote.status import describe_workers
 from smartbatch.server.batching import DEFAULT_DELAY_MS, default_workers
-from smartbatch.server.running import RunningServer, start_server
+from smartbatch.server.running import RunningServer
 from smartbatch.server.settings import ServerSettings
+from smartbatch.server.starting import start_server
 from smartbatch_worker.contract import metrics as names
 
 from bench import images, processes

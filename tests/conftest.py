@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from smartbatch.server.running import RunningServer, ServerSettings, start_server
+from smartbatch.server.running import RunningServer
+from smartbatch.server.settings import ServerSettings
+from smartbatch.server.starting import start_server
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.disks import mounted

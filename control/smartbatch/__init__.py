@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from smartbatch.client import Client, Prediction
     from smartbatch.errors import SmartBatchError
     from smartbatch.remote.management import ManagementClient, ModelStatus
-    from smartbatch.server.running import RunningServer, start_server
+    from smartbatch.server.running import RunningServer
     from smartbatch.server.settings import ServerSettings
+    from smartbatch.server.starting import start_server
+
+    __version__: str
 
 _HOMES = {
     "Client": "client",
@@ -23,7 +26,7 @@ _HOMES = {
     "RunningServer": "server.running",
     "ServerSettings": "server.settings",
     "SmartBatchError": "errors",
-    "start_server": "server.running",
+    "start_server": "server.starting",
 }
 
 __all__ = [
@@ -39,6 +42,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":  # of what is installed; pyproject.toml alone says it
+        return importlib.import_module("importlib.metadata").version("smartbatch")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

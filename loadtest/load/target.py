@@ -16,8 +16,9 @@ from smartbatch.archive.settings import DEFAULT_MODEL
 from smartbatch.errors import ModelNotReadyError, NotRunningError, SmartBatchError
 from smartbatch.remote.management import ManagementClient
 from smartbatch.server.batching import Batching
-from smartbatch.server.running import RunningServer, ServerSettings, start_server
-from smartbatch.server.settings import PROJECT_DIR
+from smartbatch.server.running import RunningServer
+from smartbatch.server.settings import PROJECT_DIR, ServerSettings
+from smartbatch.server.starting import start_server
 
 from loadtest.load.config import ENV_TOKEN
 from loadtest.load.interrupt import Interrupt

@@ -105,11 +105,3 @@ def run_stress(settings: StressSettings, console: Console) -> StressOutcome:
             raise NothingMeasuredError(run.message or "no request ended within the test")
         lines, num_failures = write_results(settings.out, run, config, served)
     return StressOutcome(run=run, lines=lines, num_failures=num_failures)
-
-
-if __name__ == "__main__":
-    import typer
-
-    from loadtest.cli import stress
-
-    typer.run(stress)

@@ -17,8 +17,9 @@ import safetensors.numpy
 from PIL import Image
 from smartbatch.archive.build import ArchiveSettings, build_archive
 from smartbatch.remote.scrape import Samples, scrape, summary
-from smartbatch.server.running import RunningServer, start_server
+from smartbatch.server.running import RunningServer
 from smartbatch.server.settings import ServerSettings
+from smartbatch.server.starting import start_server
 
 MODEL = "resnet18"
 TIMEOUT_S = 240

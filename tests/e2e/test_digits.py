@@ -15,8 +15,9 @@ import pytest
 import requests
 import torch
 from smartbatch.archive.build import ArchiveSettings, build_archive
-from smartbatch.server.running import RunningServer, start_server
+from smartbatch.server.running import RunningServer
 from smartbatch.server.settings import ServerSettings
+from smartbatch.server.starting import start_server
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.models.load import build_model
 

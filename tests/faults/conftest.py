@@ -19,8 +19,9 @@ import torch
 import yaml
 from safetensors.torch import save_file
 from smartbatch.archive.build import ArchiveSettings, build_archive
-from smartbatch.server.running import RunningServer, start_server
+from smartbatch.server.running import RunningServer
 from smartbatch.server.settings import ServerSettings
+from smartbatch.server.starting import start_server
 
 from tests.faults.serving import Service
 

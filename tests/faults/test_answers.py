@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 from smartbatch.archive.build import ArchiveSettings, build_archive
 from smartbatch.remote.scrape import scrape
-from smartbatch.server.running import RunningServer, start_server
+from smartbatch.server.running import RunningServer
 from smartbatch.server.settings import ServerSettings
+from smartbatch.server.starting import start_server
 
 from tests.faults.kinds import KINDS, MAX_RESPONSE_BYTES, Sent
 

@@ -15,6 +15,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 MAX_LINES, MAX_FILES = 350, 14
+OPEN_SETS = {"commands"}
+"""Folders with a file for each row of a table: as many as there are rows, and the table is what one reads."""
 
 HANDLER = ROOT / "handler" / "smartbatch_worker"
 PLANES = {"smartbatch_worker": HANDLER, "smartbatch": ROOT / "control" / "smartbatch", "loadtest": ROOT / "loadtest"}
@@ -128,7 +130,7 @@ def test_files_and_folders_are_of_a_size_to_read(folder: Path) -> None:
         if (lines := len(path.read_text(encoding="utf-8").splitlines())) > MAX_LINES
     }
     assert not long, f"over {MAX_LINES} lines: {long}"
-    folders = {path.parent for path in sources}
+    folders = {path.parent for path in sources if path.parent.name not in OPEN_SETS}
     full = {
         place.name: count for place in folders if (count := sum(path.parent == place for path in sources)) > MAX_FILES
     }

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from smartbatch.archive.settings import ArchiveSettings
+from smartbatch.commands.options import AsJson
 from smartbatch.errors import UsageError
 
 ModelOption = Annotated[
@@ -57,7 +58,7 @@ def archive(
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="Seeded random weights; fetches nothing.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Build model_store/NAME.mar, proving on the way that it loads and answers."""
     # torch takes seconds to import, so that is where the first line has to be out already.

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from smartbatch.commands.options import BatchSize, MaxDelayMs, Workers
+from smartbatch.commands.output import note
 from smartbatch.errors import UsageError
 
 _SERVER = "Server"
@@ -20,15 +22,9 @@ def serve(
         list[str] | None, typer.Option(help="Model to serve; may be repeated.", show_default="resnet18")
     ] = None,
     model_store: Annotated[Path, typer.Option(help="Folder with the archives.")] = Path("model_store"),
-    batch_size: Annotated[
-        int | None, typer.Option(help="Most requests in a batch; or MAX_BATCH_SIZE.", show_default="32")
-    ] = None,
-    max_delay_ms: Annotated[
-        float | None, typer.Option(help="Longest wait for a batch; or MAX_WAIT_TIME in seconds.", show_default="10")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Worker processes per model.", show_default="one per GPU, or per core up to 4")
-    ] = None,
+    batch_size: BatchSize = None,
+    max_delay_ms: MaxDelayMs = None,
+    workers: Workers = None,
     host: Annotated[str, typer.Option(help="Address of the inference port.", rich_help_panel=_SERVER)] = "127.0.0.1",
     inference_port: Annotated[int, typer.Option(help="0: any free one.", rich_help_panel=_SERVER)] = 8080,
     management_host: Annotated[str, typer.Option(rich_help_panel=_SERVER)] = "127.0.0.1",
@@ -45,7 +41,7 @@ def serve(
         ),
     ] = None,
     grace: Annotated[
-        float, typer.Option(help="Seconds to answer accepted requests at stop.", rich_help_panel=_SERVER)
+        float, typer.Option(help="Seconds to answer accepted requests at stop.", min=0, rich_help_panel=_SERVER)
     ] = 30.0,
     ready_timeout: Annotated[
         float, typer.Option(help="Seconds until workers must be READY.", rich_help_panel=_SERVER)
@@ -87,8 +83,7 @@ def serve(
         grace_s=grace,
         ready_timeout_s=ready_timeout,
     )
-    for note in notes:
-        typer.secho(f"note: {note}", fg="yellow", err=True)
+    note(notes)
     if detach:
         start_detached(plan, [arg for arg in sys.argv[1:] if arg != "--detach"], dict(os.environ))
     else:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-import typer
-
-from smartbatch.commands.retune import (
+from smartbatch.commands.options import (
     AsJson,
-    CanaryFile,
+    Canary,
+    CanaryUrl,
     DrainTimeout,
     InferencePort,
     ManagementUrl,
@@ -17,23 +15,21 @@ from smartbatch.commands.retune import (
     ModelStore,
     ReadyTimeout,
     RunDir,
-    Url,
-    find_server,
-    say,
 )
+from smartbatch.commands.output import answer, say
 from smartbatch.errors import DeadlineError, UsageError
 
 
 def tune(
     model: ModelName,
-    canary: CanaryFile = None,
+    canary: Canary = None,
     timeout: ReadyTimeout = 120.0,
     drain_timeout: DrainTimeout = 120.0,
     run_dir: RunDir = None,
     inference_port: InferencePort = None,
     management_url: ManagementUrl = None,
     model_store: ModelStore = None,
-    url: Url = None,
+    url: CanaryUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a running model's forward again: which micro-batch and which convolutions are fastest here, now.
@@ -44,24 +40,23 @@ def tune(
     """
     from smartbatch.remote.status import describe_workers
     from smartbatch.retune.run import RetuneSettings, retune
+    from smartbatch.retune.targets import retune_target
 
     settings = RetuneSettings(model=model, measure_again=True, ready_timeout_s=timeout, drain_timeout_s=drain_timeout)
-    server = find_server(run_dir, inference_port, management_url, model_store, url, canary, timeout)
-    if server.canary.inference_url is None:
+    target = retune_target(run_dir, inference_port, management_url, model_store, url, canary, timeout)
+    if target.canary.inference_url is None:
         raise UsageError("measuring needs a request: name the server's inference address by --url")
-    with server.endpoints.management() as client:
+    with target.endpoints.management() as client:
         before = _measured(describe_workers(client, client.describe(model)))
-        report = retune(server.endpoints, settings, server.model_store, server.canary, say=say)
+        report = retune(target.endpoints, settings, target.model_store, target.canary, say=say)
         after = _measured(describe_workers(client, client.describe(model, report.version)))
     if after is None:
         raise DeadlineError(
             f"{model} {report.version} serves, but no worker says what it measured: its workers are busy (see "
             "`smartbatch status`), or the model has no input_shape to measure with, or a fixed micro_batch"
         )
-    if as_json:
-        typer.echo(json.dumps({"model": model, "version": report.version, "before": before, "after": after}, indent=2))
-    else:
-        typer.echo(_text(model, before, after))
+    fields = {"model": model, "version": report.version, "before": before, "after": after}
+    answer(fields, as_json, _text(model, before, after))
 
 
 def _measured(workers: Any) -> dict[str, Any] | None:

@@ -1,1 +1,4 @@
-"""Change a running model without losing a request: batch size, delay, workers, versions."""
+"""Changes of a running model that lose no request: retune, scale, register, unregister.
+
+May import from `remote`, and of `server` from `batching` and `stopping.drain`.
+"""

@@ -46,19 +46,31 @@ def resolve_batching(
     Returns:
         The batching, and a line for each value that had to be rounded.
     """
-    notes: list[str] = []
     if batch_size is None:
         batch_size = int(_number(env, "MAX_BATCH_SIZE", DEFAULT_BATCH_SIZE, whole=True))
     if max_delay_ms is None:
         max_delay_ms = _number(env, "MAX_WAIT_TIME", DEFAULT_DELAY_MS / 1000) * 1000
-    if max_delay_ms < 0 or not math.isfinite(max_delay_ms):
-        raise UsageError(f"the delay must be 0 ms or more, got {max_delay_ms:g} ms")
-    rounded = max(1, round(max_delay_ms))
-    if not math.isclose(rounded, max_delay_ms, rel_tol=1e-9):
-        why = "TorchServe caps batches at 2 without a delay" if max_delay_ms < 0.5 else "TorchServe takes whole ms"
-        notes.append(f"delay {max_delay_ms:g} ms becomes {rounded} ms: {why}")
+    rounded, notes = whole_delay_ms(max_delay_ms)
     workers = default_workers() if workers is None else workers
     return Batching(batch_size=batch_size, max_batch_delay_ms=rounded, workers=workers), notes
+
+
+def whole_delay_ms(delay_ms: float) -> tuple[int, list[str]]:
+    """A delay that TorchServe takes: whole milliseconds, at least 1.
+
+    Returns:
+        The delay, and a line that says why if it had to be rounded.
+
+    Raises:
+        UsageError: it is negative or no number.
+    """
+    if delay_ms < 0 or not math.isfinite(delay_ms):
+        raise UsageError(f"the delay must be 0 ms or more, got {delay_ms:g} ms")
+    rounded = max(1, round(delay_ms))
+    if math.isclose(rounded, delay_ms, rel_tol=1e-9):
+        return rounded, []
+    why = "TorchServe caps batches at 2 without a delay" if delay_ms < 0.5 else "TorchServe takes whole ms"
+    return rounded, [f"delay {delay_ms:g} ms becomes {rounded} ms: {why}"]
 
 
 def default_workers() -> int:

@@ -1,45 +1,25 @@
-"""Start a TorchServe that shares nothing with others on this machine, and stop it without losing a request.
-
-`start_server` gives each server its own working directory, temporary directory, ports and generated
-config.properties, so that several run side by side. The JVM is a child of this process and ends with it.
-"""
+"""One running TorchServe: where it is, whether it lives, when its models are ready, and how it ends."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import os
-import shutil
 import subprocess
-import time
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 import psutil
-from smartbatch_worker.contract.config import WorkerConfig
 
-from smartbatch.errors import StartupError, UsageError
-from smartbatch.remote.process_identity import birth, own_birth, wait_gone
-from smartbatch.remote.state import DRAIN_FILE, KEY_FILE, STATE_FILE, ServerState, UnreadableStateError, read_state
-from smartbatch.retune.store import remove_copies_of_server
-from smartbatch.server.java import END_SIGNAL, MAIN_CLASS, jvm_command, site_dir, start_jvm
-from smartbatch.server.ports import free_ports, is_free
-from smartbatch.server.properties import write_properties
-from smartbatch.server.settings import ServerSettings, default_run_dir
-from smartbatch.server.start_checks import TMP_PREFIX, check_free_space, check_letters, short_tmp_dir
-from smartbatch.server.stopping.stop_request import remove_requests
-from smartbatch.server.torchserve_config import torchserve_properties
+from smartbatch.remote.process_identity import wait_gone
+from smartbatch.remote.state import ServerState, read_state
+from smartbatch.server.java import END_SIGNAL
+from smartbatch.server.leftovers import clean_up
 
 if TYPE_CHECKING:
     from smartbatch.remote.management import ManagementClient
     from smartbatch.server.stopping.drain import DrainReport
 
-_CONFIG_FILE = "config.properties"
-_STARTED_LINE = b"Model server started."
-_POLL_S = 0.05
 _EXIT_TIMEOUT_S = 30.0
 
 
@@ -161,208 +141,7 @@ class RunningServer:
         self.stop(grace_s=0 if kind else 30.0)
 
 
-def start_server(settings: ServerSettings, *, drains_on_sigterm: bool = False) -> RunningServer:
-    """Start TorchServe and return once it listens; no model is registered yet.
-
-    The JVM is ended when the calling thread ends, so call it from a thread that outlives the server.
-
-    Args:
-        settings: what to start.
-        drains_on_sigterm: this process stops the server without losing a request when it gets SIGTERM, which
-            `smartbatch stop` then sends it; else that drains the server itself and leaves this process alone.
-
-    Raises:
-        UsageError: on a SMARTBATCH_ variable that no handler knows (every worker would refuse to start), a TMPDIR that
-            is too long, a full disk, or a path that Java cannot spell here.
-        OSError: when the folders cannot be made or written.
-        StartupError: when a port is taken, the folder already has a running server, or TorchServe gives up.
-    """
-    _check_handler_variables({**os.environ, **settings.env})
-    settings, grpc_ports, worker_port = _with_ports(settings)
-    run_dir = (settings.run_dir or default_run_dir(settings.inference_port)).absolute()
-    check_letters([run_dir, settings.model_store.absolute(), settings.base_config.absolute(), site_dir()])
-    _refuse_second(run_dir)
-    run_dir.parent.mkdir(parents=True, exist_ok=True)
-    run_dir.mkdir(mode=0o700, exist_ok=True)
-    logs = run_dir / "logs"
-    logs.mkdir(exist_ok=True)
-    for leftover in (DRAIN_FILE, KEY_FILE):
-        (run_dir / leftover).unlink(missing_ok=True)
-    remove_requests(run_dir)
-
-    tmp_dir = short_tmp_dir()
-    process = None
-    try:
-        check_free_space([run_dir, tmp_dir])
-        properties, vm_args = torchserve_properties(settings, grpc_ports, worker_port)
-        config = run_dir / _CONFIG_FILE
-        write_properties(config, properties)
-        command = jvm_command(vm_args, ["-f", str(config), "-s", str(settings.model_store.absolute()), "-ncs"], tmp_dir)
-        output = logs / "console.log"
-        output.write_bytes(b"")
-        process = start_jvm(command, run_dir, _environment(settings, run_dir, tmp_dir), output)
-        _wait_started(process, output, settings.start_timeout_s)
-        state = _new_state(settings, process.pid, run_dir, tmp_dir, drains_on_sigterm=drains_on_sigterm)
-        state.write()
-    except BaseException:
-        if process is not None:
-            process.kill()
-            process.wait()
-        shutil.rmtree(tmp_dir, ignore_errors=True)
-        raise
-    return RunningServer(state, process)
-
-
-def clean_up(state: ServerState) -> None:
-    """Remove what a server that is gone left behind; its logs stay."""
-    tmp_dir = Path(state.tmp_dir)
-    if tmp_dir.name.startswith(TMP_PREFIX):  # whatever the file says, nothing else is removed
-        shutil.rmtree(tmp_dir, ignore_errors=True)
-    for name in (STATE_FILE, KEY_FILE, DRAIN_FILE):
-        (Path(state.run_dir) / name).unlink(missing_ok=True)
-    remove_requests(Path(state.run_dir))
-    remove_copies_of_server(Path(state.model_store), state.pid, state.pid_birth)
-
-
-def _with_ports(settings: ServerSettings) -> tuple[ServerSettings, tuple[int, int], int]:
-    """Fill in ports given as 0, choose the gRPC and worker ports, and refuse ports in use."""
-    fresh = iter(free_ports(6))
-    settings = dataclasses.replace(
-        settings,
-        inference_port=settings.inference_port or next(fresh),
-        management_port=settings.management_port or next(fresh),
-        metrics_port=settings.metrics_port or next(fresh),
-    )
-    for what, host, port in (
-        ("inference", settings.host, settings.inference_port),
-        ("management", settings.management_host, settings.management_port),
-        ("metrics", settings.metrics_host, settings.metrics_port),
-    ):
-        if not is_free(port, host):
-            raise StartupError(
-                f"{what} port {port} on {host} is in use or not ours to bind: choose another by --{what}-port"
-            )
-    return settings, (next(fresh), next(fresh)), next(fresh)
-
-
-def _refuse_second(run_dir: Path) -> None:
-    """Refuse a folder where a server lives, and tidy up after one that is gone.
-
-    A state file that names nobody is moved aside: nothing is ended or removed by what it says.
-    """
-    if not os.path.lexists(run_dir / STATE_FILE):
-        return
-    try:
-        state = read_state(run_dir)
-    except UnreadableStateError as error:
-        pid = _find_jvm(run_dir)
-        if pid is not None:
-            raise StartupError(
-                f"a server (pid {pid}) runs in {run_dir}, though {error.path} names no server ({error.reason}): "
-                f"stop it (kill {pid}), or give another --run-dir"
-            ) from error
-        error.path.rename(_unused(error.path))
-        return
-    if state.jvm() is not None:
-        raise StartupError(
-            f"a server (pid {state.pid}) already runs in {run_dir}: stop it first, or give another --run-dir"
-        )
-    clean_up(state)
-
-
-def _find_jvm(run_dir: Path) -> int | None:
-    """The TorchServe that was started with the configuration in `run_dir`, whatever the state file says."""
-    config = str(run_dir / _CONFIG_FILE)
-    for process in psutil.process_iter(["cmdline"]):
-        if {MAIN_CLASS, config} <= set(process.info["cmdline"] or ()):
-            return int(process.pid)
-    return None
-
-
-def _unused(path: Path) -> Path:
-    names = (path.with_name(f"{path.name}.unreadable-{number}") for number in itertools.count(1))
-    return next(name for name in names if not os.path.lexists(name))
-
-
-def _environment(settings: ServerSettings, run_dir: Path, tmp_dir: Path) -> dict[str, str]:
-    # Idle OpenMP threads sleep instead of spinning on cores that the frontend and other workers need.
-    # A worker that crashes in native code leaves the place where it did in its log.
-    env = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONFAULTHANDLER": "1"} | os.environ | dict(settings.env)
-    env.pop("TS_CONFIG_FILE", None)  # would beat the generated config
-    return env | {
-        "LOG_LOCATION": str(run_dir / "logs"),
-        "METRICS_LOCATION": str(run_dir / "logs"),
-        "TMPDIR": str(tmp_dir),
-        "SMARTBATCH_DRAIN_FILE": str(run_dir / DRAIN_FILE),
-    }
-
-
-def _check_handler_variables(env: Mapping[str, str]) -> None:
-    try:
-        WorkerConfig.resolve({}, env)
-    except ValueError as e:
-        raise UsageError(str(e)) from e
-
-
-def _wait_started(process: subprocess.Popen[bytes], output: Path, timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while _STARTED_LINE not in output.read_bytes():
-        if process.poll() is not None:
-            raise StartupError(f"TorchServe stopped while starting: {_reason(output)}")
-        if time.monotonic() > deadline:
-            raise StartupError(f"TorchServe did not listen within {timeout_s:g} s: {_reason(output)}")
-        time.sleep(_POLL_S)
-
-
-def _reason(output: Path) -> str:
-    """The line that says why, else the last lines, else where to look."""
-    lines = [line for line in output.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    for line in lines:
-        for mark in (
-            "Failed to bind to address",
-            "Invalid configuration",
-            "Address already in use",
-            "Exception:",
-        ):
-            if mark in line:
-                return f"{line.strip()} (see {output})"
-    return f"{' | '.join(lines[-3:]) or 'it said nothing'} (see {output})"
-
-
-def _new_state(
-    settings: ServerSettings, pid: int, run_dir: Path, tmp_dir: Path, *, drains_on_sigterm: bool
-) -> ServerState:
-    jvm_birth = birth(pid)
-    if jvm_birth is None:
-        raise StartupError(f"TorchServe (pid {pid}) stopped while starting: see {run_dir / 'logs'}")
-    metrics_url = _local(settings.address(settings.metrics_host, settings.metrics_port))
-    return ServerState(
-        pid=pid,
-        pid_birth=jvm_birth,
-        supervisor_pid=os.getpid(),
-        supervisor_birth=own_birth(),
-        supervisor_drains=drains_on_sigterm,
-        run_dir=str(run_dir),
-        tmp_dir=str(tmp_dir),
-        model_store=str(settings.model_store.absolute()),
-        inference_url=_local(settings.address(settings.host, settings.inference_port, inference=True)),
-        management_url=_local(settings.address(settings.management_host, settings.management_port)),
-        metrics_url=f"{metrics_url}/metrics",
-        token_auth=settings.token_auth,
-        tls_cert=None if settings.tls_cert is None else str(settings.tls_cert.absolute()),
-        started_at=time.time(),
-    )
-
-
-def _local(url: str) -> str:
-    """The same address as seen from this machine."""
-    return url.replace("//0.0.0.0:", "//127.0.0.1:")
-
-
 def _children(process: psutil.Process) -> list[psutil.Process]:
     with suppress(psutil.NoSuchProcess):
         return process.children(recursive=True)
     return []
-
-
-__all__ = ["RunningServer", "ServerSettings", "clean_up", "start_server"]

@@ -20,9 +20,10 @@ from smartbatch.remote.state import read_state
 from smartbatch.server.announce import announcement
 from smartbatch.server.batching import Batching
 from smartbatch.server.ports import free_ports
-from smartbatch.server.running import RunningServer, start_server
+from smartbatch.server.running import RunningServer
 from smartbatch.server.settings import ServerSettings, default_run_dir
 from smartbatch.server.start_checks import check_free_space
+from smartbatch.server.starting import start_server
 from smartbatch.server.stopping.drain import DrainReport
 from smartbatch.server.stopping.stop_request import asked_grace, write_outcome
 from smartbatch.server.stopping.stop_signals import StopRequested, StopSignals

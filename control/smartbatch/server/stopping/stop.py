@@ -17,7 +17,8 @@ from smartbatch.errors import DeadlineError, NotRunningError
 from smartbatch.remote.endpoints import find_state
 from smartbatch.remote.process_identity import wait_gone
 from smartbatch.remote.state import ServerState
-from smartbatch.server.running import RunningServer, clean_up
+from smartbatch.server.leftovers import clean_up
+from smartbatch.server.running import RunningServer
 from smartbatch.server.stopping.drain import DrainReport
 from smartbatch.server.stopping.stop_request import read_outcome, standing_request, write_outcome
 

@@ -36,6 +36,11 @@ def run(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
         (["serve", "--model-store", ".", "--host", "0.0.0.0"], 2, "needs token authorization: add --token-auth"),
         (["serve", "--model-store", ".", "--batch-size", "0"], 2, "batch_size must be at least 1, got 0"),
         (["metrics", "--url", "http://127.0.0.1:1/metrics"], 3, "no metrics at http://127.0.0.1:1/metrics"),
+        (["retune", "m", "--max-delay-ms", "0.2", "--run-dir", "nowhere"], 3, "note: delay 0.2 ms becomes 1 ms"),
+        (["retune", "m", "--max-delay-ms", "-1"], 2, "the delay must be 0 ms or more, got -1 ms"),
+        (["retune", "m", "--inference-port", "0"], 2, "Input should be greater than or equal to 1"),
+        (["study", "--batch-sizes", "x"], 2, "error: --batch-sizes must look like \"1,8,32\", got 'x'"),
+        (["top", "--picture", "x.png"], 2, "error: --picture draws the table of --once: give --once, and not --json"),
         (["nonsense"], 2, "No such command 'nonsense'"),
     ],
 )

@@ -23,11 +23,12 @@ from smartbatch.remote.state import STATE_FILE, ServerState, read_state
 from smartbatch.server.announce import announcement, example_curl
 from smartbatch.server.batching import Batching, count_gpus, resolve_batching
 from smartbatch.server.java import MAIN_CLASS
+from smartbatch.server.leftovers import refuse_second
 from smartbatch.server.ports import free_ports, is_free, is_loopback
 from smartbatch.server.properties import read_properties, write_properties
-from smartbatch.server.running import _refuse_second, start_server
 from smartbatch.server.settings import PROJECT_DIR, ServerSettings
 from smartbatch.server.start_checks import check_free_space, check_letters, short_tmp_dir
+from smartbatch.server.starting import start_server
 from smartbatch.server.torchserve_config import torchserve_properties
 
 from tests.disks import fill
@@ -212,12 +213,12 @@ class TestState:
         spoil(path, content)
         with pytest.raises(NotRunningError, match=rf"cannot read {path}: .*serve` moves it aside"):
             read_state(run_dir)
-        _refuse_second(run_dir)  # as `serve` begins
+        refuse_second(run_dir)  # as `serve` begins
         assert not os.path.lexists(path)
         assert os.path.lexists(run_dir / f"{STATE_FILE}.unreadable-1")
         assert precious.is_dir()
         spoil(path, b"")
-        _refuse_second(run_dir)
+        refuse_second(run_dir)
         assert os.path.lexists(run_dir / f"{STATE_FILE}.unreadable-2")
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
@@ -232,7 +233,7 @@ class TestState:
         precious.mkdir()
         gone = state(tmp_path / "run", tmp_dir=str(precious), pid_birth="gone")
         gone.write()
-        _refuse_second(tmp_path / "run")
+        refuse_second(tmp_path / "run")
         assert precious.is_dir()
         assert not (tmp_path / "run" / STATE_FILE).exists()
 
@@ -243,7 +244,7 @@ class TestState:
         stands_in = [sys.executable, "-c", "input()", MAIN_CLASS, "-f", str(run_dir / "config.properties")]
         with subprocess.Popen(stands_in, stdin=subprocess.PIPE) as jvm:
             with pytest.raises(StartupError, match=rf"a server \(pid {jvm.pid}\) runs in .* is empty.*kill {jvm.pid}"):
-                _refuse_second(run_dir)
+                refuse_second(run_dir)
             jvm.communicate(b"\n", timeout=60)
         assert (run_dir / STATE_FILE).exists()
 

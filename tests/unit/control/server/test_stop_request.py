@@ -22,7 +22,7 @@ from smartbatch.server.stopping.stop_request import (
 )
 from smartbatch.server.stopping.stop_signals import StopRequested, StopSignals
 
-from tests.unit.test_server import state as server_state
+from tests.unit.control.server.test_server import state as server_state
 
 
 @pytest.fixture

@@ -1,0 +1,46 @@
+"""Every option that more than one command has, once: its name, type, bounds and help.
+
+Defaults stand in the commands' signatures, since a first start may take longer than a change.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+# Which server.
+RunDir = Annotated[Path | None, typer.Option("--run-dir", help="The server's run folder.", envvar="SMARTBATCH_RUN_DIR")]
+InferencePort = Annotated[
+    int | None, typer.Option("--inference-port", help="Which server, by its inference port.", min=1, max=65534)
+]
+ManagementUrl = Annotated[
+    str | None, typer.Option("--management-url", help="A TorchServe not started from here.", show_default=False)
+]
+ModelStore = Annotated[
+    Path | None, typer.Option(help="That server's model store, as seen from here.", show_default=False)
+]
+InferenceUrl = Annotated[str | None, typer.Option("--url", help="Server's inference address.", show_default=False)]
+MetricsUrl = Annotated[str | None, typer.Option("--url", help="Metrics address.", show_default=False)]
+
+# Which model, and how it is to be served.
+ModelName = Annotated[str, typer.Argument(help="A registered model.")]
+BatchSize = Annotated[int | None, typer.Option(help="Most requests in a batch; or MAX_BATCH_SIZE.", show_default="32")]
+MaxDelayMs = Annotated[
+    float | None, typer.Option(help="Longest wait for a batch; or MAX_WAIT_TIME in seconds.", show_default="10")
+]
+Workers = Annotated[
+    int | None, typer.Option(help="Worker processes per model.", show_default="one per GPU, or per core up to 4")
+]
+
+# How a change is tried, and how long it may take.
+Canary = Annotated[Path | None, typer.Option(help="Body of the canary request; default: made up.")]
+CanaryUrl = Annotated[
+    str | None, typer.Option("--url", help="That server's inference address, for the canary.", show_default=False)
+]
+ReadyTimeout = Annotated[float, typer.Option(help="Seconds until the workers must be READY.")]
+DrainTimeout = Annotated[float, typer.Option(help="Seconds for the last answers of workers taken away.")]
+Grace = Annotated[float, typer.Option(help="Seconds accepted requests may take to be answered; 0: end at once.", min=0)]
