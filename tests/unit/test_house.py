@@ -98,7 +98,9 @@ def test_the_contract_needs_no_library() -> None:
 def test_the_handler_does_not_know_the_control_plane() -> None:
     for name in NAMES:
         if name.startswith("smartbatch_worker"):
-            assert not [target for target in imports_of(name) if target.partition(".")[0] in ("smartbatch", "loadtest")], name
+            assert not [
+                target for target in imports_of(name) if target.partition(".")[0] in ("smartbatch", "loadtest")
+            ], name
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:
