@@ -22,7 +22,17 @@ from smartbatch_worker.kernels.convolutions.transforms import (
     side_transforms,
 )
 
-INCLUDES = ("parallel.h",)
+INCLUDES = (
+    "direct.h",
+    "first_layer.h",
+    "parallel.h",
+    "pooling.h",
+    "product.h",
+    "tile_transforms.h",
+    "tiled.h",
+    "tiles.h",
+    "vector.h",
+)
 """All that winograd.c is made of: a library is made again where one of them changes."""
 
 
