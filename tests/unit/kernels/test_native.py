@@ -62,7 +62,11 @@ def test_a_damaged_library_is_never_loaded_but_made_again(tmp_path: Path, damage
 
 
 def test_workers_that_start_at_once_share_one(tmp_path: Path) -> None:
-    code = "import sys, pathlib\nfrom smartbatch_worker.kernels import native\nnative.build('json_numbers', pathlib.Path('.'))"
+    code = (
+        "import sys, pathlib\n"
+        "from smartbatch_worker.kernels import native\n"
+        "native.build('json_numbers', pathlib.Path('.'))"
+    )
     together = [subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path) for _ in range(4)]
     assert [process.wait(120) for process in together] == [0] * 4
     assert len(list(tmp_path.iterdir())) == 1
