@@ -16,8 +16,8 @@ from safetensors.torch import load
 from smartbatch.archive.build import ArchiveError, ArchiveSettings, build_archive
 from smartbatch.archive.stage import HANDLER_DIR
 from smartbatch_worker.contract.config import WorkerConfig
-from smartbatch_worker.models.architectures import build_torchvision
 from smartbatch_worker.models.load import build_model
+from smartbatch_worker.models.torchvision import build_torchvision
 
 HANDLER_FILES = {"smartbatch_handler.py"} | {
     path.relative_to(HANDLER_DIR).as_posix()

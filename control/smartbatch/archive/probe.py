@@ -21,8 +21,9 @@ from safetensors.torch import save_file
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.flow.batch import Stacker
 from smartbatch_worker.flow.failures import cause_of
-from smartbatch_worker.models.architectures import build_torchvision, without_training_heads
-from smartbatch_worker.models.load import RANDOM_SEED, ModelLoadError, build_model
+from smartbatch_worker.models import kind_of
+from smartbatch_worker.models.load import ModelLoadError, build_model
+from smartbatch_worker.models.torchvision import RANDOM_SEED, build_torchvision, without_training_heads
 
 from smartbatch.archive.context import start_context
 from smartbatch.archive.handler import Example, StartedHandler, check_entry_point
@@ -46,7 +47,7 @@ def probe(job: dict[str, Any]) -> dict[str, Any]:
     module = build_model(config, folder)
     found: dict[str, Any] = {}
     notes: list[str] = []
-    exported_shape = getattr(module, "input_shape", None) if config.model.endswith(".pt2") else None
+    exported_shape = getattr(module, "input_shape", None) if kind_of(config.model).tells_input_shape else None
     if "input_shape" not in job["section"] and isinstance(exported_shape, tuple):
         found["input_shape"] = list(exported_shape)
         config = replace(config, input_shape=exported_shape)

@@ -6,8 +6,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from smartbatch.errors import SmartBatchError, UsageError
+
+if TYPE_CHECKING:
+    from smartbatch_worker.models import Kind
 
 DEFAULT_MODEL = "resnet18"
 
@@ -100,12 +104,11 @@ class ArchiveSettings:
         return self.model_path.stem if self.model_path is not None and self.program_kind else DEFAULT_MODEL
 
     @property
-    def program_kind(self) -> str | None:
-        """ "torchscript" or "exported" where `model_path` is a whole program, None where it holds weights."""
-        from smartbatch_worker.models.state_dicts import file_kind  # imports torch, which no other command needs
+    def program_kind(self) -> Kind | None:
+        """The kind of the whole program that `model_path` is, None where it holds weights."""
+        from smartbatch_worker.models import program_in  # imports torch, which no other command needs
 
-        kind = None if self.model_path is None else file_kind(self.model_path)
-        return kind if kind in ("torchscript", "exported") else None
+        return None if self.model_path is None else program_in(self.model_path)
 
     @property
     def archive_path(self) -> Path:

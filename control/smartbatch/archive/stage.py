@@ -24,7 +24,6 @@ LABELS_FILE = "index_to_name.json"
 WEIGHTS_FILE = "weights.safetensors"
 MODEL_FILE = "model.py"
 
-_PROGRAM_FILES = {"torchscript": "model.pt", "exported": "model.pt2"}
 _NEVER_SHIPPED = ("__pycache__", "*.pyc", ".*")
 
 
@@ -132,11 +131,11 @@ def _stage_model(settings: ArchiveSettings, staged: Staged, report: Callable[[st
         assert settings.model_path is not None
         if settings.model_file is not None:
             raise UsageError(
-                f"{settings.model_path}: is a whole {kind} program and brings its own code; leave out --model-file"
+                f"{settings.model_path}: is a whole {kind.name} program and brings its own code; leave out --model-file"
             )
         if settings.model is not None:
-            report(f"{settings.model_path} is a whole {kind} program: {settings.model} is only the archive's name")
-        section |= {"model": _PROGRAM_FILES[kind], "weights_source": "embedded"}
+            report(f"{settings.model_path} is a whole {kind.name} program: {settings.model} is only the archive's name")
+        section |= {"model": f"model{kind.suffix}", "weights_source": "embedded"}
         section["weights_note"] = _ascii(f"embedded in {settings.model_path.name}")
         _add(staged, settings.model_path, section["model"])
     elif settings.model_file is not None:

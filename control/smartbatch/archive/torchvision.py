@@ -46,8 +46,8 @@ def choose_weights(settings: ArchiveSettings, name: str, report: Callable[[str],
         UsageError: the combination of settings cannot have pretrained weights.
         ArchiveError: the classifier is unknown, or pretrained weights were required and cannot be had.
     """
-    from smartbatch_worker.models.architectures import require_classifier
     from smartbatch_worker.models.load import ModelLoadError
+    from smartbatch_worker.models.torchvision import require_classifier
     from torchvision import models
 
     try:

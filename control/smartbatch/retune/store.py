@@ -30,7 +30,7 @@ from smartbatch.retune.model_lock import locked
 _MANIFEST = Path("MAR-INF") / "MANIFEST.json"
 _MARKER = Path("MAR-INF") / "smartbatch-retune.json"
 CALIBRATION_FILE = "smartbatch-calibration.json"
-"""What a version's workers measured, beside its weights (`smartbatch_worker.forward.calibrate`, which needs torch)."""
+"""What a version's workers measured, beside its weights (`smartbatch_worker.forward.measure`, which needs torch)."""
 _SUFFIX = re.compile(r"-r\d+$")
 
 

@@ -18,8 +18,8 @@ import torch
 
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.errors import ModelUnavailable
-from smartbatch_worker.forward import calibrate, compiled
-from smartbatch_worker.forward.compilers.cuda_graphs import GraphedForward
+from smartbatch_worker.forward import calibrate
+from smartbatch_worker.forward.choose import Compiled, compile_forward
 from smartbatch_worker.models.load import ModelLoadError, build_model, describe_weights, max_batch_size
 from smartbatch_worker.process import heap
 
@@ -55,7 +55,7 @@ class ManagedModel:
         self._on_unload = on_unload
         self._lock = threading.RLock()
         self._module_bound: int | None = None
-        self._forward: Callable[[torch.Tensor], Any] | None = None
+        self._compiled: Compiled | None = None
         self.compiler, self.precision = config.compile, config.precision
         self._last_used = time.monotonic()
         self.micro_batch: calibrate.Calibration | None = None
@@ -68,7 +68,7 @@ class ManagedModel:
     @property
     def is_loaded(self) -> bool:
         """Whether the weights are in memory."""
-        return self._forward is not None
+        return self._compiled is not None
 
     @contextmanager
     def ready(self) -> Iterator[None]:
@@ -78,7 +78,7 @@ class ManagedModel:
             ModelUnavailable: the weights cannot be loaded now; the next call tries again.
         """
         with self._lock:
-            if self._forward is None:
+            if self._compiled is None:
                 self._load()
             try:
                 yield
@@ -91,12 +91,11 @@ class ManagedModel:
         Returns:
             What the model gives; it may lie in memory of `batch` or of the model: copy it before either is used again.
         """
-        assert self._forward is not None, "forward() is called inside ready()"
-        padding = self._forward.padding(batch.shape) if isinstance(self._forward, GraphedForward) else None
+        assert self._compiled is not None, "forward() is called inside ready()"
         self._num_items += len(batch)
-        self._num_padded += padding or 0
+        self._num_padded += self._compiled.padding(batch.shape) or 0
         with torch.inference_mode():
-            return self._forward(batch.to(self.device, non_blocking=True))
+            return self._compiled.forward(batch.to(self.device, non_blocking=True))
 
     def padding_ratio(self) -> float:
         """Of the items run since the last call, the share that were padding."""
@@ -122,9 +121,9 @@ class ManagedModel:
     def unload(self) -> None:
         """Free the weights; the next request loads them again."""
         with self._lock:
-            if self._forward is None:
+            if self._compiled is None:
                 return
-            self._forward = None
+            self._compiled = None
             gc.collect()
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -149,13 +148,13 @@ class ManagedModel:
         shape = calibrate.known_shape(self._config)
         with torch.inference_mode():
             try:
-                made = compiled.compile_forward(
+                made = compile_forward(
                     module, self._config, self.device, shape, self._model_dir, self._largest_micro_batch()
                 )
             except Exception as error:  # compilers run the model, which may raise anything
                 logger.exception("cannot compile the model")
                 raise ModelUnavailable(f"the model cannot be compiled: {error}") from error
-            self._forward, self.compiler, self.precision = made.forward, made.name, made.precision
+            self._compiled, self.compiler, self.precision = made, made.name, made.precision
             if shape is not None and self._config.micro_batch == "auto" and self.micro_batch is None:
                 self.micro_batch = self._try_calibrate(shape)
         self._num_items = self._num_padded = 0  # calibration's do not count

@@ -1,1 +1,52 @@
-"""One file a kind of model: from the archive's files to a module that is ready to answer."""
+"""The kinds of models that can be served: one file a kind, one table.
+
+`load` builds what a configuration names; `KINDS`, `kind_of` and `file_kind` here say what is what. The room knows files
+and modules, nothing of devices, compilers or requests. A new kind: CONTRIBUTING.md, recipe 2.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from smartbatch_worker.models import exported, source, torchscript, torchvision
+from smartbatch_worker.models.kind import Kind, ModelLoadError
+
+__all__ = ["KINDS", "Kind", "ModelLoadError", "file_kind", "kind_of", "program_in"]
+
+KINDS = (source.KIND, torchscript.KIND, exported.KIND, torchvision.KIND)
+"""In the order in which they are asked; torchvision takes whatever is no file."""
+
+
+def kind_of(model: str) -> Kind:
+    """The kind of the model that `config.model` names."""
+    return next(kind for kind in KINDS if kind.suffix is None or model.endswith(kind.suffix))
+
+
+def program_in(path: Path) -> Kind | None:
+    """The kind of the whole program that a file holds, told by its content; None where it holds none.
+
+    Raises:
+        ModelLoadError: there is no such file.
+    """
+    if not path.is_file():
+        raise ModelLoadError(f"{path}: no such file")
+    if path.suffix == ".safetensors" or not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.namelist()
+    # Entries lie under one folder, but for torch.export's before torch 2.7.
+    names = {*entries, *(name.partition("/")[2] for name in entries)}
+    return next((kind for kind in KINDS if not kind.entries.isdisjoint(names)), None)
+
+
+def file_kind(path: Path) -> str:
+    """What a file holds, in one word: the name of a program's kind, "safetensors" or "state_dict".
+
+    Raises:
+        ModelLoadError: there is no such file.
+    """
+    program = program_in(path)
+    if program is not None:
+        return program.name
+    return "safetensors" if path.suffix == ".safetensors" else "state_dict"

@@ -19,6 +19,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from smartbatch_worker.models.kind import ModelLoadError
+
 # Training scripts wrap the weights in a checkpoint under one of these keys …
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 # … and DataParallel and torch.compile put their own name in front of every key.
@@ -27,51 +29,19 @@ PREFIXES = ("module.", "_orig_mod.")
 _BLOCKED_GLOBAL = re.compile(r"GLOBAL (\S+) was not an allowed global")
 
 
-class ModelLoadError(Exception):
-    """A model that cannot be built: the message names the file and what is wrong with it."""
-
-
-def file_kind(path: Path) -> str:
-    """Tell a weights file from a whole program by its content: the suffix lies too often (`.pt` is both).
-
-    Returns:
-        "safetensors", "torchscript", "exported" or "state_dict".
-
-    Raises:
-        ModelLoadError: there is no such file.
-    """
-    _require_file(path)
-    if path.suffix == ".safetensors":
-        return "safetensors"
-    if not zipfile.is_zipfile(path):
-        return "state_dict"
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.namelist()
-    # Entries lie under one folder, but for torch.export's before torch 2.7.
-    names = {*entries, *(name.partition("/")[2] for name in entries)}
-    if "constants.pkl" in names:
-        return "torchscript"
-    if "archive_format" in names or "serialized_exported_program.json" in names:
-        return "exported"
-    return "state_dict"
-
-
 def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     """Read the tensors of a `.safetensors` file or a `torch.save` checkpoint; no code in them ever runs.
 
     Tensors are memory-mapped where the format allows it, so that workers share the file's pages.
 
     Raises:
-        ModelLoadError: the file is missing, corrupt, holds code, or holds no tensors.
+        ModelLoadError: the file is corrupt, holds code, or holds no tensors.
     """
-    kind = file_kind(path)
-    if kind == "safetensors":
+    if path.suffix == ".safetensors":
         try:
             return load_file(path)
         except (SafetensorError, OSError, ValueError) as error:
             raise ModelLoadError(f"{path}: corrupt safetensors file ({error})") from error
-    if kind != "state_dict":
-        raise ModelLoadError(f"{path}: holds a whole {kind} program, not weights; give it as the model instead")
     return _unwrap(_read_checkpoint(path), path)
 
 
@@ -115,11 +85,6 @@ def _first_mismatch(expected: Mapping[str, Any], found: Mapping[str, Any]) -> st
         if key not in expected:
             return f"key {key!r} of shape {list(tensor.shape)} is unknown to the model"
     return None
-
-
-def _require_file(path: Path) -> None:
-    if not path.is_file():
-        raise ModelLoadError(f"{path}: no such file")
 
 
 def _read_checkpoint(path: Path) -> Any:

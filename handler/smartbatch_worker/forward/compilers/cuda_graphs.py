@@ -13,9 +13,11 @@ from typing import Any
 
 import torch
 
+from smartbatch_worker.forward.compilers import plain
+from smartbatch_worker.forward.compilers.compiler import Built, Compiler, Task
+from smartbatch_worker.forward.precision import Forward
 from smartbatch_worker.kernels.layout import memory_format_of
 
-Forward = Callable[[torch.Tensor], Any]
 Recorder = Callable[[Forward, torch.Tensor], tuple[Callable[[], None], Any]]
 """From a forward and the memory of its input to what runs it again, and the memory that its output is then in."""
 
@@ -26,6 +28,20 @@ _NEEDS = "compile: cuda_graphs needs a model that gives a tensor, or a dict or t
 
 TOLERANCE = 1e-2
 """Of the largest answer: how far a graph's answers may be from the forward's. A wrong graph is off by far more."""
+
+
+def why_not(task: Task) -> str | None:
+    """It records for one shape, on a GPU."""
+    if task.shape is None or task.device.type != "cuda":
+        return f"compile: cuda_graphs needs a GPU and a known input_shape; this is {task.device}"
+    return None
+
+
+def build(task: Task) -> Built:
+    """Record what PyTorch does."""
+    assert task.shape is not None
+    graphed = GraphedForward(plain.build(task).forward, task.shape, task.largest, task.device)
+    return Built(graphed, graphed.padding)
 
 
 def recorded_sizes(largest: int) -> list[int]:
@@ -132,3 +148,6 @@ def _tensors(output: Any) -> list[torch.Tensor]:
     found: list[torch.Tensor] = []
     _map(found.append, output)
     return found
+
+
+COMPILER = Compiler(name="cuda_graphs", build=build, why_not=why_not)

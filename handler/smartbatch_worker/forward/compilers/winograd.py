@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import itertools
 import math
 import operator
 from pathlib import Path
@@ -22,13 +21,9 @@ from torch import fx, nn
 from torch.fx.experimental.optimization import fuse
 
 from smartbatch_worker.contract.machine import cpu_flags
+from smartbatch_worker.forward.compilers.compiler import Built, Compiler, CompilerUnavailableError, Task
 from smartbatch_worker.kernels import native
-from smartbatch_worker.kernels.convolutions.transforms import (
-    POINTS_OF_FOUR,
-    kernel_numbers,
-    kernel_transform,
-    side_transforms,
-)
+from smartbatch_worker.kernels.convolutions import layers
 
 MAX_STRIDED_CHANNELS = 4
 """Of a first layer's input: the transform of more would cost what the multiplications save."""
@@ -37,197 +32,34 @@ MAX_BASIS_BYTES = 1 << 24
 """Of a stride 2 layer's weights in Winograd's basis, which are nine times as many: reading more takes too long."""
 
 
-class WinogradUnavailableError(RuntimeError):
+class WinogradUnavailableError(CompilerUnavailableError):
     """No C compiler here, or the model cannot be traced."""
 
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, "convolutions stay PyTorch's")
 
-def build(cache_dir: Path) -> ctypes.CDLL:
-    """Compile winograd.c for this machine's processor, once per source and processor; a few seconds."""
-    try:
-        built = native.build("winograd", cache_dir, ["parallel.h"], native.HERE / "convolutions")
-    except native.NotCompiledError as error:
-        raise WinogradUnavailableError(f"compile: winograd: {error}") from error
-    for function in (built.panel_width, built.num_lanes, built.winograd_scratch, built.strided_scratch):
-        function.restype = ctypes.c_int64
-    built.winograd_scratch.argtypes = [ctypes.c_int] * 2 + [ctypes.c_int64] * 6
-    built.convolve_winograd.argtypes = [ctypes.c_void_p] * 7 + [ctypes.c_int] * 3 + [ctypes.c_int64] * 6
-    built.convolve_direct.argtypes = [ctypes.c_void_p] * 6 + [ctypes.c_int] * 3 + [ctypes.c_int64] * 9
-    built.convolve_strided.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int] * 3 + [ctypes.c_int64] * 8
-    built.strided_scratch.argtypes = [ctypes.c_int64] * 4 + [ctypes.c_int]
-    built.pad.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int] + [ctypes.c_int64] * 5
-    return built
+
+def why_not(task: Task) -> str | None:
+    """It swaps layers of known sources, on the processor."""
+    if task.device.type != "cpu" or task.precision == "fp16" or not task.is_ours:
+        return "compile: winograd needs a torchvision model in fp32 or bf16 on the CPU"
+    return None
+
+
+def build(task: Task) -> Built:
+    """The module with its convolutions swapped; it folds batch norms itself."""
+    return Built(accelerate(task.module, task.model_dir, task.precision == "bf16"))
+
+
+def ways(has_bf16: bool) -> tuple[str, ...]:
+    """fp32 too where bf16 is wanted: it may be the faster one."""
+    return ("fp32", "bf16") if has_bf16 and has_bf16_products() else ("fp32",)
 
 
 @functools.cache
-def has_bf16() -> bool:
+def has_bf16_products() -> bool:
     """Whether this processor multiplies bf16 by itself, in a way that `accelerate` uses."""
     return {"avx512f", "avx512_bf16"} <= cpu_flags()
-
-
-class _Convolution(nn.Module):
-    """What all kinds share: weights in panels, in the precision of the products, and a float32 bias."""
-
-    weight: torch.Tensor
-    bias: torch.Tensor
-
-    def __init__(self, conv: nn.Conv2d, weight: torch.Tensor, relu: bool, library: ctypes.CDLL, bf16: bool) -> None:
-        super().__init__()
-        self.register_buffer("weight", weight)
-        bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach()
-        self.register_buffer("bias", bias.float().contiguous())
-        self.channels, self.relu, self.bf16, self._library = conv.in_channels, relu, bf16, library
-        (self.kernel, _), (self.stride, _) = conv.kernel_size, conv.stride
-        self.padding = 1 if conv.padding == "same" else int(conv.padding[0])
-
-    def _checked(self, x: torch.Tensor) -> tuple[torch.Tensor, int, int]:
-        """Channels-last `x`, and the output's height and width; what a client sent must not lead the C code astray."""
-        if x.dim() != 4 or x.shape[1] != self.channels or x.dtype != torch.float32:
-            raise RuntimeError(
-                f"expected input [N, {self.channels}, H, W] of float32, got {list(x.shape)} of {x.dtype}"
-            )
-        height, width = ((size + 2 * self.padding - self.kernel) // self.stride + 1 for size in x.shape[2:])
-        if height < 1 or width < 1:
-            least = max(1, self.kernel - 2 * self.padding)
-            raise RuntimeError(f"expected images of at least {least}x{least}, got {list(x.shape)}")
-        return x.contiguous(memory_format=torch.channels_last), height, width
-
-
-class WinogradConv2d(_Convolution):
-    """A 3x3, padding 1 convolution of stride 1 or 2 with bias, an optional residual and an optional ReLU.
-
-    Input [N, C, H, W] float32, residual and output [N, K, Y, X], all channels-last.
-    """
-
-    def __init__(self, conv: nn.Conv2d, relu: bool, library: ctypes.CDLL, bf16: bool) -> None:
-        stride = conv.stride[0]
-        points = 6 if stride == 1 else 5
-        weight, g = conv.weight.detach().double(), kernel_numbers(stride)
-        basis = torch.einsum("ia,kcab,jb->ijck", g, weight, g).float()
-        groups = [[point] if stride == 1 or not point else [point, point + 4] for point in range(points)]
-        panels = [
-            _panels(basis[rows][:, columns].reshape(1, -1, conv.out_channels), library.panel_width(), bf16)
-            for rows, columns in itertools.product(groups, groups)
-        ]
-        super().__init__(conv, torch.cat(panels), relu, library, bf16)
-
-    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
-        """Convolve, add, clip."""
-        x, height, width = self._checked(x)
-        n, c, h, w = x.shape
-        k = self.bias.shape[0]
-        y = torch.empty((n, k, height, width), memory_format=torch.channels_last)
-        residual = _laid_out_as(y, residual)
-        transforms = side_transforms(self.stride, height % 4, width % 4)
-        threads, sizes = torch.get_num_threads(), (n, h, w, c, k, self.stride)
-        scratch = torch.empty(self._library.winograd_scratch(self.bf16, threads, *sizes))
-        self._library.convolve_winograd(
-            *map(_at, (x, y, self.weight, self.bias, residual, transforms, scratch)), self.bf16, self.relu, threads,
-            *sizes
-        )  # fmt: skip
-        return y
-
-
-class DirectConv2d(_Convolution):
-    """A convolution with bias, an optional ReLU and an optional residual before it or 3x3, stride 2 pooling after it.
-
-    Input [N, C, H, W] float32, residual and output [N, K, Y, X], all channels-last.
-    """
-
-    def __init__(self, conv: nn.Conv2d, relu: bool, library: ctypes.CDLL, bf16: bool, pools: bool = False) -> None:
-        self.pools = pools
-        weight = conv.weight.detach().float().permute(2, 3, 1, 0).reshape(conv.kernel_size[0], -1, conv.out_channels)
-        if bf16:  # pairs of numbers: an odd line gets a weight of zero more
-            weight = nn.functional.pad(weight, (0, 0, 0, weight.shape[1] % 2))
-        panels = _panels(weight.reshape(1, -1, conv.out_channels), library.panel_width(), bf16)
-        super().__init__(conv, panels, relu, library, bf16)
-
-    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
-        """Convolve, add, clip, pool."""
-        x, height, width = self._checked(x)
-        x = self._padded(x)
-        n, c, h, w = x.shape
-        k = self.bias.shape[0]
-        size = ((height + 1) // 2, (width + 1) // 2) if self.pools else (height, width)
-        y = torch.empty((n, k, *size), memory_format=torch.channels_last)
-        residual = _laid_out_as(y, residual)
-        if self.kernel == self.stride == 1 and not self.pools:
-            h, w, height, width = 1, h * w, 1, height * width  # pixels by themselves: one long line is the fastest
-        threads = torch.get_num_threads()
-        lines = torch.empty(threads * 3 * width * self._library.panel_width()) if self.pools else None
-        self._library.convolve_direct(
-            *map(_at, (x, y, self.weight, self.bias, residual, lines)), self.bf16, self.relu, threads, n, h, w, c,
-            height, width, k, self.kernel, self.stride
-        )  # fmt: skip
-        return y
-
-    def _padded(self, x: torch.Tensor) -> torch.Tensor:
-        """Zeros around every image, in the precision of the products."""
-        if not self.bf16 and not self.padding:
-            return x
-        n, c, h, w = x.shape
-        shape = (n, h + 2 * self.padding, w + 2 * self.padding, c)
-        # One more number, since pairs may reach beyond the last.
-        flat = torch.empty(math.prod(shape) + 1, dtype=torch.bfloat16 if self.bf16 else torch.float32)
-        flat[-1] = 0
-        self._library.pad(_at(x), _at(flat), self.bf16, n, h, w, c, self.padding)
-        return flat[:-1].view(shape).permute(0, 3, 1, 2)
-
-
-class StridedWinogradConv2d(_Convolution):
-    """A 7x7, stride 2 convolution of a few channels with bias, an optional ReLU and an optional pooling to the largest.
-
-    Input [N, C, H, W] float32, output [N, K, Y, X], both channels-last. The products are of float32 in any case:
-    with so few channels, bf16 would save little.
-    """
-
-    def __init__(self, conv: nn.Conv2d, relu: bool, library: ctypes.CDLL, bf16: bool, pools: bool = False) -> None:
-        # Taps in pairs, even and odd, the last odd one zero: [K, C, 4, 2, 4, 2].
-        weight = nn.functional.pad(conv.weight.detach().double(), (0, 1, 0, 1))
-        weight = weight.reshape(*weight.shape[:2], 4, 2, 4, 2)
-        g = kernel_transform(POINTS_OF_FOUR, 4)
-        basis = torch.einsum("is,kcsatb,jt->ijabck", g, weight, g).reshape(49, -1, conv.out_channels)
-        super().__init__(conv, _panels(basis.float(), library.panel_width(), False), relu, library, bf16=False)
-        self.pools = pools
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Convolve, clip, pool."""
-        x, height, width = self._checked(x)
-        n, c, h, w = x.shape
-        k = self.bias.shape[0]
-        size = ((height + 1) // 2, (width + 1) // 2) if self.pools else (height, width)
-        y = torch.empty((n, k, *size), memory_format=torch.channels_last)
-
-        threads = torch.get_num_threads()
-        scratch = torch.empty(self._library.strided_scratch(n, width, c, k, threads))
-        self._library.convolve_strided(
-            *map(_at, (x, y, self.weight, self.bias, scratch)), self.pools, self.relu, threads, n, h, w, c, height,
-            width, k, self.padding
-        )  # fmt: skip
-        return y
-
-
-def _laid_out_as(y: torch.Tensor, residual: torch.Tensor | None) -> torch.Tensor | None:
-    """What is to be added to channels-last `y`, broadcast to its shape and in its order."""
-    return None if residual is None else residual.expand_as(y).contiguous(memory_format=torch.channels_last)
-
-
-def _panels(basis: torch.Tensor, width: int, bf16: bool) -> torch.Tensor:
-    """[P, C, K] as flat [P, K / width, C, width], K padded with zeros: the order in which the product reads it.
-
-    In bf16 [P, K / width, C / 2, width, 2]: two input channels side by side.
-    """
-    pitch = -(-basis.shape[2] // width) * width
-    padded = nn.functional.pad(basis, (0, pitch - basis.shape[2]))
-    # Flat, since .to(memory_format=...) reorders whatever has four dimensions.
-    panels = padded.reshape(*basis.shape[:2], pitch // width, width).transpose(1, 2)
-    if not bf16:
-        return panels.flatten()
-    pairs = panels.reshape(*panels.shape[:2], -1, 2, width).transpose(3, 4)
-    return pairs.to(torch.bfloat16).flatten()
-
-
-def _at(tensor: torch.Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
 
 
 def accelerate(model: nn.Module, cache_dir: Path, bf16: bool = False) -> nn.Module:
@@ -241,7 +73,10 @@ def accelerate(model: nn.Module, cache_dir: Path, bf16: bool = False) -> nn.Modu
     Raises:
         WinogradUnavailableError: there is no compiler, it knows no bf16, or the model's forward cannot be traced.
     """
-    library = build(cache_dir)
+    try:
+        library = layers.build(cache_dir)
+    except native.NotCompiledError as error:
+        raise WinogradUnavailableError(f"compile: winograd: {error}") from error
     if bf16 and not library.has_bf16():
         raise WinogradUnavailableError("compile: winograd in bf16 needs avx512_bf16 and a C compiler that knows it")
     try:
@@ -259,7 +94,7 @@ def accelerate(model: nn.Module, cache_dir: Path, bf16: bool = False) -> nn.Modu
             continue
         inputs, last, options = [node.args[0]], node, {"relu": False}
         add = _only_user(node)
-        if kind is not StridedWinogradConv2d and add is not None and _is_sum(add):
+        if kind is not layers.StridedWinogradConv2d and add is not None and _is_sum(add):
             other = [a for a in add.args if a is not node]
             if len(other) == 1 and isinstance(other[0], fx.Node) and not add.kwargs:
                 inputs, last = [*inputs, other[0]], add
@@ -267,7 +102,7 @@ def accelerate(model: nn.Module, cache_dir: Path, bf16: bool = False) -> nn.Modu
         if after is not None and _is_relu(after, modules):
             last, options["relu"] = after, True
         after = _only_user(last)
-        is_alone = kind is not WinogradConv2d and len(inputs) == 1
+        is_alone = kind is not layers.WinogradConv2d and len(inputs) == 1
         if is_alone and after is not None and _is_pooling(after, modules):
             last, options["pools"] = after, True
         name = node.target.replace(".", "_") + "_fast"
@@ -283,7 +118,7 @@ def accelerate(model: nn.Module, cache_dir: Path, bf16: bool = False) -> nn.Modu
 
 def _kind(
     module: nn.Module, library: ctypes.CDLL
-) -> type[WinogradConv2d | StridedWinogradConv2d | DirectConv2d] | None:
+) -> type[layers.WinogradConv2d | layers.StridedWinogradConv2d | layers.DirectConv2d] | None:
     """What runs this layer faster than PyTorch."""
     if not isinstance(module, nn.Conv2d) or module.padding_mode != "zeros" or module.groups != 1:
         return None
@@ -294,13 +129,13 @@ def _kind(
     is_three_by_three = kernel == (3, 3) and padding in ((1, 1), "same")
     is_tiled = stride == (1, 1) or (stride == (2, 2) and 4 * 81 * math.prod(channels) <= MAX_BASIS_BYTES)
     if is_three_by_three and is_tiled and min(channels) >= 32 and all(count % lanes == 0 for count in channels):
-        return WinogradConv2d
+        return layers.WinogradConv2d
     if isinstance(padding, str) or module.out_channels % library.panel_width():
         return None
     if not len(set(kernel)) == len(set(stride)) == len(set(padding)) == 1:
         return None
     is_first = kernel == (7, 7) and stride == (2, 2) and module.in_channels <= MAX_STRIDED_CHANNELS
-    return StridedWinogradConv2d if is_first else DirectConv2d
+    return layers.StridedWinogradConv2d if is_first else layers.DirectConv2d
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:
@@ -324,3 +159,6 @@ def _is_pooling(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
         return False
     sizes = ((pool.kernel_size, 3), (pool.stride, 2), (pool.padding, 1), (pool.dilation, 1))
     return all(value in (wanted, (wanted, wanted)) for value, wanted in sizes)
+
+
+COMPILER = Compiler(name="winograd", build=build, why_not=why_not, ways=ways)

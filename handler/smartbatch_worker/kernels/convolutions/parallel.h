@@ -6,6 +6,8 @@
  * more than a layer's share of the work. The threads of a Python executor are woken for every layer, for the
  * interpreter's lock as well as for the work, and two of them often ran on one core in turns.
  */
+#pragma once
+
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>

@@ -12,8 +12,8 @@ from smartbatch.archive.handler import check_entry_point
 from smartbatch.archive.probe import probe
 from smartbatch.archive.settings import ArchiveSettings, CheckError
 from smartbatch.archive.stage import stage
-from smartbatch_worker.models.architectures import build_torchvision
 from smartbatch_worker.models.load import ModelLoadError
+from smartbatch_worker.models.torchvision import build_torchvision
 
 from tests.conftest import AFFINE_MODEL
 

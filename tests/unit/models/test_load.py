@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from smartbatch_worker.contract.config import WorkerConfig
-from smartbatch_worker.models.architectures import build_torchvision, torchvision_classifiers, torchvision_keys
 from smartbatch_worker.models.load import ModelLoadError, build_model, describe_weights, max_batch_size
+from smartbatch_worker.models.torchvision import build_torchvision, torchvision_classifiers, torchvision_keys
 
 SOURCE = """
 import torch

@@ -1,26 +1,52 @@
-"""Modules without weights yet: a torchvision classifier by name, or the class of a `model.py`."""
+"""A torchvision classifier by name, with weights of a file or random ones."""
 
 from __future__ import annotations
 
 import difflib
-import importlib.util
-import inspect
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from smartbatch_worker.models.state_dicts import ModelLoadError
+from smartbatch_worker.contract.config import WorkerConfig
+from smartbatch_worker.models.kind import Kind, ModelLoadError, ReadWeights
+from smartbatch_worker.models.state_dicts import fill
 
-_SOURCE_MODULE = "smartbatch_user_model"
+RANDOM_SEED = 0
+
 # These two build auxiliary training heads and initialise by rejection sampling, unless told not to.
 _INCEPTIONS = ("googlenet", "inception_v3")
 _AUX_HEADS = ("aux1", "aux2", "AuxLogits")
 # torchvision renamed densenet's layers after its weights were published: `norm.1.` became `norm1.`.
 _OLD_DENSENET_KEY = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
+
+
+def load(config: WorkerConfig, model_dir: Path, read_weights: ReadWeights) -> torch.nn.Module:
+    """Build the classifier that `config.model` names and fill it; random weights are those of `RANDOM_SEED`.
+
+    Raises:
+        ModelLoadError: torchvision has no such classifier, or there are no weights, or they do not fit.
+    """
+    require_classifier(config.model)
+    if config.weights is None:
+        if config.weights_source != "random":
+            raise ModelLoadError(
+                f"model {config.model!r} has no weights: set weights to a file in the archive, "
+                "or weights_source to random"
+            )
+        return without_training_heads(build_torchvision(config.model, config.num_classes, random_seed=RANDOM_SEED))
+    path = model_dir / config.weights
+    state_dict = torchvision_keys(config.model, read_weights(path))
+    module = build_torchvision(
+        config.model,
+        config.num_classes,
+        pretrained_input=config.weights_source == "pretrained",
+        state_dict=state_dict,
+    )
+    fill(module, state_dict, path, config.model)
+    return without_training_heads(module)
 
 
 def torchvision_classifiers() -> list[str]:
@@ -102,60 +128,10 @@ def torchvision_keys(name: str, state_dict: Mapping[str, torch.Tensor]) -> Mappi
     return {_OLD_DENSENET_KEY.sub(r"\1\2.", key): tensor for key, tensor in state_dict.items()}
 
 
-def build_from_source(path: Path, class_name: str | None, num_classes: int | None) -> torch.nn.Module:
-    """Import a `model.py` and make its class; `num_classes` is passed on where the constructor takes it.
-
-    Modules that lie beside the file can be imported from it.
-
-    Raises:
-        ModelLoadError: the file is missing, fails to import, or the class cannot be told or made.
-    """
-    module = _import(path)
-    found = {
-        name: value
-        for name, value in vars(module).items()
-        if inspect.isclass(value) and issubclass(value, torch.nn.Module) and value.__module__ == module.__name__
-    }
-    if class_name is None and len(found) != 1:
-        listing = ", ".join(sorted(found)) or "none"
-        raise ModelLoadError(f"{path}: must define one torch.nn.Module or model_class must name it; found {listing}")
-    chosen = next(iter(found.values())) if class_name is None else vars(module).get(class_name)
-    if not inspect.isclass(chosen) or not issubclass(chosen, torch.nn.Module):
-        raise ModelLoadError(
-            f"{path}: model_class {class_name!r} is no torch.nn.Module in it; found {', '.join(sorted(found))}"
-        )
-    takes_num_classes = "num_classes" in inspect.signature(chosen).parameters
-    if num_classes is not None and not takes_num_classes:
-        raise ModelLoadError(
-            f"{path}: num_classes is {num_classes}, but {chosen.__name__}() takes no num_classes argument"
-        )
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return _module(chosen(num_classes=num_classes) if num_classes is not None else chosen())
-    except Exception as error:
-        raise ModelLoadError(f"{path}: {chosen.__name__}() raised {type(error).__name__}: {error}") from error
-
-
-def _import(path: Path) -> Any:
-    if not path.is_file():
-        raise ModelLoadError(f"{path}: no such file")
-    spec = importlib.util.spec_from_file_location(_SOURCE_MODULE, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[_SOURCE_MODULE] = module  # dataclasses and pickling look their own module up by name
-    sys.path.insert(0, str(path.parent))
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ModelLoadError(f"{path}: import failed with {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(str(path.parent))
-    return module
-
-
 def _module(value: Any) -> torch.nn.Module:
     if not isinstance(value, torch.nn.Module):
         raise TypeError(f"expected a torch.nn.Module; got a {type(value).__name__}")
     return value
+
+
+KIND = Kind(name="torchvision", suffix=None, load=load, own_weights="none", is_ours=True)

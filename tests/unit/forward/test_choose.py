@@ -21,10 +21,12 @@ import pytest
 import torch
 import torchvision
 from smartbatch_worker.contract.config import WorkerConfig
-from smartbatch_worker.forward import compiled
-from smartbatch_worker.forward.calibrate import CACHE_FILE, Calibration, calibrate, known_shape, time_forward
-from smartbatch_worker.forward.compiled import Compiled, compile_forward
-from smartbatch_worker.forward.compilers import winograd
+from smartbatch_worker.forward import precision
+from smartbatch_worker.forward.calibrate import Calibration, calibrate, known_shape
+from smartbatch_worker.forward.choose import Compiled, compile_forward
+from smartbatch_worker.forward.compilers import openvino, winograd
+from smartbatch_worker.forward.measure import CACHE_FILE, time_forward
+from smartbatch_worker.kernels.convolutions import layers
 
 CPU = torch.device("cpu")
 
@@ -33,7 +35,7 @@ CPU = torch.device("cpu")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where winograd.c is compiled already: three seconds for all tests and not for each."""
     folder = tmp_path_factory.mktemp("built")
-    winograd.build(folder)
+    layers.build(folder)
     return folder
 
 
@@ -90,7 +92,7 @@ def test_answers_equal_eager(name: str, how: str, model_dir: Path) -> None:
             torch.testing.assert_close(made.forward(batch), expected, atol=1e-4 * scale, rtol=0)
 
 
-needs_bf16 = pytest.mark.skipif(not winograd.has_bf16(), reason="this CPU has no avx512_bf16")
+needs_bf16 = pytest.mark.skipif(not winograd.has_bf16_products(), reason="this CPU has no avx512_bf16")
 
 
 def lively_resnet18() -> torch.nn.Module:
@@ -116,7 +118,7 @@ def test_bf16_is_as_precise_as_a_model_converted_to_it(how: str, model_dir: Path
 
 
 def test_bf16_is_computed_in_fp32_where_the_cpu_has_none(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (compiled, winograd):
+    for module in (precision, winograd):
         monkeypatch.setattr(module, "cpu_flags", lambda: frozenset({"avx2", "fma"}))
     batch = torch.randn((2, 3, 64, 64), generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
@@ -128,7 +130,7 @@ def test_bf16_is_computed_in_fp32_where_the_cpu_has_none(model_dir: Path, monkey
 
 def without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
     """As most machines are: PyTorch is what is left where Winograd is not taken."""
-    monkeypatch.setattr(compiled, "find_spec", lambda _: None)
+    monkeypatch.setattr(openvino, "find_spec", lambda _: None)
 
 
 def test_a_way_that_answers_wrongly_is_not_taken(
@@ -147,7 +149,7 @@ def test_a_way_that_answers_wrongly_is_not_taken(
 def test_one_disturbed_measurement_decides_nothing(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one that was taken while another worker of the same process was loading."""
     seconds = iter([0.13, 0.30, 0.10, 0.13, 0.05, 0.10, 0.13, 0.05, 0.10])
-    monkeypatch.setattr("smartbatch_worker.forward.calibrate.time_forward", lambda *_: next(seconds))
+    monkeypatch.setattr("smartbatch_worker.forward.measure.time_forward", lambda *_: next(seconds))
     with torch.inference_mode():
         assert compile_forward(lively_resnet18(), WorkerConfig(), CPU, (3, 32, 32), model_dir).name == "winograd"
 
@@ -166,7 +168,7 @@ def test_the_second_fastest_way_is_taken_where_the_fastest_fails_now(
             if needed is not None:
                 monkeypatch.setattr(needed, "accelerate", fails)
             else:
-                monkeypatch.setattr(compiled, "_openvino", fails)
+                monkeypatch.setattr(openvino, "_core", fails)
     assert "openvino in fp32 fails" in caplog.text
 
 
@@ -205,7 +207,7 @@ def test_a_signal_is_survived_after_another_thread_freed_what_openvino_made(tmp_
     program = """if True:
         import os, signal, sys, threading, torch
         from pathlib import Path
-        from smartbatch_worker.forward.compiled import compile_forward
+        from smartbatch_worker.forward.choose import compile_forward
         from smartbatch_worker.contract.config import WorkerConfig
         signal.signal(signal.SIGTERM, lambda *_: print("handled"))
         config = WorkerConfig(model="model.py", compile="openvino", input_shape=(3, 32, 32))
@@ -240,22 +242,22 @@ def test_openvino_leaves_the_choice_of_cores_to_the_system(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("conv", "kind"),
     [
-        (torch.nn.Conv2d(32, 48, 3, padding=1), winograd.WinogradConv2d),
-        (torch.nn.Conv2d(80, 32, 3, padding="same", bias=False), winograd.WinogradConv2d),
-        (torch.nn.Conv2d(160, 144, 3, padding=1), winograd.WinogradConv2d),
-        (torch.nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False), winograd.StridedWinogradConv2d),
-        (torch.nn.Conv2d(1, 32, 7, stride=2, padding=5), winograd.StridedWinogradConv2d),
-        (torch.nn.Conv2d(4, 96, 7, stride=2, padding=1), winograd.StridedWinogradConv2d),
-        (torch.nn.Conv2d(5, 32, 7, stride=2, padding=3), winograd.DirectConv2d),
-        (torch.nn.Conv2d(1, 32, 5, stride=3), winograd.DirectConv2d),
-        (torch.nn.Conv2d(4, 96, 1), winograd.DirectConv2d),
-        (torch.nn.Conv2d(48, 96, 1), winograd.DirectConv2d),
-        (torch.nn.Conv2d(64, 32, 1, stride=2), winograd.DirectConv2d),
-        (torch.nn.Conv2d(48, 64, 3, stride=2, padding=1), winograd.WinogradConv2d),
-        (torch.nn.Conv2d(160, 144, 3, stride=2, padding=1, bias=False), winograd.WinogradConv2d),
-        (torch.nn.Conv2d(48, 64, 3, stride=2), winograd.DirectConv2d),
-        (torch.nn.Conv2d(16, 64, 3, stride=2, padding=1), winograd.DirectConv2d),
-        (torch.nn.Conv2d(256, 512, 3, stride=2, padding=1), winograd.DirectConv2d),
+        (torch.nn.Conv2d(32, 48, 3, padding=1), layers.WinogradConv2d),
+        (torch.nn.Conv2d(80, 32, 3, padding="same", bias=False), layers.WinogradConv2d),
+        (torch.nn.Conv2d(160, 144, 3, padding=1), layers.WinogradConv2d),
+        (torch.nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False), layers.StridedWinogradConv2d),
+        (torch.nn.Conv2d(1, 32, 7, stride=2, padding=5), layers.StridedWinogradConv2d),
+        (torch.nn.Conv2d(4, 96, 7, stride=2, padding=1), layers.StridedWinogradConv2d),
+        (torch.nn.Conv2d(5, 32, 7, stride=2, padding=3), layers.DirectConv2d),
+        (torch.nn.Conv2d(1, 32, 5, stride=3), layers.DirectConv2d),
+        (torch.nn.Conv2d(4, 96, 1), layers.DirectConv2d),
+        (torch.nn.Conv2d(48, 96, 1), layers.DirectConv2d),
+        (torch.nn.Conv2d(64, 32, 1, stride=2), layers.DirectConv2d),
+        (torch.nn.Conv2d(48, 64, 3, stride=2, padding=1), layers.WinogradConv2d),
+        (torch.nn.Conv2d(160, 144, 3, stride=2, padding=1, bias=False), layers.WinogradConv2d),
+        (torch.nn.Conv2d(48, 64, 3, stride=2), layers.DirectConv2d),
+        (torch.nn.Conv2d(16, 64, 3, stride=2, padding=1), layers.DirectConv2d),
+        (torch.nn.Conv2d(256, 512, 3, stride=2, padding=1), layers.DirectConv2d),
     ],
     ids=str,
 )
@@ -287,7 +289,7 @@ def test_images_of_any_size_are_tiled(stride: int, bf16: bool, built: Path) -> N
     model = torch.nn.Sequential(torch.nn.Conv2d(32, 48, 3, stride=stride, padding=1)).eval()
     with torch.inference_mode():
         accelerated = winograd.accelerate(model, built, bf16)
-        assert any(isinstance(module, winograd.WinogradConv2d) for module in accelerated.modules())
+        assert any(isinstance(module, layers.WinogradConv2d) for module in accelerated.modules())
         for images, height, width in [*itertools.product((3,), range(1, 18), range(1, 18)), (9, 45, 43)]:
             batch = torch.randn((images, 32, height, width), generator=torch.Generator().manual_seed(2))
             torch.testing.assert_close(accelerated(batch), model(batch), atol=0.1 if bf16 else 1e-4, rtol=0)

@@ -28,7 +28,7 @@ def compiler(path: Path, script: str) -> str:
 def build_apart(folder: Path) -> subprocess.CompletedProcess[str]:
     """In a process of its own: a library that is cut short ends it by SIGBUS."""
     code = (
-        "import sys, pathlib\nfrom smartbatch_worker import native\n"
+        "import sys, pathlib\nfrom smartbatch_worker.kernels import native\n"
         "library = native.build('json_numbers', pathlib.Path(sys.argv[1]))\nprint(library.json_numbers)"
     )
     command = [sys.executable, "-c", code, str(folder)]
@@ -62,7 +62,11 @@ def test_a_damaged_library_is_never_loaded_but_made_again(tmp_path: Path, damage
 
 
 def test_workers_that_start_at_once_share_one(tmp_path: Path) -> None:
-    code = "import sys, pathlib\nfrom smartbatch_worker import native\nnative.build('json_numbers', pathlib.Path('.'))"
+    code = (
+        "import sys, pathlib\n"
+        "from smartbatch_worker.kernels import native\n"
+        "native.build('json_numbers', pathlib.Path('.'))"
+    )
     together = [subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path) for _ in range(4)]
     assert [process.wait(120) for process in together] == [0] * 4
     assert len(list(tmp_path.iterdir())) == 1

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torchvision
 from smartbatch_worker.contract.config import WorkerConfig
-from smartbatch_worker.forward.compiled import compile_forward
+from smartbatch_worker.forward.choose import compile_forward
 from smartbatch_worker.forward.compilers.cuda_graphs import GraphedForward, Recorder, recorded_sizes
 
 CPU = torch.device("cpu")

@@ -1,9 +1,8 @@
-"""Whole programs: TorchScript (`.pt`) and torch.export (`.pt2`) files carry code and weights in one."""
+"""A torch.export program (`.pt2`): code and weights in one file, and the input's shape."""
 
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,39 +10,22 @@ from pathlib import Path
 import torch
 from torch.export import ExportedProgram
 
-from smartbatch_worker.models.state_dicts import ModelLoadError, file_kind
+from smartbatch_worker.contract.config import WorkerConfig
+from smartbatch_worker.models.kind import Kind, ModelLoadError, ReadWeights, first_line
 
 
-def load_torchscript(path: Path) -> torch.nn.Module:
-    """Load a TorchScript program onto the CPU, in eval mode.
-
-    Raises:
-        ModelLoadError: the file is missing, corrupt or no TorchScript program.
-    """
-    _require_kind(path, "torchscript")
-    try:
-        with warnings.catch_warnings():
-            # TorchScript is deprecated; its files are not, and this is still the one way to load them.
-            warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated")
-            program = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
-    except (RuntimeError, ValueError, OSError) as error:
-        raise ModelLoadError(f"{path}: cannot be loaded as TorchScript ({_first_line(error)})") from error
-    assert isinstance(program, torch.nn.Module)
-    return program.eval()
-
-
-def load_exported(path: Path) -> torch.nn.Module:
+def load(config: WorkerConfig, model_dir: Path, read_weights: ReadWeights) -> torch.nn.Module:
     """Load a torch.export program, whose batch dimension must be dynamic.
 
     Raises:
-        ModelLoadError: the file is missing, corrupt, no exported program, or fixed to one batch size.
+        ModelLoadError: the file is corrupt, or the program is fixed to one batch size.
     """
-    _require_kind(path, "exported")
+    path = model_dir / config.model
     try:
         with _quiet("torch.export"):
             program = torch.export.load(path)
     except Exception as error:  # it deserializes a whole graph: any type of error can come out of a bad file
-        raise ModelLoadError(f"{path}: cannot be loaded as an exported program ({_first_line(error)})") from error
+        raise ModelLoadError(f"{path}: cannot be loaded as an exported program ({first_line(error)})") from error
     shape = exported_input_shape(program, path)
     if not isinstance(shape[0], torch.SymInt):
         raise ModelLoadError(
@@ -75,15 +57,6 @@ def _upper_bound(program: ExportedProgram, batch: torch.SymInt) -> int | None:
     return int(upper) if upper is not None and getattr(upper, "is_Integer", False) else None
 
 
-def _require_kind(path: Path, wanted: str) -> None:
-    if (kind := file_kind(path)) != wanted:
-        raise ModelLoadError(f"{path}: its suffix says {wanted}, its content says {kind} (or it is corrupt)")
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
-
-
 @contextmanager
 def _quiet(logger_name: str) -> Iterator[None]:
     """Keep torch from logging a traceback of its own: the error we raise says it in one line."""
@@ -94,3 +67,13 @@ def _quiet(logger_name: str) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+KIND = Kind(
+    name="exported",
+    suffix=".pt2",
+    load=load,
+    own_weights="embedded in {model}",
+    entries=frozenset({"archive_format", "serialized_exported_program.json"}),
+    tells_input_shape=True,
+)

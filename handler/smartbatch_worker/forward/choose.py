@@ -1,0 +1,181 @@
+"""From a module to the function that runs one batch: by the configured compiler, or by the fastest that is right."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from smartbatch_worker.contract.config import WorkerConfig
+from smartbatch_worker.forward import calibrate, measure
+from smartbatch_worker.forward.compilers import COMPILERS
+from smartbatch_worker.forward.compilers.compiler import Built, CompilerUnavailableError, Padding, Task, no_padding
+from smartbatch_worker.forward.precision import Forward, is_emulated, warn_if_emulated
+from smartbatch_worker.models import kind_of
+
+logger = logging.getLogger(__name__)
+
+PLAIN = "off"
+"""The compiler that the others are compared with: PyTorch itself."""
+
+FP32_TOLERANCE = 1e-4
+"""Of the largest answer: how far one way of computing in fp32 may be from another."""
+BF16_TOLERANCE = 2.0
+"""Times the error of the model converted to bf16, root mean square: what another way of computing in bf16 may have."""
+
+ALIKE = 0.1
+"""Of the answers, root mean square: how far two ways may be apart in one precision, of which bf16 takes a tenth."""
+
+NUM_ROUNDS = 3
+HOPELESS = 4.0
+"""Times the fastest: a way that takes longer is not timed again. Less may be a worker that was loading meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A model's forward, and how it came to be."""
+
+    forward: Forward
+    name: str
+    """What made it: a name of `COMPILERS`; never auto."""
+    precision: str
+    """What it computes in: the configured precision, or fp32 where that is faster on this CPU."""
+    padding: Padding = no_padding
+
+
+def compile_forward(
+    module: torch.nn.Module,
+    config: WorkerConfig,
+    device: torch.device,
+    shape: tuple[int, ...] | None,
+    model_dir: Path,
+    largest: int = calibrate.MAX_LARGEST,
+) -> Compiled:
+    """Make a module a function of one batch.
+
+    Args:
+        module: in eval mode, in float32 and on its device; it may be converted in place.
+        config: `compile` and `precision` decide; torchvision's own architectures are folded in any case.
+        device: where it runs.
+        shape: of one item, where known: compilation then happens here and not at the first request.
+        model_dir: where what was built and measured is kept for the next worker.
+        largest: most items in one batch; CUDA graphs are recorded up to it.
+
+    Raises:
+        ValueError: the compiler is not installed or does not take this kind of model.
+        RuntimeError: it took the model and failed.
+    """
+    task = Task(
+        module,
+        config.precision,
+        is_ours=kind_of(config.model).is_ours,
+        shape=shape,
+        device=device,
+        model_dir=model_dir,
+        largest=largest,
+    )
+    can_choose = config.compile == "auto" and device.type == "cpu" and task.is_ours and config.precision != "fp16"
+    if can_choose and shape is not None:
+        return _fastest(task, shape, config.model)
+    warn_if_emulated(config.precision, device)
+    compiler = COMPILERS[PLAIN if config.compile == "auto" else config.compile]
+    built = compiler.take(task)
+    if compiler.reads_once:
+        _check_alike(built.forward, task.plain, shape or ())
+    return Compiled(built.forward, compiler.name, config.precision, built.padding)
+
+
+def _fastest(task: Task, shape: tuple[int, ...], model: str) -> Compiled:
+    """The fastest way this CPU has of computing in the configured precision or better, measured once.
+
+    bf16 is computed in fp32 where the CPU has no bf16 instructions, or where fp32 is faster.
+    """
+    ways = _Ways(task, shape)
+    built: dict[str, Built] = {}
+
+    def time_all() -> dict[str, float]:
+        built.update({way: made for way in ways.names if (made := ways.build(way)) is not None})
+        times = dict.fromkeys(built, math.inf)
+        for _ in range(NUM_ROUNDS):
+            limit = HOPELESS * min(times.values())
+            for way in [way for way in built if times[way] <= limit]:
+                times[way] = min(times[way], measure.time_forward(built[way].forward, ways.example, task.device))
+        return times
+
+    is_name = frozenset(ways.names).__contains__
+    key = f"compile {model} {' or '.join(ways.names)} shape={shape}"
+    times = measure.remember(task.model_dir, key, time_all, is_name)
+    told = ", ".join(f"{way} {1000 * seconds:.1f} ms" for way, seconds in times.items())
+    logger.info("forward of %d items: %s", len(ways.example), told)
+    for way in sorted(times, key=times.__getitem__):
+        made = built.get(way) or ways.build(way)  # what was the fastest once may fail today
+        if made is not None:
+            compiler, precision = way.split()
+            return Compiled(made.forward, compiler, precision, made.padding)
+    raise RuntimeError("plain PyTorch is among the ways, and always there")
+
+
+class _Ways:
+    """The ways of computing a model on this CPU, each built when it is asked for, and checked against plain PyTorch.
+
+    A way's name is its compiler and its precision: "winograd fp32".
+    """
+
+    def __init__(self, task: Task, shape: tuple[int, ...]) -> None:
+        self.example = torch.randn((4, *shape), generator=torch.Generator().manual_seed(0))
+        has_bf16 = task.precision == "bf16" and not is_emulated("bf16")
+        if task.precision == "bf16" and not has_bf16:
+            logger.info("this CPU has no bf16 instructions: computing in fp32, which is faster here and more precise")
+        self._tasks = {precision: task.in_another(precision) for precision in ("fp32", "bf16")}
+        self._expected = self._tasks["fp32"].plain(self.example)
+        # What gives anything but a tensor cannot be compared: it stays PyTorch's.
+        compilers = COMPILERS.values() if isinstance(self._expected, torch.Tensor) else [COMPILERS[PLAIN]]
+        self.names = [f"{compiler.name} {precision}" for compiler in compilers for precision in compiler.ways(has_bf16)]
+
+    def build(self, way: str) -> Built | None:
+        """The forward, or None if it cannot be built here, fails, or answers other than plain PyTorch does."""
+        compiler, precision = way.split()
+        task = self._tasks[precision]
+        if compiler == PLAIN:
+            return Built(task.plain)  # a copy where it is converted: the others need the module, too
+        try:
+            built = COMPILERS[compiler].take(task)
+            difference = built.forward(self.example) - self._expected
+        except CompilerUnavailableError as error:
+            logger.info("%s: %s", error.instead, error)
+            return None
+        except (RuntimeError, ValueError, ImportError) as error:
+            logger.warning("%s in %s fails: not used (%s)", compiler, precision, error)
+            return None
+        if not self._is_right(difference, precision):
+            logger.warning("%s in %s differs by %g: not used", compiler, precision, float(difference.abs().max()))
+            return None
+        return built
+
+    def _is_right(self, difference: torch.Tensor, precision: str) -> bool:
+        if precision == "bf16":
+            return _rms(difference) <= BF16_TOLERANCE * self._error_of_plain_bf16
+        return float(difference.abs().max()) <= FP32_TOLERANCE * float(self._expected.abs().max())
+
+    @cached_property
+    def _error_of_plain_bf16(self) -> float:
+        return _rms(self._tasks["bf16"].plain(self.example) - self._expected)
+
+
+def _check_alike(compiled: Forward, plain: Forward, shape: tuple[int, ...]) -> None:
+    """Refuse what a compiler made of a module whose Python does other things for another number of items."""
+    for count in (3, 1):
+        example = torch.randn((count, *shape), generator=torch.Generator().manual_seed(0))
+        actual, expected = compiled(example), plain(example)
+        if not isinstance(actual, torch.Tensor) or not isinstance(expected, torch.Tensor):
+            return
+        if actual.shape != expected.shape or _rms(actual - expected) > ALIKE * _rms(expected):
+            raise ValueError(f"what compile: made of the model answers other than the model for {count} items")
+
+
+def _rms(tensor: torch.Tensor) -> float:
+    return float(tensor.float().square().mean().sqrt())

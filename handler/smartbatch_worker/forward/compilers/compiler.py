@@ -1,0 +1,134 @@
+"""What a compiler is: one row of `COMPILERS`, what it is given, and what it gives."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+
+from smartbatch_worker.forward.fold import fold_batch_norms
+from smartbatch_worker.forward.precision import Forward, in_precision
+
+Padding: TypeAlias = Callable[[tuple[int, ...]], int | None]
+"""From a batch's shape to how many items are added to it; None where it runs as it is."""
+
+
+def no_padding(shape: tuple[int, ...]) -> int | None:
+    """Of a forward that runs any number of items."""
+    return None
+
+
+class CompilerUnavailableError(RuntimeError):
+    """What a compiler needs is not here, which is no fault: PyTorch takes its place.
+
+    Args:
+        reason: what is not here.
+        instead: what that leaves to PyTorch, for the log.
+    """
+
+    def __init__(self, reason: str, instead: str) -> None:
+        super().__init__(reason)
+        self.instead = instead
+
+
+class Task:
+    """A module to be made a function of one batch.
+
+    Args:
+        module: in eval mode, in float32 and on its device.
+        precision: to compute in.
+        is_ours: its source is known, so that it may be traced.
+        shape: of one item, where known.
+        device: where it runs.
+        model_dir: where what is built is kept for the next worker.
+        largest: most items in one batch.
+    """
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        precision: str,
+        *,
+        is_ours: bool,
+        shape: tuple[int, ...] | None,
+        device: torch.device,
+        model_dir: Path,
+        largest: int,
+    ) -> None:
+        self.module, self.precision, self.is_ours = module, precision, is_ours
+        self.shape, self.device, self.model_dir, self.largest = shape, device, model_dir, largest
+
+    @cached_property
+    def folded(self) -> torch.nn.Module:
+        """The module in float32, batch norms folded into convolutions where its source is known."""
+        return fold_batch_norms(self.module) if self.is_ours else self.module
+
+    @cached_property
+    def plain(self) -> Forward:
+        """The folded module as PyTorch runs it in the precision, a copy where that converts it."""
+        module = self.folded if self.precision == "fp32" else copy.deepcopy(self.folded)
+        return in_precision(module, self.precision)
+
+    def in_another(self, precision: str) -> Task:
+        """The same in another precision; both share what is folded."""
+        other = Task(
+            self.module,
+            precision,
+            is_ours=self.is_ours,
+            shape=self.shape,
+            device=self.device,
+            model_dir=self.model_dir,
+            largest=self.largest,
+        )
+        other.__dict__["folded"] = self.folded
+        return other
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What a compiler gives."""
+
+    forward: Forward
+    """It must run sizes and shapes it was not built for, or hand them to PyTorch."""
+    padding: Padding = no_padding
+
+
+def always(task: Task) -> str | None:
+    """Of a compiler that takes everything."""
+    return None
+
+
+def never(has_bf16: bool) -> tuple[str, ...]:
+    """Of a compiler that `compile: auto` does not try."""
+    return ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compiler:
+    """How one compiler is called."""
+
+    name: str
+    build: Callable[[Task], Built]
+    """Raises `RuntimeError` or `ValueError` where it fails, `CompilerUnavailableError` where it cannot be here."""
+    why_not: Callable[[Task], str | None] = always
+    """Why it does not take a task, in a sentence that names the setting; None where it does."""
+    ways: Callable[[bool], tuple[str, ...]] = never
+    """The precisions in which `compile: auto` tries it on this CPU, told whether bf16 is wanted and there."""
+    reads_once: bool = False
+    """It reads a module by running it once, so that what it made has to be compared for other numbers of items."""
+
+    def take(self, task: Task) -> Built:
+        """Build.
+
+        Raises:
+            ValueError: it does not take this task, or failed.
+            RuntimeError: it failed.
+        """
+        if (reason := self.why_not(task)) is not None:
+            raise ValueError(reason)
+        return self.build(task)

@@ -1,0 +1,50 @@
+"""What a kind of model is: one row of `KINDS`, and the error that all of them raise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+
+from smartbatch_worker.contract.config import WorkerConfig
+
+
+class ModelLoadError(Exception):
+    """A model that cannot be built: the message names the file and what is wrong with it."""
+
+
+ReadWeights: TypeAlias = Callable[[Path], dict[str, torch.Tensor]]
+"""From a weights file to its tensors; it refuses what is a whole program."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kind:
+    """How models of one kind are recognised, loaded, and spoken of."""
+
+    name: str
+    suffix: str | None
+    """How `config.model` ends, where it is a file; None: it is a name, of whatever no other row's suffix fits."""
+    load: Callable[[WorkerConfig, Path, ReadWeights], torch.nn.Module]
+    """From the configuration and the unpacked archive to a module on the CPU; raises `ModelLoadError`."""
+    own_weights: str
+    """Where the weights are from if no file of weights is configured, for a header; `{model}` is `config.model`."""
+    entries: frozenset[str] = frozenset()
+    """Any of these in a zip archive tells that it is a whole program: code and weights in one file, which keeps the
+    precision and the mode it was saved with. A file's suffix lies too often (`.pt` is also a state dict's)."""
+    is_ours: bool = False
+    """Its source is known, so that it may be traced: batch norms are folded and convolutions swapped."""
+    tells_input_shape: bool = False
+    """The module's `input_shape` is the program's own."""
+
+    @property
+    def is_program(self) -> bool:
+        """Whether one file carries code and weights, and no other can be put in it."""
+        return bool(self.entries)
+
+
+def first_line(error: Exception) -> str:
+    """A library's error in one line, for the message of ours."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"

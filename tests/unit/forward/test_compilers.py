@@ -1,0 +1,86 @@
+"""The table of compilers: it is the configuration's, and what a new row lacks."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+from smartbatch_worker.contract import config
+from smartbatch_worker.forward.compilers import COMPILERS, cuda_graphs
+from smartbatch_worker.forward.compilers.compiler import Compiler, Task
+
+ROOT = Path(__file__).parents[3]
+
+
+def task(tmp_path: Path, precision: str = "fp32", *, is_ours: bool = True, device: str = "cpu") -> Task:
+    module = torch.nn.Conv2d(3, 8, 3).eval().requires_grad_(False)
+    return Task(
+        module,
+        precision,
+        is_ours=is_ours,
+        shape=(3, 8, 8),
+        device=torch.device(device),
+        model_dir=tmp_path,
+        largest=4,
+    )
+
+
+def test_the_configuration_accepts_what_is_there() -> None:
+    assert set(config._COMPILERS) == {"auto", *COMPILERS}
+
+
+@pytest.mark.parametrize("compiler", COMPILERS.values(), ids=COMPILERS)
+def test_every_compiler_is_described_and_tested(compiler: Compiler) -> None:
+    lines = (ROOT / "docs/configuration.md").read_text(encoding="utf-8").splitlines()
+    (row,) = [line for line in lines if line.startswith("| `compile` |")]
+    assert compiler.name in row
+    assert Path(inspect.getfile(compiler.build)).parent.name == "compilers"
+    tests = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.rglob("test_*.py"))
+    assert f'"{compiler.name}"' in tests
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("winograd", {"precision": "fp16"}, "winograd needs a torchvision model in fp32 or bf16 on the CPU"),
+        ("winograd", {"is_ours": False}, "winograd needs a torchvision model"),
+        ("winograd", {"device": "cuda"}, "winograd needs a torchvision model"),
+        ("cuda_graphs", {}, "cuda_graphs needs a GPU and a known input_shape; this is cpu"),
+        ("openvino", {"device": "cuda"}, "openvino needs"),
+    ],
+)
+def test_a_compiler_says_why_it_does_not_take_a_task(
+    name: str, change: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=f"compile: {said}"):
+        COMPILERS[name].take(task(tmp_path, **change))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["off", "inductor"])
+def test_what_takes_everything_says_so(name: str, tmp_path: Path) -> None:
+    assert COMPILERS[name].why_not(task(tmp_path, "fp16", is_ours=False, device="cuda")) is None
+
+
+def test_plain_pytorch_pads_nothing(tmp_path: Path) -> None:
+    built = COMPILERS["off"].take(task(tmp_path))
+    assert built.padding((3, 3, 8, 8)) is None
+    assert built.forward(torch.ones(3, 3, 8, 8)).shape == (3, 8, 6, 6)
+
+
+def test_cuda_graphs_tell_what_they_pad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = task(tmp_path)
+
+    class Recorded(cuda_graphs.GraphedForward):
+        def __init__(self, forward: object, *rest: object) -> None:
+            self.given = (forward, *rest)
+
+        def padding(self, shape: tuple[int, ...]) -> int | None:
+            return 5
+
+    monkeypatch.setattr(cuda_graphs, "GraphedForward", Recorded)
+    built = cuda_graphs.build(given)
+    assert built.padding((3, 3, 8, 8)) == 5
+    assert isinstance(built.forward, Recorded)
+    assert built.forward.given == (given.folded, (3, 8, 8), 4, given.device)

@@ -1,0 +1,63 @@
+"""The table of kinds: which row takes what, and what a new row lacks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torchvision
+from smartbatch_worker.models import KINDS, Kind, ModelLoadError, kind_of
+from smartbatch_worker.models.torchvision import require_classifier
+
+ROOT = Path(__file__).parents[3]
+ids = [kind.name for kind in KINDS]
+
+ROWS = {
+    "torchvision": ("| a torchvision classifier |", "test_torchvision_by_name"),
+    "source": ("| `model.py` and a state dict |", "test_model_py_with_a_state_dict"),
+    "torchscript": ("| a TorchScript program |", "test_torchscript"),
+    "exported": ("| a `torch.export` program |", "test_exported_program"),
+}
+"""How a kind's row in "What can be served" begins, and the test that loads one."""
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        ("resnet18", "torchvision"),
+        ("model.py", "source"),
+        ("net.pt", "torchscript"),
+        ("net.pt2", "exported"),
+        ("net.pth", "torchvision"),
+        ("", "torchvision"),
+    ],
+)
+def test_a_model_is_told_by_its_suffix(model: str, kind: str) -> None:
+    assert kind_of(model).name == kind
+
+
+def test_every_row_can_be_told_from_the_others() -> None:
+    assert len(set(ids)) == len(KINDS)
+    suffixes = [kind.suffix for kind in KINDS]
+    assert len(set(suffixes)) == len(suffixes)
+    assert suffixes.index(None) == len(suffixes) - 1, "what takes any name is asked last"
+    entries = [entry for kind in KINDS for entry in kind.entries]
+    assert len(set(entries)) == len(entries)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=ids)
+def test_every_kind_is_described_and_tested(kind: Kind) -> None:
+    assert kind.name in ROWS, "name its row in docs/models.md and its test above"
+    described, tested = ROWS[kind.name]
+    assert described in (ROOT / "docs/models.md").read_text(encoding="utf-8")
+    tests = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    assert f"def {tested}(" in tests
+    assert (ROOT / f"handler/smartbatch_worker/models/{kind.name}.py").is_file()
+
+
+def test_whoever_misspells_a_file_is_told_every_suffix() -> None:
+    assert "nosuchnet" not in torchvision.models.list_models()
+    with pytest.raises(ModelLoadError, match="is no torchvision classifier and no") as caught:
+        require_classifier("nosuchnet")
+    for kind in KINDS:
+        assert kind.suffix is None or kind.suffix in str(caught.value)
