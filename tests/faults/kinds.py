@@ -179,6 +179,12 @@ def uneven_entries(n: int) -> Sent:
     return Sent("/predictions/uneven", body, {"Content-Type": JSON}, numbers=[n] * (n % 7))
 
 
+@kind
+def list_of_parts(n: int) -> Sent:
+    body = json.dumps({"data": [n, 1]}).encode()
+    return Sent("/predictions/parts", body, {"Content-Type": JSON}, numbers=[[2 * n, 2], [n + 1, 2]])
+
+
 # Pictures: grey above, its opposite below.
 
 

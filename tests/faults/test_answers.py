@@ -27,12 +27,12 @@ from tests.faults.kinds import KINDS, MAX_RESPONSE_BYTES, Sent
 MODELS = Path(__file__).parent / "models"
 NUM_REQUESTS, NUM_CLIENTS = 10_000, 32
 TIMEOUT_S = 120
-WORKERS = {"seen": 2, "line": 2, "uneven": 1}
+WORKERS = {"seen": 2, "line": 2, "uneven": 1, "parts": 1}
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """Serves the three models of answering.py."""
+    """Serves the models of answering.py."""
     store = tmp_path_factory.mktemp("store")
     common: dict[str, Any] = {"model_file": MODELS / "answering.py", "output": store}
     picture = {"image_resize": "64", "image_crop": "64", "image_mean": "0,0,0", "image_std": "1,1,1", "output": "raw"}
@@ -50,9 +50,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
             **common,
         )
     )
-    build_archive(
-        ArchiveSettings(name="uneven", input_shape="2", overrides={"model_class": "Uneven", "threads": "1"}, **common)
-    )
+    for name in ("uneven", "parts"):
+        overrides = {"model_class": name.capitalize(), "threads": "1"}
+        build_archive(ArchiveSettings(name=name, input_shape="2", overrides=overrides, **common))
     running = start_server(
         ServerSettings(
             model_store=store,

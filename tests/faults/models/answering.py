@@ -26,6 +26,13 @@ class Line(torch.nn.Module):
         return answer
 
 
+class Parts(torch.nn.Module):
+    """A list of parts of every row's answer; read as an entry a row, it would hand each row those of others."""
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [x * 2, x + 1]
+
+
 class Uneven(torch.nn.Module):
     """As many whole numbers as an item's first number says: an entry an item, as a detector gives them."""
 
