@@ -23,6 +23,7 @@ _FIELD = re.compile(
                  ) \s* (?: , | $ )""",
     re.ASCII | re.VERBOSE,
 )
+_NO_SPACES = re.compile(r"[\v\x1c-\x1f]")  # to Python's str and re they are, to NumPy, which reads Python's source, not
 _NUMERIC_KINDS = "fiu"  # floats, signed and unsigned integers; objects, strings, times and complex are refused
 
 
@@ -72,7 +73,7 @@ def _header(body: bytes | bytearray) -> tuple[tuple[int, ...], bool, np.dtype[An
 @functools.lru_cache(maxsize=64)
 def _meaning(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Shape, Fortran order and dtype; kept, since a client's requests mostly have one header."""
-    fields = _fields(header.decode("ascii", "replace").strip())
+    fields = _fields(header.decode("ascii", "replace"))
     try:
         dtype = np.dtype(fields["descr"])
     except TypeError as error:
@@ -81,14 +82,16 @@ def _meaning(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     return shape, fields["fortran_order"] == "True", dtype
 
 
-def _fields(text: str) -> dict[str, str]:
+def _fields(header: str) -> dict[str, str]:
     """The texts of `descr`, `fortran_order` and `shape`, which may come in any order."""
-    fields = {}
+    fields: dict[str, str] = {}
+    text = header.strip()
     at, end = 1, len(text) - 1
     while field := _FIELD.match(text, at, end):
         at = field.end()
         fields[field.lastgroup or ""] = field[field.lastgroup or ""]
-    if not text.startswith("{") or not text.endswith("}") or text[at:end].strip() or len(fields) != 3:
+    is_whole = text.startswith("{") and text.endswith("}") and not text[at:end].strip() and len(fields) == 3
+    if not is_whole or _NO_SPACES.search(header):
         raise MalformedBody(
             "the .npy header is malformed: it must hold 'descr', 'fortran_order' and 'shape', a tuple of sizes, alone"
         )

@@ -26,6 +26,12 @@ BROKEN: dict[str, Refused] = {
         400,
         "declares",
     ),
+    "npy with control characters for spaces": (
+        npy_header("{'descr': '<f4', 'fortran_order': False, 'shape': (4,)} \x1e ", b"\0" * 16),
+        "",
+        400,
+        "header",
+    ),
     "npy with code in its header": (npy_header("__import__('os').system('true')"), "", 400, "header"),
     "npy with a negative size": (
         npy_header("{'descr': '<f4', 'fortran_order': False, 'shape': (-1, -4)}", b"\0" * 16),

@@ -1,0 +1,67 @@
+"""The C code as nobody runs it: every warning an error, and under the sanitizers of addresses and undefined values."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from smartbatch_worker.kernels import native
+
+ROOT = Path(__file__).parents[3]
+TESTS = {
+    "JSON": ["tests/unit/kernels/test_json_numbers.py"],
+    "pixels": ["tests/unit/flow/test_batch.py"],
+    "convolutions": ["tests/unit/forward/test_choose.py", "-k", "any_size or smaller_than or wide_image or pools"],
+}
+"""What runs each kernel, by kernel."""
+
+# The library's own flags stand in its name, so what is built here is never taken for another.
+SANITIZED = """
+import sys, pytest
+from smartbatch_worker.kernels import native
+native._FLAGS = ("-O1", "-g", "-march=native", "-fPIC", "-shared", "-pthread",
+                 "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+sys.exit(pytest.main(sys.argv[1:]))
+"""
+
+pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
+
+
+@pytest.mark.parametrize("source", ["json_numbers.c", "pixels.c", "convolutions/winograd.c"])
+def test_no_warning(source: str, tmp_path: Path) -> None:
+    strict = [
+        "gcc",
+        *native._FLAGS,
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        str(native.HERE / source),
+        "-o",
+        str(tmp_path / "x.so"),
+    ]
+    done = subprocess.run(strict, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("kernel", TESTS)
+def test_under_the_sanitizers(kernel: str) -> None:
+    runtime = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
+    library = Path(runtime.stdout.strip())
+    if not library.is_absolute():
+        pytest.skip("gcc has no address sanitizer here")
+    # Python's own allocator would hide what lies behind a block; what a process leaves to its end is no fault.
+    env = {"LD_PRELOAD": str(library), "ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc"}
+    done = subprocess.run(
+        [sys.executable, "-c", SANITIZED, "-q", "-x", "-p", "no:cacheprovider", *TESTS[kernel]],
+        cwd=ROOT,
+        env=os.environ | env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert " passed" in done.stdout
