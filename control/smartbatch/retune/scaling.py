@@ -31,7 +31,6 @@ from smartbatch.retune.store import RetuneStore, next_version
 from smartbatch.server.stopping.drain import pass_queue, wait_workers
 
 _QUIET_POLL_S = 0.05
-_LOCK_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,7 +140,7 @@ def _can_copy(store: RetuneStore, target: ScaleTarget, version: ModelStatus) -> 
 
 def _alone(target: ScaleTarget) -> AbstractContextManager[None]:
     """Take turns with retunes, which would undo the change or have theirs undone."""
-    return changing_models(target.endpoints, target.model_store, _LOCK_TIMEOUT_S, target.say)
+    return changing_models(target.endpoints, target.model_store, target.ready_timeout_s, target.say)
 
 
 def _is_default(client: ManagementClient, version: ModelStatus) -> bool:

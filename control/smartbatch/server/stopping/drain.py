@@ -6,6 +6,7 @@
     mark                from now on the handler answers 503, Retry-After: 1, Connection: close, without computing
     wait for workers    every worker answers a describe request: none still computes what was accepted
     wait for silence    no connection owes an answer or carries data
+    hang up             a client that was slow to send its next request finds its connection ended, not reset
 
 The mark is what ends clients that keep sending on open connections: each gets one refusal, loses its connection by it,
 and finds the door closed. All of it together takes at most the grace; what it cuts off is said in the report, and so
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -25,14 +27,15 @@ from smartbatch.remote.management import ManagementClient, ManagementError, Mode
 from smartbatch.remote.state import DRAIN_FILE, ServerState
 from smartbatch.remote.status import describe_workers
 from smartbatch.server.stopping.answered import all_were_answered
-from smartbatch.server.stopping.sockets import BorrowError, activities, stop_listening
+from smartbatch.server.stopping.sockets import BorrowError, activities, hang_up, stop_listening
 
 _POLL_S = 0.02
 # A batch that TorchServe has formed but not yet handed to its worker is still to be computed after the mark.
 _MARK_DELAY_S = 0.1
 # The share of the grace kept for refusing what is left once the queues were given their time, and its upper limit.
 _REFUSAL_SHARE, _REFUSAL_MAX_S = 0.25, 5.0
-_SILENCE_MS = 100
+# Longer than a client that has its answer needs to send its next request, on a machine that is busy.
+_SILENCE_MS = 500
 _BLIND_SILENCE_S = 0.5
 # With all workers free, whoever has waited for so long is waiting in vain: half a request, or one that was forgotten.
 _VAIN_WAIT_MS = 2000
@@ -83,6 +86,8 @@ def drain(state: ServerState, grace_s: float) -> DrainReport:
             elif num_owed:
                 complete = False
                 remarks.append(_owed(num_owed, grace_s, workers_free=workers_free))
+            with suppress(BorrowError):  # where we may not, the end of the process is what clients see
+                hang_up(state.pid, port)
     except SmartBatchError as e:  # whatever the management API says, the server is going to be stopped
         complete = False
         remarks.append(str(e))

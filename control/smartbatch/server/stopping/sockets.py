@@ -64,6 +64,21 @@ def stop_listening(pid: int, port: int) -> None:
                 listener.shutdown(socket.SHUT_RD)
 
 
+def hang_up(pid: int, port: int) -> None:
+    """End the sending half of every open connection to `port` of process `pid`: its client sees that it is over.
+
+    Whoever uses it again notices before it sends, and is refused as any newcomer; on one that is reset when the process
+    ends, a request is lost.
+
+    Raises:
+        BorrowError: where the kernel does not let us.
+    """
+    for connection in _connections(pid, port):
+        if connection.status == psutil.CONN_ESTABLISHED:
+            with suppress(OSError), _borrow(pid, connection.fd) as stream:
+                stream.shutdown(socket.SHUT_WR)
+
+
 def activities(pid: int, port: int) -> list[Activity]:
     """The activity of every open connection to `port` of process `pid`.
 

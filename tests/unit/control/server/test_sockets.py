@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from smartbatch.server.stopping.sockets import Activity, activities, stop_listening
+from smartbatch.server.stopping.sockets import Activity, activities, hang_up, stop_listening
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lends sockets")
 
@@ -51,3 +51,13 @@ def test_newcomers_are_refused_and_others_go_on() -> None:
                 socket.create_connection(address).close()
             client.sendall(b"x")
             assert server.recv(1) == b"x"
+
+
+def test_a_client_sees_that_its_connection_is_over() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+        with socket.create_connection(address, timeout=60) as client, listener.accept()[0] as server:
+            server.sendall(b"an answer")
+            hang_up(os.getpid(), address[1])
+            assert client.recv(100) == b"an answer"
+            assert client.recv(100) == b""
