@@ -49,12 +49,12 @@ def test_no_warning(source: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kernel", TESTS)
 def test_under_the_sanitizers(kernel: str) -> None:
-    runtime = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
-    library = Path(runtime.stdout.strip())
-    if not library.is_absolute():
+    # The C++ library with it: it must be there when the sanitizer looks for how exceptions are thrown.
+    runtimes = [Path(_gcc_file(name)) for name in ("libasan.so", "libstdc++.so.6")]
+    if not all(path.is_absolute() for path in runtimes):
         pytest.skip("gcc has no address sanitizer here")
     # Python's own allocator would hide what lies behind a block; what a process leaves to its end is no fault.
-    env = {"LD_PRELOAD": str(library), "ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc"}
+    env = {"LD_PRELOAD": " ".join(map(str, runtimes)), "ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc"}
     done = subprocess.run(
         [sys.executable, "-c", SANITIZED, "-q", "-x", "-p", "no:cacheprovider", *TESTS[kernel]],
         cwd=ROOT,
@@ -65,3 +65,9 @@ def test_under_the_sanitizers(kernel: str) -> None:
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert " passed" in done.stdout
+
+
+def _gcc_file(name: str) -> str:
+    """Where gcc has one of its libraries; the bare name where it has not."""
+    asked = subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True)
+    return asked.stdout.strip()
