@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from smartbatch_worker.contract.media_types import BY_SUFFIX
 
 from loadtest.load.images import Picture, load_pictures, seeded_pictures
 
@@ -60,17 +61,6 @@ FORMATS: dict[str, Format] = {
 }
 """`npy` is uint8 (150 kB), `npy-float` is float32 (600 kB)."""
 
-FILE_TYPES = {
-    ".json": "application/json",
-    ".jpg": "image/jpeg",
-    ".jpeg": "image/jpeg",
-    ".png": "image/png",
-    ".webp": "image/webp",
-    ".npy": "application/x-npy",
-    ".msgpack": "application/msgpack",
-    ".safetensors": "application/x-safetensors",
-}
-
 
 def check_formats(names: Sequence[str]) -> tuple[str, ...]:
     """Refuse a format that does not exist.
@@ -111,8 +101,8 @@ def file_payloads(paths: Sequence[Path]) -> list[Payload]:
     """
     payloads = []
     for path in paths:
-        content_type = FILE_TYPES.get(path.suffix.lower())
+        content_type = BY_SUFFIX.get(path.suffix.lower())
         if content_type is None:
-            raise ValueError(f"a body must end in {', '.join(FILE_TYPES)}, got {path}")
+            raise ValueError(f"a body must end in {', '.join(BY_SUFFIX)}, got {path}")
         payloads.append(Payload(name=f"file:{path}", body=path.read_bytes(), content_type=content_type))
     return payloads

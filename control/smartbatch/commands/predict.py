@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from smartbatch_worker.contract import media_types
+from smartbatch_worker.contract.headers import OUTPUT
 
 from smartbatch.commands.options import AsJson, InferencePort, InferenceUrl, RunDir
 from smartbatch.commands.output import answer
@@ -29,7 +31,7 @@ def predict(
     from smartbatch.remote.endpoints import find_endpoints
 
     if file == "-":
-        body, kind = sys.stdin.buffer.read(), "application/octet-stream"
+        body, kind = sys.stdin.buffer.read(), media_types.ANY
     else:
         path = Path(file)
         if not path.is_file():
@@ -37,7 +39,7 @@ def predict(
         body, kind = encode_body(path)
     headers = {"Content-Type": content_type or kind}
     if output is not None:
-        headers["X-SmartBatch-Output"] = output
+        headers[OUTPUT] = output
     endpoints = find_endpoints(run_dir, inference_port, inference_url=url)
     with Client(endpoints.inference_url, model, endpoints.inference_token(), verify=endpoints.verify) as client:
         reply = client.predict(body, deadline_s=deadline, headers=headers)

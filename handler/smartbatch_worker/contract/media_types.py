@@ -18,7 +18,7 @@ BY_SUFFIX = {
     ".png": PNG,
     ".webp": WEBP,
     ".npy": NPY,
-    ".safetensors": SAFETENSORS,
     ".msgpack": MSGPACK,
+    ".safetensors": SAFETENSORS,
 }
 """Of a file, by the end of its name in lower case; of any other, ANY."""
