@@ -7,7 +7,7 @@ HANDLER := $(shell find handler -name '*.py' -o -name '*.yaml' -o -name '*.[ch]'
 PIP_INSTALL := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pip install --disable-pip-version-check
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 
-.PHONY: help setup serve test check format bench soak fuzz audit clean FORCE
+.PHONY: help setup serve test check format frontend bench soak fuzz audit clean FORCE
 .DELETE_ON_ERROR:
 .PRECIOUS: model_store/.%.settings model_store/%.mar
 
@@ -28,7 +28,11 @@ check: .venv/.dev  ## what CI runs: format, lint, types, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python frontend/build.py --check --test
 	$(MAKE) --no-print-directory test
+
+frontend: .venv/.dev  ## the jar that mends TorchServe's frontend, and its unit tests (needs Debian's ecj or a JDK from 17 on)
+	$(BIN)/python frontend/build.py --test
 
 bench: .venv/.runtime  ## SmartBatch beside its peers, in bench/results (about an hour; BENCH=--quick for ten minutes)
 	bench/setup.sh

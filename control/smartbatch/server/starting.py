@@ -69,7 +69,8 @@ def start_server(settings: ServerSettings, *, drains_on_sigterm: bool = False) -
         properties, vm_args = torchserve_properties(settings, grpc_ports, worker_port)
         config = run_dir / CONFIG_FILE
         write_properties(config, properties)
-        command = jvm_command(vm_args, ["-f", str(config), "-s", str(settings.model_store.absolute()), "-ncs"], tmp_dir)
+        server_args = ["-f", str(config), "-s", str(settings.model_store.absolute()), "-ncs"]
+        command = jvm_command(vm_args, server_args, tmp_dir, properties.get("plugins_path", ""))
         output = logs / "console.log"
         output.write_bytes(b"")
         process = start_jvm(command, run_dir, _environment(settings, run_dir, tmp_dir), output)

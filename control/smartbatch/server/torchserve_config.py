@@ -20,6 +20,9 @@ def torchserve_properties(
         vm_args.append(f"{_LOG4J_FLAG}{base_dir / path}" if path != arg else arg)
     if "metrics_config" in properties:
         properties["metrics_config"] = str(base_dir / properties["metrics_config"])
+    if "plugins_path" in properties:
+        folders = properties["plugins_path"].split(":")
+        properties["plugins_path"] = ":".join(str(base_dir / folder) for folder in folders)
     properties |= {
         "inference_address": settings.address(settings.host, settings.inference_port, inference=True),
         "management_address": settings.address(settings.management_host, settings.management_port),
