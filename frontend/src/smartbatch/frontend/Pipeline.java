@@ -1,8 +1,8 @@
 package smartbatch.frontend;
 
+import io.netty.channel.AdaptiveRecvByteBufAllocator;
 import io.netty.channel.Channel;
 import io.netty.channel.ChannelPipeline;
-import io.netty.handler.codec.http.HttpObjectAggregator;
 import io.netty.handler.codec.http.HttpServerCodec;
 import io.netty.handler.ssl.SslContext;
 import org.pytorch.serve.http.ExtendedSSLHandler;
@@ -21,6 +21,7 @@ import org.pytorch.serve.util.ConnectorType;
 import org.pytorch.serve.util.TokenAuthorization.TokenType;
 import org.pytorch.serve.workflow.api.http.WorkflowInferenceRequestHandler;
 import org.pytorch.serve.workflow.api.http.WorkflowMgmtRequestHandler;
+import smartbatch.frontend.http.Aggregator;
 
 /**
  * What one connection's bytes pass: ours outside, TorchServe's own chain of handlers inside.
@@ -32,6 +33,13 @@ import org.pytorch.serve.workflow.api.http.WorkflowMgmtRequestHandler;
  * Answers go the same way back, so an outer handler sees every answer, whoever gave it.
  */
 public final class Pipeline {
+    // Netty's own limits.
+    private static final int MAX_LINE_BYTES = 4096;
+    private static final int MAX_HEADER_BYTES = 8192;
+    /** Most that is read, and passed on, at once; TorchServe reads 4 KiB at a time. */
+    private static final int PIECE_BYTES = 1024 * 1024;
+    private static final int FIRST_READ_BYTES = 4096;
+
     private Pipeline() {}
 
     /** Fill the pipeline of a connection that has just been accepted on a port of this type. */
@@ -41,8 +49,9 @@ public final class Pipeline {
         if (ssl != null) {
             pipeline.addLast("ssl", new ExtendedSSLHandler(ssl, type));
         }
-        pipeline.addLast("http", new HttpServerCodec());
-        pipeline.addLast("aggregator", new HttpObjectAggregator(config.getMaxRequestSize()));
+        channel.config().setRecvByteBufAllocator(new AdaptiveRecvByteBufAllocator(64, FIRST_READ_BYTES, PIECE_BYTES));
+        pipeline.addLast("http", new HttpServerCodec(MAX_LINE_BYTES, MAX_HEADER_BYTES, PIECE_BYTES));
+        pipeline.addLast("aggregator", new Aggregator(config.getMaxRequestSize()));
         pipeline.addLast("handler", new HttpRequestHandler(chain(config, type)));
     }
 

@@ -10,14 +10,22 @@ import java.util.List;
  * Points a compiled class at other classes than it was compiled against, without touching its code.
  *
  * <p>Instructions name classes and methods by their number in the class file's constant pool (JVMS 4.4). Adding
- * constants at the pool's end renumbers nothing, so a class entry can be given another name, or a static method's entry
- * another class. Descriptors stay: what comes instead has to be a subclass, or have a method of the same descriptor.
+ * constants at the pool's end renumbers nothing, so a class that is made, or a static method's, can be another one.
+ * Descriptors stay: what comes instead has to be a subclass, or have a method of the same descriptor.
  */
 final class ConstantPool {
     private static final int UTF8 = 1;
+    private static final int LONG = 5;
+    private static final int DOUBLE = 6;
     private static final int CLASS = 7;
+    private static final int STRING = 8;
     private static final int METHOD = 10;
+    private static final int METHOD_HANDLE = 15;
+    private static final int METHOD_TYPE = 16;
     private static final int COUNT_AT = 8;
+    /** The instructions of `new X(`; only ever found where they are, since the bytes searched are known ones. */
+    private static final byte NEW = (byte) 0xbb;
+    private static final byte DUP = 0x59;
 
     private final ByteBuffer bytes;
     private final int[] offsets;
@@ -33,8 +41,8 @@ final class ConstantPool {
             offsets[i] = at;
             int tag = bytes.get(at);
             at += 1 + size(tag, at);
-            if (tag == 5 || tag == 6) {
-                i++; // a long or a double takes two numbers
+            if (tag == LONG || tag == DOUBLE) {
+                i++; // takes two numbers
             }
         }
         end = at;
@@ -44,35 +52,48 @@ final class ConstantPool {
         switch (tag) {
             case UTF8:
                 return 2 + (bytes.getShort(at + 1) & 0xffff);
-            case CLASS, 8, 16, 19, 20:
+            case CLASS, STRING, METHOD_TYPE:
                 return 2;
-            case 15:
+            case METHOD_HANDLE:
                 return 3;
-            case 5, 6:
+            case LONG, DOUBLE:
                 return 8;
             default:
                 return 4;
         }
     }
 
-    /** Let every mention of class `from` (new, cast, call) mean its subclass `to`; names with slashes. */
-    ConstantPool renameClass(String from, String to) {
+    /**
+     * Let `new from(…)` make its subclass `to`, by the constructor of the same descriptor; all else goes on to see `from`.
+     */
+    ConstantPool construct(String from, Class<?> to) {
+        int target = classEntry(slashed(to));
+        byte[] all = bytes.array();
         boolean found = false;
-        for (int i = 1; i < offsets.length; i++) {
-            if (isTag(i, CLASS) && className(i).equals(from)) {
-                bytes.putShort(offsets[i] + 1, (short) utf8(to));
-                found = true;
+        for (int i = end; i + 3 < all.length; i++) {
+            if (all[i] == NEW && all[i + 3] == DUP) {
+                int made = bytes.getShort(i + 1) & 0xffff;
+                if (made > 0 && made < offsets.length && isTag(made, CLASS) && className(made).equals(from)) {
+                    bytes.putShort(i + 1, (short) target);
+                    found = true;
+                }
             }
         }
-        return require(found, from);
+        require(found, "new " + from);
+        for (int i = 1; i < offsets.length; i++) {
+            if (isMethodOf(i, from, "<init>")) {
+                bytes.putShort(offsets[i] + 1, (short) target);
+            }
+        }
+        return this;
     }
 
     /** Let calls of the static method `owner.name` go to the method of the same name and descriptor in `to`. */
-    ConstantPool redirectStatic(String owner, String name, String to) {
+    ConstantPool redirectStatic(String owner, String name, Class<?> to) {
         int target = 0;
         for (int i = 1; i < offsets.length; i++) {
-            if (isTag(i, METHOD) && className(pointer(i, 1)).equals(owner) && methodName(i).equals(name)) {
-                target = target == 0 ? classEntry(to) : target;
+            if (isMethodOf(i, owner, name)) {
+                target = target == 0 ? classEntry(slashed(to)) : target;
                 bytes.putShort(offsets[i] + 1, (short) target);
             }
         }
@@ -100,6 +121,10 @@ final class ConstantPool {
         return this;
     }
 
+    private boolean isMethodOf(int index, String owner, String name) {
+        return isTag(index, METHOD) && className(pointer(index, 1)).equals(owner) && methodName(index).equals(name);
+    }
+
     private boolean isTag(int index, int tag) {
         return offsets[index] != 0 && bytes.get(offsets[index]) == tag;
     }
@@ -109,8 +134,7 @@ final class ConstantPool {
     }
 
     private String className(int classIndex) {
-        int nameIndex = pointer(classIndex, 1);
-        return nameIndex < offsets.length ? text(nameIndex) : ""; // else one that was renamed
+        return classIndex < offsets.length ? text(pointer(classIndex, 1)) : ""; // else one that was added
     }
 
     private String methodName(int methodIndex) {
@@ -120,6 +144,10 @@ final class ConstantPool {
     private String text(int index) {
         int length = pointer(index, 1);
         return new String(bytes.array(), offsets[index] + 3, length, StandardCharsets.UTF_8);
+    }
+
+    private static String slashed(Class<?> type) {
+        return type.getName().replace('.', '/');
     }
 
     private int utf8(String text) {

@@ -10,6 +10,9 @@ import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
 import java.util.function.UnaryOperator;
+import smartbatch.frontend.http.RequestIds;
+import smartbatch.frontend.worker.Inline;
+import smartbatch.frontend.worker.WorkerChannels;
 
 /**
  * Puts classes of ours, or TorchServe's with calls pointed elsewhere, in the place of TorchServe's own.
@@ -28,9 +31,9 @@ public final class Patches {
      * @param name with slashes.
      * @param sha256 of the bytes that the patch was made for, in hexadecimal.
      * @param beside a class of the same package that may be loaded by now.
-     * @param change from TorchServe's bytes to those to load; null where the jar has ours.
+     * @param change to what TorchServe's bytes refer to; null where the jar has a class of ours.
      */
-    record Patch(String name, String sha256, String beside, UnaryOperator<byte[]> change) {}
+    record Patch(String name, String sha256, String beside, UnaryOperator<ConstantPool> change) {}
 
     private static final List<Patch> ALL =
             List.of(
@@ -38,7 +41,30 @@ public final class Patches {
                             "org/pytorch/serve/ServerInitializer",
                             "096cdc16ec94359c5bafd0fddf4443e3d9a8c7656863d0b57bf1586fd2f8f700",
                             "org.pytorch.serve.ModelServer",
-                            null));
+                            null),
+                    new Patch(
+                            "org/pytorch/serve/util/codec/ModelRequestEncoder",
+                            "beae72a0b0330c27af0cff13f34ee3912a339a8208d890a104de97eaf263fc3a",
+                            "org.pytorch.serve.util.codec.CodecUtils",
+                            null),
+                    new Patch(
+                            "org/pytorch/serve/util/messages/InputParameter",
+                            "aeafcc9ae215e5535a986a6b2c0e5d6b9fe53bcec0499f16d38d17197fa8a2d9",
+                            "org.pytorch.serve.util.messages.WorkerCommands",
+                            null),
+                    new Patch(
+                            "org/pytorch/serve/wlm/WorkerThread",
+                            "5292f5b79ac1ec509876cd997e2605848fd79f0b15b24ebd1a96c9c6b035ffd6",
+                            "org.pytorch.serve.wlm.WorkerState",
+                            pool ->
+                                    pool.redirectStatic(
+                                                    "java/util/concurrent/CompletableFuture", "runAsync", Inline.class)
+                                            .construct("java/util/ArrayList", WorkerChannels.class)),
+                    new Patch(
+                            "org/pytorch/serve/http/Session",
+                            "08cab9ac58d796c7a9553efc84e485efd299a7d75f00860395dbdc2762613181",
+                            "org.pytorch.serve.http.StatusResponse",
+                            pool -> pool.redirectStatic("java/util/UUID", "randomUUID", RequestIds.class)));
 
     private final ClassLoader loader;
 
@@ -66,7 +92,7 @@ public final class Patches {
             byte[] ours =
                     patch.change() == null
                             ? resource("mended/" + patch.name() + ".class")
-                            : patch.change().apply(original);
+                            : patch.change().apply(new ConstantPool(original)).toByteArray();
             Class<?> beside = Class.forName(patch.beside(), false, loader);
             MethodHandles.privateLookupIn(beside, MethodHandles.lookup()).defineClass(ours);
             return MENDED;

@@ -21,8 +21,11 @@ public class ConstantPoolTest {
 
     /** What is compiled against the JDK's classes. */
     public static class Subject {
+        private final ArrayList<Object> held = new ArrayList<>();
+
         public List<Object> list() {
-            return new ArrayList<>();
+            held.add("a field of the class it was compiled with");
+            return held;
         }
 
         public long number() {
@@ -43,12 +46,11 @@ public class ConstantPoolTest {
 
     @Test
     public void classesAndStaticCallsGoElsewhere() throws Exception {
-        String ours = "smartbatch/frontend/patch/ConstantPoolTest$Ours";
         Object changed =
                 define(
                         new ConstantPool(subject())
-                                .renameClass("java/util/ArrayList", ours)
-                                .redirectStatic("java/lang/Integer", "parseInt", ours)
+                                .construct("java/util/ArrayList", Ours.class)
+                                .redirectStatic("java/lang/Integer", "parseInt", Ours.class)
                                 .toByteArray());
         assertSame(Ours.class, changed.getClass().getMethod("list").invoke(changed).getClass());
         assertEquals(-1L + 1L + 9L, changed.getClass().getMethod("number").invoke(changed));
@@ -57,7 +59,7 @@ public class ConstantPoolTest {
     @Test
     public void whatIsNotThereIsAnError() throws Exception {
         ConstantPool pool = new ConstantPool(subject());
-        Throwable e = assertThrows(IllegalArgumentException.class, () -> pool.renameClass("java/util/HashMap", "x"));
-        assertEquals("the class does not mention java/util/HashMap", e.getMessage());
+        Throwable e = assertThrows(IllegalArgumentException.class, () -> pool.construct("java/util/HashMap", Ours.class));
+        assertEquals("the class does not mention new java/util/HashMap", e.getMessage());
     }
 }

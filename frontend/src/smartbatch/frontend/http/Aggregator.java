@@ -1,0 +1,80 @@
+package smartbatch.frontend.http;
+
+import io.netty.buffer.ByteBuf;
+import io.netty.buffer.Unpooled;
+import io.netty.channel.ChannelHandlerContext;
+import io.netty.channel.ChannelInboundHandlerAdapter;
+import io.netty.handler.codec.DecoderResult;
+import io.netty.handler.codec.TooLongFrameException;
+import io.netty.handler.codec.http.DefaultFullHttpRequest;
+import io.netty.handler.codec.http.HttpContent;
+import io.netty.handler.codec.http.HttpRequest;
+import io.netty.handler.codec.http.HttpUtil;
+import io.netty.handler.codec.http.LastHttpContent;
+import io.netty.util.ReferenceCountUtil;
+
+/**
+ * Gathers a request's body in one array of exactly its length, which TorchServe then takes as it is.
+ *
+ * <p>Netty's own keeps every piece until the last, in buffers outside the heap, and TorchServe copies them together
+ * after that: twice the memory, and a copy more. Bodies of unknown length grow as they come.
+ */
+public final class Aggregator extends ChannelInboundHandlerAdapter {
+    private static final int FIRST_GUESS_BYTES = 16 * 1024;
+
+    private final int maxBytes;
+    private DefaultFullHttpRequest request;
+
+    /** @param maxBytes of a body; what is longer is passed on as a request that failed to decode. */
+    public Aggregator(int maxBytes) {
+        this.maxBytes = maxBytes;
+    }
+
+    @Override
+    public void channelRead(ChannelHandlerContext ctx, Object message) {
+        try {
+            if (message instanceof HttpRequest) {
+                begin((HttpRequest) message);
+            }
+            if (message instanceof HttpContent && request != null) {
+                add(ctx, (HttpContent) message);
+            }
+        } finally {
+            ReferenceCountUtil.release(message);
+        }
+    }
+
+    private void begin(HttpRequest head) {
+        long length = HttpUtil.getContentLength(head, -1L);
+        int size = (int) Math.min(length, maxBytes);
+        ByteBuf body = length >= 0 ? Unpooled.buffer(size, maxBytes) : Unpooled.buffer(FIRST_GUESS_BYTES, maxBytes);
+        request = new DefaultFullHttpRequest(head.protocolVersion(), head.method(), head.uri(), body, head.headers(),
+                io.netty.handler.codec.http.EmptyHttpHeaders.INSTANCE);
+        request.setDecoderResult(head.decoderResult());
+    }
+
+    private void add(ChannelHandlerContext ctx, HttpContent piece) {
+        ByteBuf body = request.content();
+        if (piece.content().readableBytes() > maxBytes - body.readableBytes()) {
+            request.setDecoderResult(DecoderResult.failure(new TooLongFrameException("over " + maxBytes + " bytes")));
+        } else {
+            body.writeBytes(piece.content());
+        }
+        if (piece instanceof LastHttpContent) {
+            DefaultFullHttpRequest whole = request;
+            request = null;
+            // TorchServe takes a heap buffer's array as the body, whatever part of it is filled.
+            ctx.fireChannelRead(exact(whole));
+        }
+    }
+
+    private static DefaultFullHttpRequest exact(DefaultFullHttpRequest request) {
+        ByteBuf body = request.content();
+        if (body.array().length == body.readableBytes()) {
+            return request;
+        }
+        byte[] filled = new byte[body.readableBytes()];
+        body.readBytes(filled);
+        return (DefaultFullHttpRequest) request.replace(Unpooled.wrappedBuffer(filled));
+    }
+}
