@@ -73,8 +73,8 @@ def fetch_answers(config: LoadConfig, target: Target, folder: Path, interrupt: I
     """
     token = os.environ.get(ENV_TOKEN)
     found: dict[str, answers.Expected] = {}
-    for source in config.sources():
-        for payload in config.payloads(source):
+    for source in config.payload.sources:
+        for payload in config.payload.read(source):
             ask = partial(
                 solo.fetch,
                 target.inference_url,
@@ -168,7 +168,7 @@ def _locust_command(config: LoadConfig, host: str, processes: int) -> list[str]:
         port = str(free_ports(1)[0])  # so that two runs on one machine do not meet
         command += ["--processes", str(processes), "--master-bind-host", "127.0.0.1"]
         command += ["--master-bind-port", port, "--master-port", port]
-    return command + [user_class_name(source) for source in config.sources()]
+    return command + [user_class_name(source) for source in config.payload.sources]
 
 
 def _locust_env(config: LoadConfig) -> Mapping[str, str]:
