@@ -10,7 +10,6 @@ Name one or more user classes, or add `--class-picker` and choose in the browser
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import replace
 from pathlib import Path
 from types import new_class
@@ -21,7 +20,7 @@ from locust import FastHttpUser, constant, events, task
 
 from loadtest.account import recorder
 from loadtest.load import answers, solo
-from loadtest.load.config import ENV_TOKEN, LoadConfig, user_class_name
+from loadtest.load.config import LoadConfig, authorization, user_class_name
 from loadtest.load.payloads import FILE, FORMATS, Payload
 
 BACK_OFF_S = 0.5
@@ -79,9 +78,8 @@ def prepare(environment: Any, **_: Any) -> None:
             Settings.expected = answers.from_json(file.read())
         return
     every = [payload for group in Settings.payloads.values() for payload in group]
-    token = os.environ.get(ENV_TOKEN)
     try:
-        Settings.expected = solo.fetch(environment.host, config.model, every, token=token, timeout_s=config.timeout_s)
+        Settings.expected = solo.fetch(environment.host, config.model, every, timeout_s=config.timeout_s)
     except solo.SoloError as error:
         logging.error("no load is sent: %s", error)
         environment.process_exit_code = 1
@@ -102,8 +100,7 @@ class PredictUser(FastHttpUser):
         """Begin at a picture of one's own, so that a batch holds different ones."""
         type(self).num_started += 1
         self.turn = self.num_started
-        token = os.environ.get(ENV_TOKEN)
-        self.auth = {"Authorization": f"Bearer {token}"} if token else {}
+        self.auth = authorization()
 
     @task
     def predict(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from loadtest.capacity.files import Rung, Verdict, judge_rung, write_capacity
 from loadtest.capacity.knee import KneeSearch
 from loadtest.load import solo
 from loadtest.load.answers import Expected
-from loadtest.load.config import ENV_TOKEN
+from loadtest.load.config import authorization
 from loadtest.load.interrupt import Interrupt, Interrupted
 from loadtest.load.openloop import Load, Volley, arrivals, fire
 from loadtest.load.payloads import Payload, PayloadSettings
@@ -103,12 +102,11 @@ class _Search:
         self._console.print("Asking for the right answers, one payload at a time")
         payloads, expected, solo_s = self._ask()
         self._served = served_as(self._target)
-        token = os.environ.get(ENV_TOKEN)
         load = Load(
             url=f"{self._target.inference_url}/predictions/{self._target.model}",
             payloads=payloads,
             expected=expected,
-            headers={"Authorization": f"Bearer {token}"} if token else {},
+            headers=authorization(),
             timeout_s=settings.timeout_s,
         )
         start = min(settings.start_rate or 0.25 / solo_s, settings.max_rate)
@@ -159,10 +157,9 @@ class _Search:
         """Payloads, their answers alone, and how long one takes alone once the model is loaded; seconds."""
         settings, target = self._settings, self._target
         payloads = settings.payload.read(settings.payload.sources[0])
-        token = os.environ.get(ENV_TOKEN)
 
         def ask() -> dict[str, Expected]:
-            return solo.fetch(target.inference_url, target.model, payloads, token=token, timeout_s=settings.timeout_s)
+            return solo.fetch(target.inference_url, target.model, payloads, timeout_s=settings.timeout_s)
 
         expected = self._interrupt.watch(ask)
         began = time.perf_counter()

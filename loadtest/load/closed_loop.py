@@ -18,7 +18,7 @@ from loadtest.account.monitor import Monitor
 from loadtest.account.records import RecordReader, Request, Tick
 from loadtest.account.series import ServerSample
 from loadtest.load import answers, solo
-from loadtest.load.config import ENV_TOKEN, LoadConfig, user_class_name
+from loadtest.load.config import LoadConfig, user_class_name
 from loadtest.load.interrupt import Interrupt, Interrupted
 from loadtest.load.processes import ProcessGroup
 from loadtest.load.target import Target
@@ -71,7 +71,6 @@ def fetch_answers(config: LoadConfig, target: Target, folder: Path, interrupt: I
     Raises:
         SoloError: the server does not answer the payloads properly.
     """
-    token = os.environ.get(ENV_TOKEN)
     found: dict[str, answers.Expected] = {}
     for source in config.payload.sources:
         for payload in config.payload.read(source):
@@ -80,7 +79,6 @@ def fetch_answers(config: LoadConfig, target: Target, folder: Path, interrupt: I
                 target.inference_url,
                 target.model,
                 [payload],
-                token=token,
                 timeout_s=config.timeout_s,
             )
             found |= interrupt.watch(ask)

@@ -16,8 +16,6 @@ from loadtest.load.shapes import Step
 
 ENV_CONFIG = "SMARTBATCH_LOAD"
 """JSON of a `LoadConfig`."""
-ENV_TOKEN = environment.TOKEN
-"""Bearer token of the inference API; kept out of the config so that no report shows it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +64,17 @@ class LoadConfig:
             return msgspec.json.decode(text, type=cls, dec_hook=_read_path)
         except msgspec.MsgspecError as error:
             raise ValueError(f"{ENV_CONFIG} must be the JSON of a load config: {error}") from error
+
+
+def token(env: Mapping[str, str] = os.environ) -> str | None:
+    """TorchServe's token; kept out of the config so that no report shows it."""
+    return env.get(environment.TOKEN)
+
+
+def authorization() -> dict[str, str]:
+    """The header that shows the token, where there is one."""
+    shown = token()
+    return {"Authorization": f"Bearer {shown}"} if shown else {}
 
 
 def user_class_name(source: str) -> str:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import requests
 from smartbatch.archive.build import ArchiveSettings, build_archive
 from smartbatch.archive.settings import DEFAULT_MODEL
-from smartbatch.errors import ModelNotReadyError, NotRunningError, SmartBatchError
+from smartbatch.errors import NotRunningError, SmartBatchError
 from smartbatch.remote.management import ManagementClient
 from smartbatch.server.batching import Batching
 from smartbatch.server.running import RunningServer
@@ -20,11 +19,10 @@ from smartbatch.server.settings import PROJECT_DIR, ServerSettings
 from smartbatch.server.starting import start_server
 from smartbatch_worker.contract.config import PRECISIONS
 
-from loadtest.load.config import ENV_TOKEN
+from loadtest.load.config import token
 from loadtest.load.interrupt import Interrupt
 
 READY_TIMEOUT_S = 300.0
-POLL_S = 0.25
 DEFAULT_STORE = PROJECT_DIR / "model_store"
 
 
@@ -117,8 +115,7 @@ def given_target(url: str, model: str, *, management_url: str | None, metrics_ur
         NotRunningError: nothing answers at `url`.
     """
     url = url.rstrip("/")
-    token = os.environ.get(ENV_TOKEN)
-    management = ManagementClient(management_url or _neighbour(url, 1), token=token)
+    management = ManagementClient(management_url or _neighbour(url, 1), token=token())
     metrics = metrics_url or f"{_neighbour(url, 2)}/metrics"
     bare = Target(model=model, inference_url=url, metrics_url=None, management=None)
     if not bare.answers_ping():
@@ -135,23 +132,13 @@ def register(target: Target, archive: str, batching: Batching, interrupt: Interr
     """Register the target's model and wait until every worker is READY.
 
     Raises:
-        ModelNotReadyError: the workers are not READY in time; the worker's log says why.
+        DeadlineError: they are not READY in time.
+        WorkerStartError: one died twice meanwhile; the message says of what.
     """
     management = target.management
     assert management is not None
-    management.register(
-        archive,
-        target.model,
-        batch_size=batching.batch_size,
-        max_batch_delay_ms=batching.max_batch_delay_ms,
-        workers=batching.workers,
-    )
-    waited_s = 0.0
-    while not management.describe(target.model).is_ready:
-        if waited_s > READY_TIMEOUT_S:
-            raise ModelNotReadyError(f"{target.model} is not ready after {READY_TIMEOUT_S:.0f} s")
-        interrupt.sleep(POLL_S)
-        waited_s += POLL_S
+    management.register(archive, target.model, **asdict(batching))
+    interrupt.watch(lambda: management.wait_ready(target.model, READY_TIMEOUT_S))
 
 
 def given_or_own_target(

@@ -33,6 +33,11 @@ class Setting:
         """The precision its server is told; None leaves it to the archive."""
         return None if self.precision == DEFAULT_PRECISION else self.precision
 
+    @property
+    def server_name(self) -> str:
+        """Of its server, as part of a file's name."""
+        return self.precision.replace("'", "")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grid:

@@ -164,8 +164,8 @@ class _Study:
     def _warm_server(self, precision: str, archive: str) -> Target:
         settings = self._settings
         self._console.print(f"Starting a server ({precision} precision), then {settings.jvm_warmup_s:g} s of warm-up")
-        run_dir = settings.out.resolve() / f"server-{precision.replace(chr(39), '')}"
         setting = replace(settings.grid.warm_up(), precision=precision)
+        run_dir = settings.out.resolve() / f"server-{setting.server_name}"
         target = self._stack.enter_context(running_server(run_dir, settings.server_for(setting), self._interrupt))
         self._targets[precision] = target
         if settings.jvm_warmup_s > 0:
@@ -178,7 +178,7 @@ class _Study:
         """Register the model with these settings, send load, unregister it."""
         settings, target = self._settings, self._targets[setting.precision]
         folder = settings.out / "raw" / title.replace("/", " of ").replace(", ", "-").replace(" ", "_")
-        folder = folder.with_name(f"{folder.name}-{setting.precision.replace(chr(39), '')}")
+        folder = folder.with_name(f"{folder.name}-{setting.server_name}")
         folder.mkdir(parents=True, exist_ok=True)
         register(target, archive, setting.batching, self._interrupt)
         config = fetch_answers(settings.load_config(setting.format, seconds), target, folder, self._interrupt)
