@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from smartbatch.option_groups import composed
 
 from loadtest.endings import check_ending, load_test_door
 from loadtest.options import (
@@ -14,7 +15,6 @@ from loadtest.options import (
     PayloadOptions,
     RunningOptions,
     ServingOptions,
-    composed,
     payload_settings,
     results_folder,
     server_under_test,

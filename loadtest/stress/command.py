@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from smartbatch.option_groups import composed
 
 from loadtest.endings import check_ending, load_test_door
 from loadtest.options import (
@@ -15,7 +16,6 @@ from loadtest.options import (
     Processes,
     RunningOptions,
     ServingOptions,
-    composed,
     payload_settings,
     results_folder,
     server_under_test,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from smartbatch.option_groups import composed
 
 from loadtest.endings import check_ending, load_test_door
 from loadtest.options import (
@@ -13,7 +14,6 @@ from loadtest.options import (
     Out,
     PayloadOptions,
     Processes,
-    composed,
     numbers,
     payload_settings,
     results_folder,

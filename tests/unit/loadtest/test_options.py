@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from typer.testing import CliRunner
 
 from loadtest.load.payloads import PayloadSettings
 from loadtest.load.target import DEFAULT_STORE, ServerUnderTest
-from loadtest.options import ModelOptions, PayloadOptions, composed
 from loadtest.study.grid import Grid
 from loadtest.study.run import StudySettings
 
@@ -40,20 +38,6 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Told:
     for name in ("MAX_BATCH_SIZE", "MAX_WAIT_TIME"):
         monkeypatch.delenv(name, raising=False)
     return ask
-
-
-def test_a_group_stands_for_its_options() -> None:
-    calls: list[tuple[Any, ...]] = []
-
-    @composed
-    def command(*, first: int = 1, asked: ModelOptions, payload: PayloadOptions, last: bool = False) -> None:
-        calls.append((first, asked, payload, last))
-
-    names = ["first", "model", "model_store", "images", "body", "num_images", "seed", "last"]
-    parameters = inspect.signature(command).parameters
-    assert list(parameters) == names
-    command(**{name: parameters[name].default for name in names} | {"seed": 3})
-    assert calls == [(1, ModelOptions(), PayloadOptions(seed=3), False)]
 
 
 @pytest.mark.parametrize("command", ["stress", "capacity"])
