@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import gevent
 from locust import FastHttpUser, constant, events, task
 
+import loadtest.load.images  # noqa: F401  numpy and PIL take a while: before the run's clock does
 from loadtest.account import recorder
 from loadtest.load import answers, solo
 from loadtest.load.config import LoadConfig, authorization, user_class_name
