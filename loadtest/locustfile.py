@@ -10,17 +10,19 @@ Name one or more user classes, or add `--class-picker` and choose in the browser
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import replace
+from pathlib import Path
+from types import new_class
 from typing import Any, ClassVar
 
 import gevent
 from locust import FastHttpUser, constant, events, task
 
+import loadtest.load.images  # noqa: F401  numpy and PIL take a while: before the run's clock does
 from loadtest.account import recorder
 from loadtest.load import answers, solo
-from loadtest.load.config import ENV_TOKEN, LoadConfig
-from loadtest.load.payloads import Payload
+from loadtest.load.config import LoadConfig, authorization, user_class_name
+from loadtest.load.payloads import FILE, FORMATS, Payload
 
 BACK_OFF_S = 0.5
 """Pause of a user whose connection failed, so that a dead server is not hammered."""
@@ -40,9 +42,11 @@ def add_options(parser: Any) -> None:
     config = Settings.config
     group = parser.add_argument_group("SmartBatch")
     group.add_argument("--model", default=config.model, help="name the model is registered under")
-    group.add_argument("--images", default=config.images or "", help="folder of pictures; empty: made ones")
-    group.add_argument("--num-images", type=int, default=config.num_images, help="different pictures sent")
-    group.add_argument("--image-seed", type=int, default=config.seed, help="seed of the made pictures")
+    group.add_argument(
+        "--images", default=str(config.payload.images or ""), help="folder of pictures; empty: made ones"
+    )
+    group.add_argument("--num-images", type=int, default=config.payload.num_images, help="different pictures sent")
+    group.add_argument("--image-seed", type=int, default=config.payload.seed, help="seed of the made pictures")
 
 
 @events.init.add_listener  # type: ignore[untyped-decorator]
@@ -50,13 +54,13 @@ def start_recording(environment: Any, **_: Any) -> None:
     """Take the options and begin the log of requests."""
     options = environment.parsed_options
     if options is not None:
-        Settings.config = replace(
-            Settings.config,
-            model=options.model,
-            images=options.images or None,
+        payload = replace(
+            Settings.config.payload,
+            images=Path(options.images) if options.images else None,
             num_images=options.num_images,
             seed=options.image_seed,
         )
+        Settings.config = replace(Settings.config, model=options.model, payload=payload)
     if Settings.config.record_dir:
         recorder.record(environment, Settings.config.record_dir)
 
@@ -69,15 +73,14 @@ def prepare(environment: Any, **_: Any) -> None:
         return  # sends nothing itself
     config = Settings.config
     sources = {user_class.source for user_class in environment.user_classes}
-    Settings.payloads = {source: config.payloads(source) for source in sorted(sources)}
+    Settings.payloads = {source: config.payload.read(source) for source in sorted(sources)}
     if config.answers_file:
         with open(config.answers_file, "rb") as file:  # noqa: PTH123  gevent patches the builtin
             Settings.expected = answers.from_json(file.read())
         return
     every = [payload for group in Settings.payloads.values() for payload in group]
-    token = os.environ.get(ENV_TOKEN)
     try:
-        Settings.expected = solo.fetch(environment.host, config.model, every, token=token, timeout_s=config.timeout_s)
+        Settings.expected = solo.fetch(environment.host, config.model, every, timeout_s=config.timeout_s)
     except solo.SoloError as error:
         logging.error("no load is sent: %s", error)
         environment.process_exit_code = 1
@@ -98,8 +101,7 @@ class PredictUser(FastHttpUser):
         """Begin at a picture of one's own, so that a batch holds different ones."""
         type(self).num_started += 1
         self.turn = self.num_started
-        token = os.environ.get(ENV_TOKEN)
-        self.auth = {"Authorization": f"Bearer {token}"} if token else {}
+        self.auth = authorization()
 
     @task
     def predict(self) -> None:
@@ -124,39 +126,11 @@ class PredictUser(FastHttpUser):
             gevent.sleep(BACK_OFF_S)
 
 
-class JsonUser(PredictUser):
-    """3 MB of JSON: a normalised tensor as nested lists."""
-
-    source = "json"
-
-
-class JpegUser(PredictUser):
-    """A JPEG, decoded and resized by the server."""
-
-    source = "jpeg"
+def _add_user(source: str) -> None:
+    """A user class of this module, by the name that Locust is told."""
+    name = user_class_name(source)
+    globals()[name] = new_class(name, (PredictUser,), exec_body=lambda body: body.update(source=source))
 
 
-class NpyUser(PredictUser):
-    """150 kB of uint8 pixels in numpy's format."""
-
-    source = "npy"
-
-
-class NpyFloatUser(PredictUser):
-    """600 kB of normalised float32 in numpy's format."""
-
-    source = "npy-float"
-
-
-class MsgpackUser(PredictUser):
-    """A normalised tensor as msgpack."""
-
-    source = "msgpack"
-
-
-if Settings.config.bodies:
-
-    class FileUser(PredictUser):
-        """Files as they are."""
-
-        source = "file"
+for _source in (*FORMATS, *((FILE,) if Settings.config.payload.bodies else ())):
+    _add_user(_source)

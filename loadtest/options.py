@@ -1,18 +1,27 @@
-"""Options that more than one load test has, and how lists in them are read."""
+"""Options that more than one load test has, in the groups that a command takes, and how lists in them are read."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from time import strftime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+from smartbatch.archive.settings import DEFAULT_MODEL
 
-PRECISIONS = ("fp32", "bf16", "fp16")
+from loadtest.load.payloads import FORMATS, PayloadSettings
+
+if TYPE_CHECKING:
+    from loadtest.load.target import ServerUnderTest
+
 RESULTS = Path("loadtest") / "results"
-FORMATS_HELP = "Body formats, mixed evenly: json, jpeg, npy (uint8), npy-float, msgpack."
+FORMATS_LISTED = ", ".join(f"{name} ({row.remark})" if row.remark else name for name, row in FORMATS.items())
 
 Out = Annotated[Path | None, typer.Option(help="Folder for the results. [default: loadtest/results/COMMAND-TIME]")]
+Processes = Annotated[int | None, typer.Option(min=1, help="Generator processes. [default: a quarter of the cores]")]
 
 # Which server: one that runs, or one that is started for the test.
 Url = Annotated[str | None, typer.Option(help="A server that runs already (inference URL). [default: start one]")]
@@ -27,34 +36,99 @@ Precision = Annotated[
     str | None, typer.Option(help="fp32, bf16 or fp16, of the server started. [default: the archive's]")
 ]
 
-# What is sent, and by whom.
+# What is sent.
 Images = Annotated[Path | None, typer.Option(help="Folder of JPEG, PNG or WebP to send. [default: seeded ones]")]
 Body = Annotated[list[Path] | None, typer.Option(help="File to send as it is instead of pictures; may be repeated.")]
 NumImages = Annotated[int, typer.Option(min=1, help="Different pictures sent.")]
 Seed = Annotated[int, typer.Option(help="Seed of the made pictures.")]
-Processes = Annotated[int | None, typer.Option(min=1, help="Generator processes. [default: a quarter of the cores]")]
 
 
-def default_out(command: str) -> Path:
-    """A folder of its own for every run."""
-    return RESULTS / f"{command}-{strftime('%Y%m%d-%H%M%S')}"
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunningOptions:
+    """A server that runs already."""
+
+    url: Url = None
+    management_url: ManagementUrl = None
+    metrics_url: MetricsUrl = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelOptions:
+    """The model that is asked, and where a server that is started for the test finds it."""
+
+    model: Model = DEFAULT_MODEL
+    model_store: ModelStore = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServingOptions:
+    """How a server that is started for the test serves."""
+
+    batch_size: BatchSize = None
+    max_delay_ms: MaxDelayMs = None
+    workers: Workers = None
+    precision: Precision = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PayloadOptions:
+    """What is sent, but for its formats."""
+
+    images: Images = None
+    body: Body = None
+    num_images: NumImages = 8
+    seed: Seed = 0
+
+
+def server_under_test(
+    console: Console, model: ModelOptions, running: RunningOptions, serving: ServingOptions
+) -> ServerUnderTest:
+    """The server that the options name or describe; what had to be rounded is printed.
+
+    Raises:
+        ValueError: a value out of its bounds.
+    """
+    from smartbatch.server.batching import resolve_batching
+
+    from loadtest.load.target import DEFAULT_STORE, ServerUnderTest
+
+    batching, notes = resolve_batching(serving.batch_size, serving.max_delay_ms, serving.workers)
+    for note in notes:
+        console.print(note)
+    return ServerUnderTest(
+        model=model.model,
+        store=model.model_store or DEFAULT_STORE,
+        url=running.url,
+        management_url=running.management_url,
+        metrics_url=running.metrics_url,
+        batching=batching,
+        precision=serving.precision,
+    )
+
+
+def payload_settings(payload: PayloadOptions, formats: Sequence[str]) -> PayloadSettings:
+    """What the options have sent.
+
+    Raises:
+        ValueError: unknown or no format.
+    """
+    return PayloadSettings(
+        formats=tuple(formats),
+        images=payload.images,
+        bodies=tuple(payload.body or ()),
+        num_images=payload.num_images,
+        seed=payload.seed,
+    )
+
+
+def results_folder(out: Path | None, command: str) -> Path:
+    """Where the results go; without --out a folder of its own for every run."""
+    return (out or RESULTS / f"{command}-{strftime('%Y%m%d-%H%M%S')}").resolve()
 
 
 def split(text: str) -> list[str]:
     """The parts of a comma-separated option."""
     return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def check_precisions(names: list[str]) -> list[str]:
-    """Refuse a precision no worker knows.
-
-    Raises:
-        ValueError: naming it.
-    """
-    for name in names:
-        if name not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {name!r}")
-    return names
 
 
 def numbers(option: str, text: str) -> list[int]:

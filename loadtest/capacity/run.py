@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -13,18 +12,17 @@ from typing import Any
 
 from rich.console import Console
 from smartbatch.errors import SmartBatchError
-from smartbatch.server.batching import Batching
 
 from loadtest.account.machine import Machine, describe_machine
 from loadtest.capacity.files import Rung, Verdict, judge_rung, write_capacity
 from loadtest.capacity.knee import KneeSearch
 from loadtest.load import solo
 from loadtest.load.answers import Expected
-from loadtest.load.config import ENV_TOKEN, LoadConfig
+from loadtest.load.config import authorization
 from loadtest.load.interrupt import Interrupt, Interrupted
 from loadtest.load.openloop import Load, Volley, arrivals, fire
-from loadtest.load.payloads import Payload
-from loadtest.load.target import DEFAULT_STORE, Target, given_or_own_target, served_as
+from loadtest.load.payloads import Payload, PayloadSettings
+from loadtest.load.target import ServerUnderTest, Target, given_or_own_target, served_as
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +30,9 @@ class CapacitySettings:
     """One search for the knee."""
 
     out: Path
+    server: ServerUnderTest
+    payload: PayloadSettings
+    """Of one format: a mix has no latency of its own."""
     slo_p95_ms: float = 250.0
     duration_s: float = 10.0
     """At each rate."""
@@ -42,23 +43,17 @@ class CapacitySettings:
     tolerance: float = 0.05
     poisson: bool = False
     """Random arrivals instead of evenly spaced ones."""
-    model: str = "resnet18"
-    format: str = "jpeg"
-    images: Path | None = None
-    bodies: tuple[Path, ...] = ()
-    num_images: int = 8
-    seed: int = 0
     timeout_s: float = 30.0
-    url: str | None = None
-    management_url: str | None = None
-    metrics_url: str | None = None
-    store: Path = DEFAULT_STORE
-    batching: Batching
-    precision: str | None = None
 
     def __post_init__(self) -> None:
         if self.slo_p95_ms <= 0:
             raise ValueError(f"--slo-p95-ms must be above 0, got {self.slo_p95_ms:g}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """What makes a search what it is, as plain data."""
+        hidden = {"out", "server", "payload", "store", "batching", "formats", "bodies"}
+        told = asdict(self) | asdict(self.server) | self.payload.as_dict() | {"format": self.payload.sources[0]}
+        return {key: value for key, value in told.items() if key not in hidden}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +73,7 @@ def run_capacity(settings: CapacitySettings, console: Console) -> CapacityOutcom
     """
     settings.out.mkdir(parents=True, exist_ok=True)
     with Interrupt() as interrupt, ExitStack() as stack:
-        target = given_or_own_target(settings, interrupt, stack, console.print)
+        target = given_or_own_target(settings.server, settings.out / "server", interrupt, stack, console.print)
         search = _Search(settings, target, console, interrupt)
         try:
             search.run()
@@ -107,12 +102,11 @@ class _Search:
         self._console.print("Asking for the right answers, one payload at a time")
         payloads, expected, solo_s = self._ask()
         self._served = served_as(self._target)
-        token = os.environ.get(ENV_TOKEN)
         load = Load(
-            url=f"{self._target.inference_url}/predictions/{settings.model}",
+            url=f"{self._target.inference_url}/predictions/{self._target.model}",
             payloads=payloads,
             expected=expected,
-            headers={"Authorization": f"Bearer {token}"} if token else {},
+            headers=authorization(),
             timeout_s=settings.timeout_s,
         )
         start = min(settings.start_rate or 0.25 / solo_s, settings.max_rate)
@@ -155,26 +149,17 @@ class _Search:
             ended=self.ended,
             message=self.message,
         )
-        hidden = {"out", "store", "batching", "bodies"}
-        told: dict[str, Any] = {key: value for key, value in asdict(settings).items() if key not in hidden}
-        told |= {"images": str(settings.images) if settings.images else None, "served": self._served}
+        told = settings.as_dict() | {"served": self._served}
         write_capacity(settings.out, self.rungs, verdict, told, self._machine)
         return verdict
 
     def _ask(self) -> tuple[list[Payload], dict[str, Expected], float]:
         """Payloads, their answers alone, and how long one takes alone once the model is loaded; seconds."""
         settings, target = self._settings, self._target
-        config = LoadConfig(
-            images=str(settings.images) if settings.images else None,
-            bodies=tuple(str(path) for path in settings.bodies),
-            num_images=settings.num_images,
-            seed=settings.seed,
-        )
-        payloads = config.payloads("file" if settings.bodies else settings.format)
-        token = os.environ.get(ENV_TOKEN)
+        payloads = settings.payload.read(settings.payload.sources[0])
 
         def ask() -> dict[str, Expected]:
-            return solo.fetch(target.inference_url, target.model, payloads, token=token, timeout_s=settings.timeout_s)
+            return solo.fetch(target.inference_url, target.model, payloads, timeout_s=settings.timeout_s)
 
         expected = self._interrupt.watch(ask)
         began = time.perf_counter()
@@ -183,7 +168,7 @@ class _Search:
 
     def _fire(self, load: Load, rate: float, duration_s: float) -> Volley:
         settings = self._settings
-        times = list(arrivals(rate, duration_s, poisson=settings.poisson, seed=settings.seed))
+        times = list(arrivals(rate, duration_s, poisson=settings.poisson, seed=settings.payload.seed))
         # With p95 at the objective about rate x objective requests are outstanding (Little); thrice that is overload.
         most = 64 + math.ceil(3 * rate * settings.slo_p95_ms / 1000)
         return fire(load, times, max_outstanding=most, interrupt=self._interrupt)

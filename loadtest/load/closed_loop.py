@@ -18,7 +18,7 @@ from loadtest.account.monitor import Monitor
 from loadtest.account.records import RecordReader, Request, Tick
 from loadtest.account.series import ServerSample
 from loadtest.load import answers, solo
-from loadtest.load.config import ENV_TOKEN, LoadConfig, user_class_name
+from loadtest.load.config import LoadConfig, user_class_name
 from loadtest.load.interrupt import Interrupt, Interrupted
 from loadtest.load.processes import ProcessGroup
 from loadtest.load.target import Target
@@ -71,16 +71,14 @@ def fetch_answers(config: LoadConfig, target: Target, folder: Path, interrupt: I
     Raises:
         SoloError: the server does not answer the payloads properly.
     """
-    token = os.environ.get(ENV_TOKEN)
     found: dict[str, answers.Expected] = {}
-    for source in config.sources():
-        for payload in config.payloads(source):
+    for source in config.payload.sources:
+        for payload in config.payload.read(source):
             ask = partial(
                 solo.fetch,
                 target.inference_url,
                 target.model,
                 [payload],
-                token=token,
                 timeout_s=config.timeout_s,
             )
             found |= interrupt.watch(ask)
@@ -168,7 +166,7 @@ def _locust_command(config: LoadConfig, host: str, processes: int) -> list[str]:
         port = str(free_ports(1)[0])  # so that two runs on one machine do not meet
         command += ["--processes", str(processes), "--master-bind-host", "127.0.0.1"]
         command += ["--master-bind-port", port, "--master-port", port]
-    return command + [user_class_name(source) for source in config.sources()]
+    return command + [user_class_name(source) for source in config.payload.sources]
 
 
 def _locust_env(config: LoadConfig) -> Mapping[str, str]:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from smartbatch_worker.contract import environment
 
-from loadtest.load.payloads import FORMATS, Payload, file_payloads, picture_payloads
+from loadtest.load.payloads import FILE, FORMATS, PayloadSettings
 from loadtest.load.shapes import Step
 
 ENV_CONFIG = "SMARTBATCH_LOAD"
 """JSON of a `LoadConfig`."""
-ENV_TOKEN = environment.TOKEN
-"""Bearer token of the inference API; kept out of the config so that no report shows it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,13 +23,7 @@ class LoadConfig:
     """One closed-loop run."""
 
     model: str = "resnet18"
-    formats: tuple[str, ...] = ("jpeg",)
-    images: str | None = None
-    """Folder of pictures; None makes seeded ones."""
-    bodies: tuple[str, ...] = ()
-    """Files sent as they are instead of pictures."""
-    num_images: int = 8
-    seed: int = 0
+    payload: PayloadSettings = field(default_factory=PayloadSettings)
     steps: tuple[Step, ...] = ()
     record_dir: str | None = None
     """Where each process writes its log of requests; None keeps none."""
@@ -38,9 +31,28 @@ class LoadConfig:
     """Expected answers; None fetches them when the test starts."""
     timeout_s: float = 120.0
 
+    def from_anywhere(self) -> LoadConfig:
+        """The same for a process with another working directory."""
+        images, bodies = self.payload.images, self.payload.bodies
+        payload = replace(
+            self.payload,
+            images=images.resolve() if images else None,
+            bodies=tuple(path.resolve() for path in bodies),
+        )
+        return replace(self, payload=payload)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What makes a run what it is, as plain data; paths of this run left out."""
+        return {
+            "model": self.model,
+            **self.payload.as_dict(),
+            "steps": tuple(asdict(step) for step in self.steps),
+            "timeout_s": self.timeout_s,
+        }
+
     def to_env(self) -> dict[str, str]:
         """Environment that `from_env` reads this config back from."""
-        return {ENV_CONFIG: msgspec.json.encode(self).decode()}
+        return {ENV_CONFIG: msgspec.json.encode(self, enc_hook=str).decode()}
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> LoadConfig:
@@ -49,20 +61,20 @@ class LoadConfig:
         if text is None:
             return cls()
         try:
-            return msgspec.json.decode(text, type=cls)
+            return msgspec.json.decode(text, type=cls, dec_hook=_read_path)
         except msgspec.MsgspecError as error:
             raise ValueError(f"{ENV_CONFIG} must be the JSON of a load config: {error}") from error
 
-    def payloads(self, format_name: str) -> list[Payload]:
-        """The bodies of one format, or the files where the run sends files (`format_name` "file")."""
-        if format_name == "file":
-            return file_payloads([Path(p) for p in self.bodies])
-        images = Path(self.images) if self.images else None
-        return picture_payloads(format_name, images=images, count=self.num_images, seed=self.seed)
 
-    def sources(self) -> Sequence[str]:
-        """What the run sends: its formats, or "file"."""
-        return ("file",) if self.bodies else self.formats
+def token(env: Mapping[str, str] = os.environ) -> str | None:
+    """TorchServe's token; kept out of the config so that no report shows it."""
+    return env.get(environment.TOKEN)
+
+
+def authorization() -> dict[str, str]:
+    """The header that shows the token, where there is one."""
+    shown = token()
+    return {"Authorization": f"Bearer {shown}"} if shown else {}
 
 
 def user_class_name(source: str) -> str:
@@ -71,5 +83,11 @@ def user_class_name(source: str) -> str:
     >>> user_class_name("npy-float")
     'NpyFloatUser'
     """
-    assert source == "file" or source in FORMATS
+    assert source == FILE or source in FORMATS
     return "".join(part.capitalize() for part in source.split("-")) + "User"
+
+
+def _read_path(kind: type, value: Any) -> Path:
+    """The one kind of value in a config that msgspec does not know."""
+    assert kind is Path
+    return Path(value)

@@ -35,6 +35,12 @@ class Picture:
         normal: npt.NDArray[np.float32] = (scaled - MEAN[:, None, None]) / STD[:, None, None]
         return normal
 
+    def npy(self, *, normalised: bool = False) -> bytes:
+        """The pixels, or what they are normalised, in numpy's own file format."""
+        buffer = io.BytesIO()
+        np.save(buffer, self.normalised() if normalised else self.pixels, allow_pickle=False)
+        return buffer.getvalue()
+
 
 def load_pictures(folder: Path, limit: int) -> list[Picture]:
     """Read up to `limit` pictures of a folder, in the order of their names.

@@ -1,20 +1,23 @@
-"""Request bodies of every format the server reads, made from pictures or read from files."""
+"""Request bodies of every format the server reads, made from pictures or read from files.
+
+The command line reads the table before it does anything: what is slow to import is imported where it is used.
+"""
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import msgspec
-import numpy as np
-import numpy.typing as npt
-from smartbatch_worker.contract.media_types import BY_SUFFIX
+from smartbatch_worker.contract import media_types
 
-from loadtest.load.images import Picture, load_pictures, seeded_pictures
+if TYPE_CHECKING:
+    from loadtest.load.images import Picture
+
+FILE = "file"
+"""What stands for a format where files are sent as they are."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +36,8 @@ class Format:
 
     content_type: str
     encode: Callable[[Picture], bytes]
+    remark: str = ""
+    """What its name does not say."""
 
 
 def encode_json(picture: Picture) -> bytes:
@@ -42,24 +47,69 @@ def encode_json(picture: Picture) -> bytes:
 
 def encode_msgpack(picture: Picture) -> bytes:
     """`{"data": [3, 224, 224]}` as msgpack, about 1.4 MB."""
+    import msgspec
+
     return msgspec.msgpack.encode({"data": picture.normalised().tolist()})
 
 
-def encode_npy(array: npt.NDArray[Any]) -> bytes:
-    """An array in numpy's own file format."""
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
-
-
 FORMATS: dict[str, Format] = {
-    "json": Format(content_type="application/json", encode=encode_json),
-    "jpeg": Format(content_type="image/jpeg", encode=lambda picture: picture.jpeg),
-    "npy": Format(content_type="application/x-npy", encode=lambda picture: encode_npy(picture.pixels)),
-    "npy-float": Format(content_type="application/x-npy", encode=lambda picture: encode_npy(picture.normalised())),
-    "msgpack": Format(content_type="application/msgpack", encode=encode_msgpack),
+    "json": Format(content_type=media_types.JSON, encode=encode_json),
+    "jpeg": Format(content_type=media_types.JPEG, encode=lambda picture: picture.jpeg),
+    "npy": Format(content_type=media_types.NPY, encode=lambda picture: picture.npy(), remark="uint8"),
+    "npy-float": Format(content_type=media_types.NPY, encode=lambda picture: picture.npy(normalised=True)),
+    "msgpack": Format(content_type=media_types.MSGPACK, encode=encode_msgpack),
 }
-"""`npy` is uint8 (150 kB), `npy-float` is float32 (600 kB)."""
+"""`npy` is uint8 (150 kB), `npy-float` is float32 (600 kB). `--help` and the Locust users follow from the rows."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PayloadSettings:
+    """What a load test sends: pictures in one or more formats, or files as they are.
+
+    Raises:
+        ValueError: unknown or no format, or no picture.
+    """
+
+    formats: tuple[str, ...] = ("jpeg",)
+    """Keys of `FORMATS`, mixed evenly; of no account where files are sent."""
+    images: Path | None = None
+    """Folder of pictures; None makes seeded ones."""
+    bodies: tuple[Path, ...] = ()
+    """Files sent as they are instead of pictures."""
+    num_images: int = 8
+    """Different pictures at most; a folder may hold fewer."""
+    seed: int = 0
+    """Of the made pictures."""
+
+    def __post_init__(self) -> None:
+        check_formats(self.formats)
+        if self.num_images < 1:
+            raise ValueError(f"at least one picture is needed, got {self.num_images}")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """What is sent: the formats, or "file"."""
+        return (FILE,) if self.bodies else self.formats
+
+    def only(self, source: str) -> PayloadSettings:
+        """The same with one of its sources."""
+        return self if self.bodies else replace(self, formats=(source,))
+
+    def read(self, source: str) -> list[Payload]:
+        """The bodies of a source."""
+        if source == FILE:
+            return file_payloads(self.bodies)
+        return picture_payloads(source, images=self.images, count=self.num_images, seed=self.seed)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "formats": self.formats,
+            "images": None if self.images is None else str(self.images),
+            "bodies": tuple(str(path) for path in self.bodies),
+            "num_images": self.num_images,
+            "seed": self.seed,
+        }
 
 
 def check_formats(names: Sequence[str]) -> tuple[str, ...]:
@@ -85,6 +135,8 @@ def picture_payloads(format_name: str, *, images: Path | None, count: int, seed:
         count: pictures at most; a folder may hold fewer.
         seed: of the made pictures.
     """
+    from loadtest.load.images import load_pictures, seeded_pictures
+
     check_formats([format_name])
     pictures = load_pictures(images, count) if images else seeded_pictures(count, seed)
     spec = FORMATS[format_name]
@@ -101,8 +153,8 @@ def file_payloads(paths: Sequence[Path]) -> list[Payload]:
     """
     payloads = []
     for path in paths:
-        content_type = BY_SUFFIX.get(path.suffix.lower())
+        content_type = media_types.BY_SUFFIX.get(path.suffix.lower())
         if content_type is None:
-            raise ValueError(f"a body must end in {', '.join(BY_SUFFIX)}, got {path}")
-        payloads.append(Payload(name=f"file:{path}", body=path.read_bytes(), content_type=content_type))
+            raise ValueError(f"a body must end in {', '.join(media_types.BY_SUFFIX)}, got {path}")
+        payloads.append(Payload(name=f"{FILE}:{path}", body=path.read_bytes(), content_type=content_type))
     return payloads

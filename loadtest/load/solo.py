@@ -8,6 +8,7 @@ import requests
 from smartbatch.errors import SmartBatchError
 
 from loadtest.load.answers import Expected, parse
+from loadtest.load.config import authorization
 from loadtest.load.payloads import Payload
 
 
@@ -15,9 +16,7 @@ class SoloError(SmartBatchError):
     """A payload is not answered even when it is alone: a load test would measure only failures."""
 
 
-def fetch(
-    host: str, model: str, payloads: Sequence[Payload], *, token: str | None, timeout_s: float
-) -> dict[str, Expected]:
+def fetch(host: str, model: str, payloads: Sequence[Payload], *, timeout_s: float) -> dict[str, Expected]:
     """Send every payload once.
 
     Returns:
@@ -30,8 +29,7 @@ def fetch(
     url = f"{host.rstrip('/')}/predictions/{model}"
     with requests.Session() as session:
         session.trust_env = False  # a proxy in the environment is not what is being tested
-        if token:
-            session.headers["Authorization"] = f"Bearer {token}"
+        session.headers.update(authorization())
         for payload in payloads:
             try:
                 response = session.post(

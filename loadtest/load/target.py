@@ -2,30 +2,52 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 import requests
 from smartbatch.archive.build import ArchiveSettings, build_archive
 from smartbatch.archive.settings import DEFAULT_MODEL
-from smartbatch.errors import ModelNotReadyError, NotRunningError, SmartBatchError
+from smartbatch.errors import NotRunningError, SmartBatchError
 from smartbatch.remote.management import ManagementClient
 from smartbatch.server.batching import Batching
 from smartbatch.server.running import RunningServer
 from smartbatch.server.settings import PROJECT_DIR, ServerSettings
 from smartbatch.server.starting import start_server
+from smartbatch_worker.contract.config import PRECISIONS
 
-from loadtest.load.config import ENV_TOKEN
+from loadtest.load.config import token
 from loadtest.load.interrupt import Interrupt
 
 READY_TIMEOUT_S = 300.0
-POLL_S = 0.25
 DEFAULT_STORE = PROJECT_DIR / "model_store"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerUnderTest:
+    """The server that a load test asks: one that runs already, or one that is started for it.
+
+    Raises:
+        ValueError: a precision that no worker knows.
+    """
+
+    model: str = DEFAULT_MODEL
+    store: Path = DEFAULT_STORE
+    url: str | None = None
+    """A server that runs already; None starts one."""
+    management_url: str | None = None
+    metrics_url: str | None = None
+    batching: Batching
+    """Of the server that is started."""
+    precision: str | None = None
+    """Of the server that is started; None leaves it to the archive."""
+
+    def __post_init__(self) -> None:
+        if self.precision is not None and self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,32 +85,27 @@ class Target:
 
 
 @contextmanager
-def running_server(run_dir: Path, store: Path, env: Mapping[str, str], interrupt: Interrupt) -> Iterator[RunningServer]:
-    """A server on free ports that ends with the block, whatever ends the block."""
+def running_server(run_dir: Path, server: ServerUnderTest, interrupt: Interrupt) -> Iterator[Target]:
+    """A server on free ports, without its model yet; it ends with the block, whatever ends the block."""
     settings = ServerSettings(
-        model_store=store,
+        model_store=server.store,
         run_dir=run_dir,
         inference_port=0,
         management_port=0,
         metrics_port=0,
-        env=env,
+        env={"SMARTBATCH_PRECISION": server.precision} if server.precision else {},
     )
-    server = interrupt.call(lambda: start_server(settings), undo=lambda started: started.stop(grace_s=0))
+    started = interrupt.call(lambda: start_server(settings), undo=lambda running: running.stop(grace_s=0))
     try:
-        yield server
+        yield Target(
+            model=server.model,
+            inference_url=started.inference_url,
+            metrics_url=started.metrics_url,
+            management=started.management(),
+            server=started,
+        )
     finally:
-        server.stop(grace_s=0)
-
-
-def own_target(server: RunningServer, model: str) -> Target:
-    """The target that a server started here is."""
-    return Target(
-        model=model,
-        inference_url=server.inference_url,
-        metrics_url=server.metrics_url,
-        management=server.management(),
-        server=server,
-    )
+        started.stop(grace_s=0)
 
 
 def given_target(url: str, model: str, *, management_url: str | None, metrics_url: str | None) -> Target:
@@ -98,8 +115,7 @@ def given_target(url: str, model: str, *, management_url: str | None, metrics_ur
         NotRunningError: nothing answers at `url`.
     """
     url = url.rstrip("/")
-    token = os.environ.get(ENV_TOKEN)
-    management = ManagementClient(management_url or _neighbour(url, 1), token=token)
+    management = ManagementClient(management_url or _neighbour(url, 1), token=token())
     metrics = metrics_url or f"{_neighbour(url, 2)}/metrics"
     bare = Target(model=model, inference_url=url, metrics_url=None, management=None)
     if not bare.answers_ping():
@@ -116,64 +132,35 @@ def register(target: Target, archive: str, batching: Batching, interrupt: Interr
     """Register the target's model and wait until every worker is READY.
 
     Raises:
-        ModelNotReadyError: the workers are not READY in time; the worker's log says why.
+        DeadlineError: they are not READY in time.
+        WorkerStartError: one died twice meanwhile; the message says of what.
     """
     management = target.management
     assert management is not None
-    management.register(
-        archive,
-        target.model,
-        batch_size=batching.batch_size,
-        max_batch_delay_ms=batching.max_batch_delay_ms,
-        workers=batching.workers,
-    )
-    waited_s = 0.0
-    while not management.describe(target.model).is_ready:
-        if waited_s > READY_TIMEOUT_S:
-            raise ModelNotReadyError(f"{target.model} is not ready after {READY_TIMEOUT_S:.0f} s")
-        interrupt.sleep(POLL_S)
-        waited_s += POLL_S
-
-
-class TargetSettings(Protocol):
-    """What a command that loads one server must be told about it."""
-
-    @property
-    def out(self) -> Path: ...
-    @property
-    def model(self) -> str: ...
-    @property
-    def url(self) -> str | None: ...
-    @property
-    def management_url(self) -> str | None: ...
-    @property
-    def metrics_url(self) -> str | None: ...
-    @property
-    def store(self) -> Path: ...
-    @property
-    def batching(self) -> Batching: ...
-    @property
-    def precision(self) -> str | None: ...
+    management.register(archive, target.model, **asdict(batching))
+    interrupt.watch(lambda: management.wait_ready(target.model, READY_TIMEOUT_S))
 
 
 def given_or_own_target(
-    settings: TargetSettings, interrupt: Interrupt, stack: ExitStack, report: Callable[[str], None]
+    server: ServerUnderTest, run_dir: Path, interrupt: Interrupt, stack: ExitStack, report: Callable[[str], None]
 ) -> Target:
-    """The server the settings name, or one started for as long as `stack` is open."""
-    if settings.url is not None:
+    """The server the settings name, or one started for as long as `stack` is open, with its model READY.
+
+    Args:
+        run_dir: of the server that is started.
+        report: told each step.
+    """
+    if server.url is not None:
         return given_target(
-            settings.url,
-            settings.model,
-            management_url=settings.management_url,
-            metrics_url=settings.metrics_url,
+            server.url,
+            server.model,
+            management_url=server.management_url,
+            metrics_url=server.metrics_url,
         )
-    archive = ensure_archive(settings.model, settings.store, interrupt, report)
-    env = {"SMARTBATCH_PRECISION": settings.precision} if settings.precision else {}
+    archive = ensure_archive(server.model, server.store, interrupt, report)
     report("Starting a server")
-    run_dir = settings.out.resolve() / "server"
-    server = stack.enter_context(running_server(run_dir, settings.store, env, interrupt))
-    target = own_target(server, settings.model)
-    register(target, archive, settings.batching, interrupt)
+    target = stack.enter_context(running_server(run_dir, server, interrupt))
+    register(target, archive, server.batching, interrupt)
     return target
 
 

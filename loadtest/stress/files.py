@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, astuple, fields
 from pathlib import Path
-from typing import Any
 
 from loadtest.account.agreement import Agreement, compare
 from loadtest.account.files import write_csv, write_json, write_text
@@ -45,7 +44,7 @@ def write_results(
             "generator": asdict(health),
             "failures": failure_counts(run.requests),
             "server": dict(served),
-            "settings": settings_dict(config),
+            "settings": config.as_dict(),
             "machine": asdict(machine),
             "series": [asdict(second) for second in seconds],
         },
@@ -91,15 +90,9 @@ def run_warnings(run: ClosedLoopRun, total: Totals, agreement: Agreement, health
     return warnings
 
 
-def settings_dict(config: LoadConfig) -> dict[str, Any]:
-    """The settings that make a run what it is; paths of this run left out."""
-    hidden = {"record_dir", "answers_file"}
-    return {key: value for key, value in asdict(config).items() if key not in hidden}
-
-
 def _served_line(served: Mapping[str, str], config: LoadConfig) -> str:
     shown = [f"{key} {served[key]}" for key in ("batch size", "max delay", "workers", "precision") if key in served]
-    return ", ".join([*shown, f"bodies: {' + '.join(config.sources())}"])
+    return ", ".join([*shown, f"bodies: {' + '.join(config.payload.sources)}"])
 
 
 def _alt(total: Totals, users: int) -> str:
@@ -176,7 +169,7 @@ def _tables(
         rows = [(text, str(count)) for text, count in list(failures.items())[:20]]
         tables.append(Table(title="Failures", columns=("what", "times"), rows=rows))
     tables.append(Table(title="Server", rows=list(served.items())))
-    tables.append(Table(title="Settings", rows=[(key, str(value)) for key, value in settings_dict(config).items()]))
+    tables.append(Table(title="Settings", rows=[(key, str(value)) for key, value in config.as_dict().items()]))
     described = asdict(machine) | {"packages": ", ".join(f"{k} {v}" for k, v in machine.packages.items())}
     rows = [(k, ", ".join(v) if isinstance(v, tuple) else str(v)) for k, v in described.items()]
     tables.append(Table(title="Machine", rows=[(key.replace("_", " "), value or "none") for key, value in rows]))

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from rich.console import Console
 from smartbatch.errors import SmartBatchError
-from smartbatch.server.batching import Batching
 
 from loadtest.account.progress import LoadProgress
 from loadtest.load.closed_loop import ClosedLoopRun, Ending, default_processes, fetch_answers, run_closed_loop
 from loadtest.load.config import LoadConfig
 from loadtest.load.interrupt import Interrupt, Interrupted
+from loadtest.load.payloads import PayloadSettings
 from loadtest.load.shapes import Step
-from loadtest.load.target import DEFAULT_STORE, given_or_own_target, served_as
+from loadtest.load.target import ServerUnderTest, given_or_own_target, served_as
 from loadtest.stress.files import write_results
 
 
@@ -28,35 +28,11 @@ class StressSettings:
     """One stress run."""
 
     out: Path
+    server: ServerUnderTest
+    payload: PayloadSettings
     steps: tuple[Step, ...]
-    model: str = "resnet18"
-    formats: tuple[str, ...] = ("jpeg",)
-    images: Path | None = None
-    bodies: tuple[Path, ...] = ()
-    num_images: int = 8
-    seed: int = 0
-    url: str | None = None
-    """A server that runs already; None starts one."""
-    management_url: str | None = None
-    metrics_url: str | None = None
-    store: Path = DEFAULT_STORE
-    batching: Batching
-    """Of the server the run starts."""
-    precision: str | None = None
-    """Of the server the run starts; None leaves it to the archive."""
     processes: int | None = None
-
-    def load_config(self) -> LoadConfig:
-        """What Locust is told."""
-        return LoadConfig(
-            model=self.model,
-            formats=self.formats,
-            images=str(self.images.resolve()) if self.images else None,
-            bodies=tuple(str(path.resolve()) for path in self.bodies),
-            num_images=self.num_images,
-            seed=self.seed,
-            steps=self.steps,
-        )
+    """Of the generator; None: as many as this machine bears."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,10 +57,10 @@ def run_stress(settings: StressSettings, console: Console) -> StressOutcome:
     raw.mkdir(exist_ok=True)
     for leftover in raw.iterdir():
         leftover.unlink()
-    config = settings.load_config()
+    config = LoadConfig(model=settings.server.model, payload=settings.payload, steps=settings.steps).from_anywhere()
     with Interrupt() as interrupt:
         with ExitStack() as stack:
-            target = given_or_own_target(settings, interrupt, stack, console.print)
+            target = given_or_own_target(settings.server, settings.out / "server", interrupt, stack, console.print)
             console.print("Asking for the right answers, one payload at a time")
             config = fetch_answers(config, target, raw, interrupt)
             served = served_as(target)

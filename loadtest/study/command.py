@@ -5,82 +5,71 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from smartbatch.front_door import EXIT_INTERRUPTED
+from smartbatch.option_groups import composed
 
-from loadtest.endings import EXIT_FAILED_REQUESTS, load_test_door
+from loadtest.endings import check_ending, load_test_door
 from loadtest.options import (
-    FORMATS_HELP,
-    Body,
-    Images,
-    Model,
-    ModelStore,
-    NumImages,
+    FORMATS_LISTED,
+    ModelOptions,
     Out,
+    PayloadOptions,
     Processes,
-    Seed,
-    check_precisions,
-    default_out,
     numbers,
+    payload_settings,
+    results_folder,
     split,
 )
 
 
+@composed
 def study(
+    *,
     batch_sizes: Annotated[str, typer.Option(help="Batch sizes to compare.")] = "1,8,32,64",
     delays_ms: Annotated[str, typer.Option(help="Max batch delays to compare.")] = "10",
     workers: Annotated[str | None, typer.Option(help="Numbers of workers to compare. [default: as `serve`]")] = None,
     precisions: Annotated[
         str | None, typer.Option(help="fp32, bf16, fp16 to compare. [default: the archive's]")
     ] = None,
-    formats: Annotated[str, typer.Option(help=FORMATS_HELP.replace(", mixed evenly", " to compare"))] = "npy",
+    formats: Annotated[str, typer.Option(help=f"Body formats to compare: {FORMATS_LISTED}.")] = "npy",
     duration: Annotated[str, typer.Option(help="Measured time of each point in each round.")] = "10s",
     rounds: Annotated[int, typer.Option(min=1, help="Times every point is measured, in turn.")] = 3,
     users: Annotated[int, typer.Option(min=1, help="Users at once.")] = 64,
     warmup: Annotated[str, typer.Option(help="Load before each measured time.")] = "3s",
     jvm_warmup: Annotated[str, typer.Option(help="Load on a new server before all else.")] = "25s",
     out: Out = None,
-    model: Model = "resnet18",
-    model_store: ModelStore = None,
-    images: Images = None,
-    body: Body = None,
-    num_images: NumImages = 8,
-    seed: Seed = 0,
+    asked: ModelOptions,
+    payload: PayloadOptions,
     processes: Processes = None,
 ) -> None:
     """Compare batch sizes, and whatever else is listed, in interleaved rounds."""
-    console = Console(stderr=True, highlight=False)
-    with load_test_door():
+    with load_test_door() as console:
         from smartbatch.server.batching import default_workers
 
         from loadtest.load.closed_loop import Ending
         from loadtest.load.durations import parse_duration
-        from loadtest.load.payloads import check_formats
-        from loadtest.load.target import DEFAULT_STORE
+        from loadtest.load.target import DEFAULT_STORE, ServerUnderTest
         from loadtest.study.grid import DEFAULT_PRECISION, Grid
         from loadtest.study.run import StudySettings, run_study
 
+        sent = payload_settings(payload, split(formats))
         grid = Grid(
             batch_sizes=numbers("batch-sizes", batch_sizes),
             delays_ms=numbers("delays-ms", delays_ms),
             workers=numbers("workers", workers) if workers else [default_workers()],
-            precisions=check_precisions(split(precisions)) if precisions else [DEFAULT_PRECISION],
-            formats=("file",) if body else check_formats(split(formats)),
+            precisions=split(precisions) if precisions else [DEFAULT_PRECISION],
+            formats=sent.sources,
         )
+        store = asked.model_store or DEFAULT_STORE
         settings = StudySettings(
-            out=(out or default_out("study")).resolve(),
+            out=results_folder(out, "study"),
+            server=ServerUnderTest(model=asked.model, store=store, batching=grid.warm_up().batching),
+            payload=sent,
             grid=grid,
             duration_s=parse_duration(duration),
             warmup_s=parse_duration(warmup, zero=True),
             jvm_warmup_s=parse_duration(jvm_warmup, zero=True),
             rounds=rounds,
             users=users,
-            model=model,
-            store=model_store or DEFAULT_STORE,
-            images=images,
-            bodies=tuple(body or ()),
-            num_images=num_images,
-            seed=seed,
             processes=processes,
         )
         outcome = run_study(settings, console)
@@ -88,7 +77,5 @@ def study(
             console.print(f"WARNING: {outcome.message}", markup=False, soft_wrap=True)
         console.print((settings.out / "study.md").read_text(encoding="utf-8"), markup=False, soft_wrap=True)
         console.print(f"picture: {settings.out / 'study.png'}", markup=False, soft_wrap=True)
-        if outcome.ending is Ending.INTERRUPTED:
-            raise typer.Exit(EXIT_INTERRUPTED)
-        if outcome.ending is not Ending.COMPLETED or any(row.failures for row in outcome.rows):
-            raise typer.Exit(EXIT_FAILED_REQUESTS)
+        failed = outcome.ending is not Ending.COMPLETED or any(row.failures for row in outcome.rows)
+        check_ending(interrupted=outcome.ending is Ending.INTERRUPTED, failed=failed)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
+
+from smartbatch.server.batching import Batching
 
 DEFAULT_PRECISION = "archive's"
 """The precision in the archive, not overridden."""
@@ -20,6 +22,21 @@ class Setting:
     precision: str
     """fp32, bf16, fp16, or "archive's"."""
     format: str
+
+    @property
+    def batching(self) -> Batching:
+        """How its model is registered."""
+        return Batching(batch_size=self.batch_size, max_batch_delay_ms=self.max_delay_ms, workers=self.workers)
+
+    @property
+    def override(self) -> str | None:
+        """The precision its server is told; None leaves it to the archive."""
+        return None if self.precision == DEFAULT_PRECISION else self.precision
+
+    @property
+    def server_name(self) -> str:
+        """Of its server, as part of a file's name."""
+        return self.precision.replace("'", "")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +66,10 @@ class Grid:
             Setting(batch_size=size, max_delay_ms=delay, workers=count, precision=precision, format=name)
             for precision, name, count, delay, size in product(*axes)
         ]
+
+    def warm_up(self) -> Setting:
+        """What a new server is warmed up with: the largest batches, and of the rest what comes first."""
+        return replace(self.settings()[0], batch_size=max(self.batch_sizes))
 
     def schedule(self, rounds: int) -> Iterator[tuple[int, Setting]]:
         """(round, point), interleaved: all points once, then all again.

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shutil
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from smartbatch.errors import SmartBatchError
-from smartbatch.server.batching import Batching
 
 from loadtest.account.machine import describe_machine
 from loadtest.account.progress import LoadProgress
@@ -23,10 +22,11 @@ from loadtest.load.closed_loop import (
 )
 from loadtest.load.config import LoadConfig
 from loadtest.load.interrupt import Interrupt, Interrupted
+from loadtest.load.payloads import PayloadSettings
 from loadtest.load.shapes import Step
-from loadtest.load.target import DEFAULT_STORE, Target, ensure_archive, own_target, register, running_server
+from loadtest.load.target import ServerUnderTest, Target, ensure_archive, register, running_server
 from loadtest.study.files import write_study
-from loadtest.study.grid import DEFAULT_PRECISION, Grid, Setting
+from loadtest.study.grid import Grid, Setting
 from loadtest.study.rows import Round, Row, measure
 
 
@@ -35,10 +35,14 @@ class StudySettings:
     """One study.
 
     Raises:
-        ValueError: no round, or no user.
+        ValueError: no round, no user, or a point that no server can have.
     """
 
     out: Path
+    server: ServerUnderTest
+    """As a new one is warmed up; batching and precision of each point are the grid's."""
+    payload: PayloadSettings
+    """Of which each point sends one format."""
     grid: Grid
     duration_s: float = 10.0
     """Measured window of each point."""
@@ -48,29 +52,29 @@ class StudySettings:
     """Load on each new server before the first point: its JVM spends that long compiling."""
     rounds: int = 3
     users: int = 64
-    model: str = "resnet18"
-    store: Path = DEFAULT_STORE
-    images: Path | None = None
-    bodies: tuple[Path, ...] = ()
-    num_images: int = 8
-    seed: int = 0
     processes: int | None = None
+    """Of the generator; None: as many as this machine bears."""
 
     def __post_init__(self) -> None:
         if self.rounds < 1 or self.users < 1:
             raise ValueError(f"rounds and users must be at least 1, got {self.rounds} and {self.users}")
+        for setting in self.grid.settings():
+            self.server_for(setting)
+
+    def server_for(self, setting: Setting) -> ServerUnderTest:
+        """The server as one point has it."""
+        return replace(self.server, batching=setting.batching, precision=setting.override)
 
     def load_config(self, format_name: str, seconds: float) -> LoadConfig:
         """What Locust is told for one point."""
-        return LoadConfig(
-            model=self.model,
-            formats=(format_name,),
-            images=str(self.images.resolve()) if self.images else None,
-            bodies=tuple(str(path.resolve()) for path in self.bodies),
-            num_images=self.num_images,
-            seed=self.seed,
-            steps=(Step(seconds, self.users),),
-        )
+        steps = (Step(seconds, self.users),)
+        return LoadConfig(model=self.server.model, payload=self.payload.only(format_name), steps=steps).from_anywhere()
+
+    def as_dict(self) -> dict[str, Any]:
+        """What makes a study what it is, as plain data."""
+        told = asdict(self) | {"model": self.server.model} | self.payload.as_dict() | {"grid": asdict(self.grid)}
+        hidden = {"out", "server", "payload", "formats"}
+        return {key: value for key, value in told.items() if key not in hidden}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,7 +124,7 @@ class _Study:
 
     def run(self) -> None:
         settings = self._settings
-        archive = ensure_archive(settings.model, settings.store, self._interrupt, self._console.print)
+        archive = ensure_archive(settings.server.model, settings.server.store, self._interrupt, self._console.print)
         for precision in settings.grid.precisions:
             self._targets[precision] = self._warm_server(precision, archive)
             if self.ending is not Ending.COMPLETED:
@@ -142,9 +146,7 @@ class _Study:
 
     def write(self) -> list[Row]:
         settings = self._settings
-        told = {key: value for key, value in asdict(settings).items() if key not in ("out", "store", "grid")}
-        told = {key: _plain(value) for key, value in told.items()}
-        told |= {"grid": asdict(settings.grid), "served_precision": self._served_precision}
+        told = settings.as_dict() | {"served_precision": self._served_precision}
         return write_study(
             settings.out,
             self.rounds,
@@ -162,18 +164,10 @@ class _Study:
     def _warm_server(self, precision: str, archive: str) -> Target:
         settings = self._settings
         self._console.print(f"Starting a server ({precision} precision), then {settings.jvm_warmup_s:g} s of warm-up")
-        env = {} if precision == DEFAULT_PRECISION else {"SMARTBATCH_PRECISION": precision}
-        run_dir = settings.out.resolve() / f"server-{precision.replace(chr(39), '')}"
-        server = self._stack.enter_context(running_server(run_dir, settings.store, env, self._interrupt))
-        target = self._targets[precision] = own_target(server, settings.model)
-        grid = settings.grid
-        setting = Setting(
-            batch_size=max(grid.batch_sizes),
-            max_delay_ms=grid.delays_ms[0],
-            workers=grid.workers[0],
-            precision=precision,
-            format=grid.formats[0],
-        )
+        setting = replace(settings.grid.warm_up(), precision=precision)
+        run_dir = settings.out.resolve() / f"server-{setting.server_name}"
+        target = self._stack.enter_context(running_server(run_dir, settings.server_for(setting), self._interrupt))
+        self._targets[precision] = target
         if settings.jvm_warmup_s > 0:
             run = self._point(setting, archive, "warm-up", settings.jvm_warmup_s)
             if run.ending is not Ending.COMPLETED:
@@ -184,14 +178,9 @@ class _Study:
         """Register the model with these settings, send load, unregister it."""
         settings, target = self._settings, self._targets[setting.precision]
         folder = settings.out / "raw" / title.replace("/", " of ").replace(", ", "-").replace(" ", "_")
-        folder = folder.with_name(f"{folder.name}-{setting.precision.replace(chr(39), '')}")
+        folder = folder.with_name(f"{folder.name}-{setting.server_name}")
         folder.mkdir(parents=True, exist_ok=True)
-        batching = Batching(
-            batch_size=setting.batch_size,
-            max_batch_delay_ms=setting.max_delay_ms,
-            workers=setting.workers,
-        )
-        register(target, archive, batching, self._interrupt)
+        register(target, archive, setting.batching, self._interrupt)
         config = fetch_answers(settings.load_config(setting.format, seconds), target, folder, self._interrupt)
         self._note_precision(target)
         with LoadProgress(self._console, title, seconds) as progress:
@@ -220,9 +209,3 @@ def _describe(setting: Setting) -> str:
         f"batch {setting.batch_size}, {setting.precision}, {setting.format}, "
         f"{setting.workers} workers, {setting.max_delay_ms} ms"
     )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value)
-    return [_plain(entry) for entry in value] if isinstance(value, tuple) else value

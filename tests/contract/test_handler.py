@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import smartbatch_handler
 import torch
+from smartbatch.archive.context import FRONTENDS_HEADERS, Request
 from smartbatch_handler import SmartBatchHandler
 from smartbatch_worker.contract import metrics as names
 from smartbatch_worker.forward.managed import ManagedModel
 
 from tests import golden
-from tests.contract.in_process import CLIENTS_HEADERS, DESCRIBE, Request, Worker, request
+from tests.contract.in_process import DESCRIBE, Worker, request
 
 Serve = Callable[..., Worker]
 
@@ -112,7 +113,7 @@ FORM = "multipart/form-data; boundary=x"
     [
         request([9.0], describe="True"),
         request(b"", describe="True"),
-        Request((), {"Content-Type": FORM, "describe": "True", **CLIENTS_HEADERS}),
+        Request((), {"Content-Type": FORM, "describe": "True", **FRONTENDS_HEADERS}),
         Request((), {"content-type": "text/plain", "describe": "True"}),  # the last of two types, the first a form's
         request([9.0], describe="True", explain="True", ts_stream_next="true", ts_request_sequence_id="1"),
     ],

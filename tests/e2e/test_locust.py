@@ -16,9 +16,12 @@ import pytest
 import requests
 from smartbatch.server.ports import free_ports
 
+from loadtest.load.config import user_class_name
+from loadtest.load.payloads import FORMATS
+
 LOCUST = [sys.executable, "-m", "locust", "-f", str(Path(__file__).parents[2] / "loadtest" / "locustfile.py")]
 LIMIT_S = 120.0
-CLASSES = ["JsonUser", "JpegUser", "NpyUser", "NpyFloatUser", "MsgpackUser"]
+CLASSES = [user_class_name(name) for name in FORMATS]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -65,9 +68,9 @@ def test_every_format_headless(host: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     stats = {row["name"]: row for row in json.loads(done.stdout)}
-    assert set(stats) == {"json", "jpeg", "npy", "npy-float", "msgpack"}
+    assert set(stats) == set(FORMATS)
     assert all(row["num_requests"] > 0 and row["num_failures"] == 0 for row in stats.values())
-    assert {"application/json", "image/jpeg", "application/x-npy", "application/msgpack"} <= Handler.content_types
+    assert {row.content_type for row in FORMATS.values()} <= Handler.content_types
 
 
 def test_in_the_web_ui_answers_are_checked(host: str, tmp_path: Path) -> None:

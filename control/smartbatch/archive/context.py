@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+
+FRONTENDS_HEADERS = MappingProxyType({"explain": "False", "url_path": ""})
+"""What TorchServe's frontend adds to those of a client."""
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 def start_context(model_dir: Path, manifest: dict[str, Any], model_yaml_config: dict[str, Any], batch_size: int) -> Any:
@@ -37,20 +43,37 @@ def start_context(model_dir: Path, manifest: dict[str, Any], model_yaml_config: 
     )
 
 
-def receive(context: Any, bodies: Sequence[tuple[bytes, str]]) -> list[dict[str, Any]]:
-    """Make it the context of one batch of plain bodies, each with its content type.
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What TorchServe's frontend hands over for one request."""
+
+    fields: tuple[tuple[str, str, bytes], ...]
+    """Of its body: name, content type, value."""
+    headers: Mapping[str, str]
+
+    @classmethod
+    def of_body(cls, body: bytes, content_type: str, headers: Mapping[str, str] = NO_HEADERS) -> Request:
+        """A client's request with a plain body."""
+        return cls((("body", content_type, body),), {"Content-Type": content_type, **headers, **FRONTENDS_HEADERS})
+
+    def as_read(self, number: int) -> dict[str, Any]:
+        """As `ts.protocol` gives it."""
+        return {
+            "requestId": f"request-{number}".encode(),
+            "headers": [{"name": k.encode(), "value": v.encode()} for k, v in self.headers.items()],
+            "parameters": [{"name": n, "contentType": t, "value": bytearray(v)} for n, t, v in self.fields],
+        }
+
+
+def receive(context: Any, batch: Sequence[Request]) -> list[dict[str, Any]]:
+    """Make it the context of one batch, as `ts.service` does.
 
     Returns:
         What `handle` gets as its data.
     """
-    from ts.context import RequestProcessor
+    from ts.service import Service
 
-    context.request_processor = [
-        RequestProcessor(
-            {"body": {"content-type": content_type}, "Content-Type": content_type, "explain": "False", "url_path": ""}
-        )
-        for _, content_type in bodies
-    ]
-    context.request_ids = {index: f"check-{index}" for index in range(len(bodies))}
+    read = [request.as_read(number) for number, request in enumerate(batch)]
+    context.request_processor, data, context.request_ids = Service.retrieve_data_for_inference(read)
     context.metrics.request_ids = context.request_ids
-    return [{"body": bytearray(body)} for body, _ in bodies]
+    return list(data)

@@ -17,7 +17,7 @@ from smartbatch_worker.errors import RowError
 from smartbatch_worker.flow.failures import Cause, cause_of
 from smartbatch_worker.flow.rows import Row
 
-from smartbatch.archive.context import receive
+from smartbatch.archive.context import Request, receive
 from smartbatch.archive.settings import CheckError
 
 _NEW_NAMES = {
@@ -111,7 +111,7 @@ class StartedHandler:
         Raises:
             CheckError: not every one of them is answered 200.
         """
-        data = receive(self._context, [(example.body, example.content_type)] * count)
+        data = receive(self._context, [Request.of_body(example.body, example.content_type)] * count)
         logged = _Logged()
         logging.getLogger().addHandler(logged)
         try:

@@ -5,10 +5,14 @@ Defaults stand in the commands' signatures, since a first start may take longer 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from smartbatch.remote.endpoints import Endpoints
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -23,6 +27,24 @@ ManagementUrl = Annotated[
 ModelStore = Annotated[
     Path | None, typer.Option(help="That server's model store, as seen from here.", show_default=False)
 ]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChangedServer:
+    """A server whose models are changed, by whichever of its names is known."""
+
+    run_dir: RunDir = None
+    inference_port: InferencePort = None
+    management_url: ManagementUrl = None
+    model_store: ModelStore = None
+
+    def endpoints(self) -> Endpoints:
+        """Where it is."""
+        from smartbatch.remote.endpoints import find_endpoints
+
+        return find_endpoints(self.run_dir, self.inference_port, management_url=self.management_url)
+
+
 InferenceUrl = Annotated[str | None, typer.Option("--url", help="Server's inference address.", show_default=False)]
 MetricsUrl = Annotated[str | None, typer.Option("--url", help="Metrics address.", show_default=False)]
 

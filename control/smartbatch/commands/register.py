@@ -9,41 +9,37 @@ import typer
 from smartbatch.commands.options import (
     AsJson,
     BatchSize,
-    InferencePort,
-    ManagementUrl,
+    ChangedServer,
     MaxDelayMs,
-    ModelStore,
     ReadyTimeout,
-    RunDir,
     Workers,
 )
 from smartbatch.commands.output import answer, note
+from smartbatch.option_groups import composed
 
 
+@composed
 def register(
+    *,
     archive: Annotated[str, typer.Argument(help="Archive or folder in the server's model store.")],
     name: Annotated[str | None, typer.Option(help="Serve it under this name; default: the archive's own.")] = None,
     batch_size: BatchSize = None,
     max_delay_ms: MaxDelayMs = None,
     workers: Workers = None,
     timeout: ReadyTimeout = 300.0,
-    run_dir: RunDir = None,
-    inference_port: InferencePort = None,
-    management_url: ManagementUrl = None,
-    model_store: ModelStore = None,
+    server: ChangedServer,
     as_json: AsJson = False,
 ) -> None:
     """Register a model and wait until its workers are READY. Waits for a retune to end first."""
-    from smartbatch.remote.endpoints import find_endpoints
     from smartbatch.retune.model_lock import changing_models
     from smartbatch.retune.register import register_version
     from smartbatch.server.batching import resolve_batching
 
     batching, notes = resolve_batching(batch_size, max_delay_ms, workers)
     note(notes)
-    endpoints = find_endpoints(run_dir, inference_port, management_url=management_url)
+    endpoints = server.endpoints()
     with endpoints.management() as client:
-        alone = changing_models(endpoints, model_store, timeout, lambda line: note([line]))
+        alone = changing_models(endpoints, server.model_store, timeout, lambda line: note([line]))
         ready = register_version(client, archive, name, batching, timeout, alone)
         default = client.describe(ready.model_name).version
     model = ready.model_name

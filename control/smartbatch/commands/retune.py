@@ -10,18 +10,18 @@ from smartbatch.commands.options import (
     AsJson,
     Canary,
     CanaryUrl,
+    ChangedServer,
     DrainTimeout,
-    InferencePort,
-    ManagementUrl,
     ModelName,
-    ModelStore,
     ReadyTimeout,
-    RunDir,
 )
 from smartbatch.commands.output import answer, note, say
+from smartbatch.option_groups import composed
 
 
+@composed
 def retune(
+    *,
     model: ModelName,
     batch_size: Annotated[int | None, typer.Option(help="Most requests in a batch.")] = None,
     max_delay_ms: Annotated[float | None, typer.Option(help="Longest wait for a batch.")] = None,
@@ -29,10 +29,7 @@ def retune(
     canary: Canary = None,
     timeout: ReadyTimeout = 120.0,
     drain_timeout: DrainTimeout = 120.0,
-    run_dir: RunDir = None,
-    inference_port: InferencePort = None,
-    management_url: ManagementUrl = None,
-    model_store: ModelStore = None,
+    server: ChangedServer,
     url: CanaryUrl = None,
     as_json: AsJson = False,
 ) -> None:
@@ -52,6 +49,6 @@ def retune(
         ready_timeout_s=timeout,
         drain_timeout_s=drain_timeout,
     )
-    target = retune_target(run_dir, inference_port, management_url, model_store, url, canary, timeout)
+    target = retune_target(server.endpoints(), server.model_store, url, canary, timeout)
     report = run(target.endpoints, settings, target.model_store, target.canary, say=say)
     answer(report.as_dict(), as_json, report.text())

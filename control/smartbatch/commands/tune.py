@@ -8,27 +8,24 @@ from smartbatch.commands.options import (
     AsJson,
     Canary,
     CanaryUrl,
+    ChangedServer,
     DrainTimeout,
-    InferencePort,
-    ManagementUrl,
     ModelName,
-    ModelStore,
     ReadyTimeout,
-    RunDir,
 )
 from smartbatch.commands.output import answer, say
 from smartbatch.errors import DeadlineError, UsageError
+from smartbatch.option_groups import composed
 
 
+@composed
 def tune(
+    *,
     model: ModelName,
     canary: Canary = None,
     timeout: ReadyTimeout = 120.0,
     drain_timeout: DrainTimeout = 120.0,
-    run_dir: RunDir = None,
-    inference_port: InferencePort = None,
-    management_url: ManagementUrl = None,
-    model_store: ModelStore = None,
+    server: ChangedServer,
     url: CanaryUrl = None,
     as_json: AsJson = False,
 ) -> None:
@@ -43,7 +40,7 @@ def tune(
     from smartbatch.retune.targets import retune_target
 
     settings = RetuneSettings(model=model, measure_again=True, ready_timeout_s=timeout, drain_timeout_s=drain_timeout)
-    target = retune_target(run_dir, inference_port, management_url, model_store, url, canary, timeout)
+    target = retune_target(server.endpoints(), server.model_store, url, canary, timeout)
     if target.canary.inference_url is None:
         raise UsageError("measuring needs a request: name the server's inference address by --url")
     with target.endpoints.management() as client:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,7 +22,6 @@ __all__ = ["ManagementClient", "ManagementError", "ModelEntry", "ModelStatus", "
 _POLL_S = 0.25
 _DEFAULT_TIMEOUT_S = 60.0
 # One death may be an accident (memory that was short for a moment), and TorchServe's next try then succeeds.
-_MAX_LOOKS = 8
 _MAX_DEATHS = 2
 
 
@@ -169,7 +168,7 @@ class ManagementClient:
                 )
             num_deaths = log.num_deaths(status.workers)
             if num_deaths >= _MAX_DEATHS:
-                why = _settled(log, status.workers) or "it left no word, as one that crashes or is killed does"
+                why = log.last_error(status.workers) or "it left no word, as one that crashes or is killed does"
                 died = f"{model} {status.version} cannot start, its worker died {num_deaths} times"
                 raise WorkerStartError(f"{died}: {why} (see {log.place})")
             if time.monotonic() > deadline:
@@ -238,17 +237,6 @@ class ManagementClient:
         assert self._key_file is not None
         self.new_token("management", read_tokens(self._key_file).api)
         return read_tokens(self._key_file).management
-
-
-def _settled(log: WorkerLog, workers: Sequence[WorkerStatus]) -> str | None:
-    """The last error in the log once it stays the same: TorchServe writes a traceback by and by."""
-    error = log.last_error(workers)
-    for _ in range(_MAX_LOOKS):
-        time.sleep(_POLL_S)
-        before, error = error, log.last_error(workers)
-        if error == before:
-            break
-    return error
 
 
 def _is_token_refused(reply: requests.Response) -> bool:

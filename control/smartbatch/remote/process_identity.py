@@ -1,9 +1,4 @@
-"""Which process is meant, whatever happened to the clock and to its number since.
-
-A pid alone may belong to a later process, and a start time read off the wall clock moves when that clock is set: a
-server was once taken for gone after a step of two seconds, and its files removed under it. So a process is named by
-its pid and its birth: the boot and the tick it started at, which nothing changes.
-"""
+"""Processes by what they are, not by their number alone: whether they live, how old they are, that they are gone."""
 
 from __future__ import annotations
 
@@ -12,27 +7,13 @@ import os
 import sys
 import time
 from collections.abc import Iterable
-from functools import cache
-from pathlib import Path
 
 import psutil
+from smartbatch_worker.contract.process_identity import birth, stat
+
+__all__ = ["age_s", "birth", "live_process", "own_birth", "wait_gone"]
 
 _POLL_S = 0.05
-# Fields of /proc/<pid>/stat behind the command's name, which may hold anything, spaces and brackets too.
-_STATE, _NUM_THREADS, _START_TICKS = 0, 17, 19
-
-
-def birth(pid: int) -> str | None:
-    """When process `pid` started, as text that equals no other process's of that number; None when it is gone.
-
-    Linux: the boot's id and clock ticks since that boot. Elsewhere: the start time that the kernel keeps.
-    """
-    if sys.platform == "linux":
-        fields = _stat(pid)
-        return None if fields is None else f"{_boot_id()} {fields[_START_TICKS]}"
-    with contextlib.suppress(psutil.Error):
-        return repr(psutil.Process(pid).create_time())
-    return None
 
 
 def own_birth() -> str:
@@ -54,10 +35,10 @@ def live_process(pid: int, born: str) -> psutil.Process | None:
 def age_s(pid: int) -> float | None:
     """Seconds since process `pid` started, by a clock that nobody sets; None when it is gone."""
     if sys.platform == "linux":
-        fields = _stat(pid)
-        if fields is None:
+        found = stat(pid)
+        if found is None:
             return None
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[_START_TICKS]) / os.sysconf("SC_CLK_TCK")
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - found.start_ticks / os.sysconf("SC_CLK_TCK")
     with contextlib.suppress(psutil.Error):
         return time.time() - float(psutil.Process(pid).create_time())
     return None
@@ -83,19 +64,6 @@ def _runs(process: psutil.Process) -> bool:
         if sys.platform != "linux":
             return bool(process.status() != psutil.STATUS_ZOMBIE)
         # Java's first thread may be a zombie while others still hold its ports.
-        fields = _stat(process.pid)
-        return fields is not None and (fields[_STATE] != "Z" or int(fields[_NUM_THREADS]) > 1)
+        found = stat(process.pid)
+        return found is not None and (found.state != "Z" or found.num_threads > 1)
     return False
-
-
-def _stat(pid: int) -> list[str] | None:
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:  # no such process, or it ended while being read
-        return None
-    return text.rpartition(")")[2].split()
-
-
-@cache
-def _boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

@@ -47,35 +47,39 @@ class WorkerLog:
         return str(self._folder / MODEL_LOG)
 
     def num_deaths(self, workers: Sequence[WorkerStatus]) -> int:
-        """How often the unluckiest of `workers` has died; call it at each look at them."""
+        """How often the unluckiest of `workers` has died; call it at each look at them.
+
+        Where the logs are here, a death counts once what that process wrote is all in them, or another has followed:
+        TorchServe tells of a death before it has read the dead one's last lines.
+        """
         texts = [self._texts(MODEL_LOG, workers), self._texts(FRONTEND_LOG, workers)]
         most = 0
         for worker in workers:
             if worker.pid > 0:
                 self._pids.setdefault(worker.id, set()).add(worker.pid)
             model, frontend = (of_worker.get(worker.id, []) for of_worker in texts)
-            most = max(
-                most,
+            known = max(
                 len(self._pids.get(worker.id, ())) - 1,
                 sum(text.startswith(_PROCESS_STARTED) for _, text in model) - 1,
                 sum(text == _PROCESS_DIED for _, text in model),
                 sum(text.startswith(_LOAD_FAILED) for _, text in frontend),
             )
+            if self._folder is not None:
+                ended, _ = _lives(model)
+                known = max(min(known, len(ended)), known - 1)
+            most = max(most, known)
         return most
 
     def last_error(self, workers: Sequence[WorkerStatus]) -> str | None:
         """The last error that one of `workers` wrote; None where none did.
 
-        Of a life that another has followed, where there is one: of the present one half a traceback may be written.
+        Of a life that is all written down, where there is one: of a present one there may be half a traceback.
         """
         by_worker = self._texts(MODEL_LOG, workers)
-        for worker in workers:
-            present, *earlier = reversed(_lives(by_worker.get(worker.id, [])))
-            for life in (*earlier, present):
-                error = find_error(life)
-                if error is not None:
-                    return error
-        return None
+        lives = [_lives(by_worker.get(worker.id, [])) for worker in workers]
+        whole = [life for ended, _ in lives for life in reversed(ended)]
+        errors = (find_error(life) for life in (*whole, *(present for _, present in lives)))
+        return next((error for error in errors if error is not None), None)
 
     def _texts(self, name: str, workers: Iterable[WorkerStatus]) -> dict[str, list[tuple[str, str]]]:
         """(level, text) of each whole line since we watch, by worker; those of workers not asked for are dropped."""
@@ -102,14 +106,19 @@ class WorkerLog:
         return found
 
 
-def _lives(lines: Sequence[tuple[str, str]]) -> list[list[tuple[str, str]]]:
-    """What each process of one worker wrote, in order; at least one, which may be empty."""
+def _lives(lines: Sequence[tuple[str, str]]) -> tuple[list[list[tuple[str, str]]], list[tuple[str, str]]]:
+    """What each process of one worker wrote: of those that are all written down, in order, and of the present one.
+
+    A life is written down when the next one begins, or when TorchServe's own error has come, with which its Python
+    code ends.
+    """
     lives: list[list[tuple[str, str]]] = [[]]
     for line in lines:
-        if line[1].startswith(_PROCESS_STARTED):
+        if line[1].startswith(_PROCESS_STARTED) and lives[-1]:
             lives.append([])
         lives[-1].append(line)
-    return lives
+    is_ended = any(_TORCHSERVES_OWN.match(text) for _, text in lives[-1])
+    return (lives, []) if is_ended else (lives[:-1], lives[-1])
 
 
 def find_error(lines: Sequence[tuple[str, str]]) -> str | None:

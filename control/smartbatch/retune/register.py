@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict
 
 from smartbatch.errors import ModelNotReadyError, SmartBatchError, WorkerStartError
 from smartbatch.remote.management import ManagementClient, ModelStatus
@@ -32,13 +33,7 @@ def register_version(
     """
     with alone:
         before = {(v.model_name, v.version) for v in _all_versions(client)}
-        client.register(
-            archive,
-            name,
-            batch_size=batching.batch_size,
-            max_batch_delay_ms=batching.max_batch_delay_ms,
-            workers=batching.workers,
-        )
+        client.register(archive, name, **asdict(batching))
         # TorchServe's answer does not say which version it read from the manifest.
         new = [v for v in _all_versions(client) if (v.model_name, v.version) not in before]
     if len(new) > 1:  # somebody without our lock registers, too

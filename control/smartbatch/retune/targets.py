@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from smartbatch.errors import UsageError
-from smartbatch.remote.endpoints import Endpoints, find_endpoints
+from smartbatch.remote.endpoints import Endpoints
 from smartbatch.retune.canary import Canary
 from smartbatch.retune.scaling import ScaleTarget
 
@@ -22,9 +22,7 @@ class RetuneTarget:
 
 
 def retune_target(
-    run_dir: Path | None,
-    inference_port: int | None,
-    management_url: str | None,
+    endpoints: Endpoints,
     model_store: Path | None,
     url: str | None,
     canary: Path | None,
@@ -37,7 +35,6 @@ def retune_target(
     """
     if canary is not None and not canary.is_file():
         raise UsageError(f"--canary must be a file, got {str(canary)!r}")
-    endpoints = find_endpoints(run_dir, inference_port, management_url=management_url)
     if url is not None:
         endpoints = dataclasses.replace(endpoints, inference_url=url)
     if model_store is None:

@@ -9,7 +9,7 @@ from typing import Any
 from smartbatch_worker.contract import environment
 from smartbatch_worker.contract.shapes import IMAGENET_MEAN, IMAGENET_STD
 
-_PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = ("fp32", "bf16", "fp16")
 _COMPILERS = ("auto", "off", "winograd", "inductor", "openvino", "cuda_graphs")
 _LOADS = ("lazy", "eager")
 _OUTPUTS = ("auto", "raw", "topk")
@@ -81,7 +81,7 @@ class WorkerConfig:
     """error refuses NaN and infinity in inputs and reports them in outputs; allow passes them on."""
 
     def __post_init__(self) -> None:
-        _one_of("precision", self.precision, _PRECISIONS)
+        _one_of("precision", self.precision, PRECISIONS)
         _one_of("compile", self.compile, _COMPILERS)
         _one_of("load", self.load, _LOADS)
         _one_of("output", self.output, _OUTPUTS)

@@ -26,6 +26,7 @@ import psutil
 
 from smartbatch_worker.contract import environment
 from smartbatch_worker.contract import metrics as names
+from smartbatch_worker.contract.process_identity import birth
 from smartbatch_worker.process.siblings import serve_one_model
 from smartbatch_worker.torchserve.access_lines import read_line
 from smartbatch_worker.torchserve.log_tail import LogTail, Position, end_of
@@ -64,7 +65,7 @@ class AccessLogFollower:
     def __init__(self, path: Path, telemetry: Telemetry, frontend: str | None = None) -> None:
         self._path = path
         self._telemetry = telemetry
-        self._frontend = _identity(os.getppid()) if frontend is None else frontend
+        self._frontend = f"{os.getppid()} {birth(os.getppid())}" if frontend is None else frontend
         self._first = end_of(path) or Position(0, 0)
         self._position_file: IO[str] | None = None
         self._tail: LogTail | None = None
@@ -148,17 +149,6 @@ class AccessLogFollower:
 
 def _position_path(log: Path) -> Path:
     return log.with_name(log.name + ".position")
-
-
-def _identity(pid: int) -> str:
-    """Tells a process from every other, and stays what it is when the machine's clock is set."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        # After the name, which may hold anything, in its parentheses: field 22 is the start, in ticks since boot.
-        start = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except OSError:  # no Linux
-        boot, start = "", str(psutil.Process(pid).create_time())
-    return f"{boot} {pid} {start}"
 
 
 def _read_position(position_file: IO[str], frontend: str) -> Position | None:

@@ -127,8 +127,8 @@ def test_an_interrupt_gives_up_what_is_on_its_way(host: str) -> None:
 
 def test_answers_alone(host: str) -> None:
     payload = Payload(name="p", body=b"{}", content_type="application/json")
-    assert fetch(host, "ok", [payload], token=None, timeout_s=60) == {"p": parse(ANSWER)}
+    assert fetch(host, "ok", [payload], timeout_s=60) == {"p": parse(ANSWER)}
     with pytest.raises(SoloError, match="503"):
-        fetch(host, "fail", [payload], token=None, timeout_s=60)
+        fetch(host, "fail", [payload], timeout_s=60)
     with pytest.raises(SoloError, match="does not answer"):
-        fetch("http://127.0.0.1:1", "ok", [payload], token=None, timeout_s=60)
+        fetch("http://127.0.0.1:1", "ok", [payload], timeout_s=60)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,8 @@ import pytest
 from PIL import Image
 
 from loadtest.load.images import load_pictures, seeded_pictures
-from loadtest.load.payloads import FORMATS, check_formats, file_payloads, picture_payloads
+from loadtest.load.payloads import FORMATS, PayloadSettings, check_formats, file_payloads, picture_payloads
+from loadtest.options import FORMATS_LISTED
 
 
 def test_seeded_pictures_are_the_same_everywhere_and_differ_from_each_other() -> None:
@@ -82,3 +84,28 @@ def test_unknown_formats_are_refused() -> None:
         check_formats(["jpeg", "bmp"])
     with pytest.raises(ValueError, match="at least one"):
         check_formats([])
+    with pytest.raises(ValueError, match="got 'bmp'"):
+        PayloadSettings(formats=("bmp",))
+    with pytest.raises(ValueError, match="at least one picture is needed, got 0"):
+        PayloadSettings(num_images=0)
+
+
+def test_files_take_the_place_of_formats(tmp_path: Path) -> None:
+    pictures = PayloadSettings(formats=("npy", "jpeg"), num_images=1)
+    assert pictures.sources == ("npy", "jpeg")
+    assert pictures.only("npy").sources == ("npy",)
+    path = tmp_path / "body.json"
+    path.write_text("[1]")
+    files = PayloadSettings(bodies=(path,))
+    assert files.sources == files.only("file").sources == ("file",)
+    assert [p.body for p in files.read("file")] == [b"[1]"]
+
+
+def test_the_page_on_formats_names_what_is_sent() -> None:
+    page = Path(__file__).parents[3] / "docs" / "formats.md"
+    table = page.read_text(encoding="utf-8").partition("## What the load tests send")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)) - {"--formats"} == set(FORMATS)
+
+
+def test_what_has_no_name_of_its_own_is_told_by_a_remark() -> None:
+    assert FORMATS_LISTED == "json, jpeg, npy (uint8), npy-float, msgpack"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from loadtest.load.config import ENV_CONFIG, LoadConfig, user_class_name
 from loadtest.load.durations import parse_duration
+from loadtest.load.payloads import PayloadSettings
 from loadtest.load.shapes import Step, even_steps, parse_steps, users_at
 
 
@@ -51,9 +54,11 @@ def test_zero_is_a_duration_where_it_makes_sense() -> None:
 
 
 def test_a_config_survives_the_way_to_another_process() -> None:
-    config = LoadConfig(model="m", formats=("json", "npy-float"), steps=(Step(1.5, 3),), images="/pictures")
+    payload = PayloadSettings(formats=("json", "npy-float"), images=Path("/pictures"), bodies=(Path("a.json"),))
+    config = LoadConfig(model="m", payload=payload, steps=(Step(1.5, 3),))
     assert LoadConfig.from_env(config.to_env()) == config
     assert LoadConfig.from_env({}) == LoadConfig()
+    assert config.from_anywhere().payload.bodies == (Path("a.json").resolve(),)
     with pytest.raises(ValueError, match=ENV_CONFIG):
         LoadConfig.from_env({ENV_CONFIG: '{"steps": 5}'})
 

@@ -97,12 +97,45 @@ def test_only_this_worker_and_only_from_now_on(tmp_path: Path) -> None:
 
 def test_deaths_are_counted_by_any_sign(tmp_path: Path) -> None:
     log = WorkerLog(tmp_path)
+    write(tmp_path / MODEL_LOG, "[PID]7\n")
     assert log.num_deaths([worker(pid=7)]) == 0
+    write(tmp_path / MODEL_LOG, "[PID]8\n")
     assert log.num_deaths([worker(pid=8)]) == 1
-    write(tmp_path / MODEL_LOG, "[PID]7\n[PID]8\n[PID]9\n")
+    write(tmp_path / FRONTEND_LOG, "Load model failed: tiny, error: Worker died.\n" * 2, stream="thread")
+    write(tmp_path / MODEL_LOG, "[PID]9\n")
     assert log.num_deaths([worker(pid=8)]) == 2
-    write(tmp_path / FRONTEND_LOG, "Load model failed: tiny, error: Worker died.\n" * 3, stream="thread")
-    assert log.num_deaths([worker(pid=8)]) == 3
+
+
+def test_a_death_counts_once_its_last_words_are_there(tmp_path: Path) -> None:
+    log = WorkerLog(tmp_path)
+    write(tmp_path / FRONTEND_LOG, "Load model failed: tiny, error: Worker died.\n", stream="thread")
+    for part in (LIFE[:100], LIFE[100:-50]):
+        write(tmp_path / MODEL_LOG, part.rpartition("\n")[0])
+        assert log.num_deaths([worker()]) == 0
+    write(tmp_path / MODEL_LOG, LIFE.splitlines()[-1])
+    assert log.num_deaths([worker()]) == 1
+    write(tmp_path / FRONTEND_LOG, "Load model failed: tiny, error: Worker died.\n", stream="thread")
+    write(tmp_path / MODEL_LOG, "[PID]17594")
+    write(tmp_path / MODEL_LOG, CRASH, stream="stderr")
+    assert log.num_deaths([worker()]) == 1
+    write(tmp_path / MODEL_LOG, "[PID]17595")
+    assert log.num_deaths([worker()]) == 2
+
+
+def test_of_a_process_that_writes_nothing_the_next_ones_death_tells(tmp_path: Path) -> None:
+    log = WorkerLog(tmp_path)
+    counts = []
+    for _ in range(3):
+        write(tmp_path / FRONTEND_LOG, "Load model failed: tiny, error: Worker died.\n", stream="thread")
+        counts.append(log.num_deaths([worker()]))
+    assert counts == [0, 1, 2]
+
+
+def test_the_dead_ones_error_is_told_not_what_a_sibling_that_lives_has_written_so_far(tmp_path: Path) -> None:
+    log = WorkerLog(tmp_path)
+    write(tmp_path / MODEL_LOG, "something is deprecated", number=9000, stream="stderr")
+    write(tmp_path / MODEL_LOG, LIFE, number=9001)
+    assert log.last_error([worker(9000), worker(9001)]) == "RuntimeError: no weights: ä"
 
 
 def test_a_log_that_was_rotated_is_read_from_its_beginning(tmp_path: Path) -> None:
