@@ -22,7 +22,7 @@ from smartbatch_worker.forward import precision
 from smartbatch_worker.forward.choose import Compiled, compile_forward
 from smartbatch_worker.forward.compilers import openvino, winograd
 from smartbatch_worker.forward.measure import CACHE_FILE
-from smartbatch_worker.kernels.convolutions import layers
+from smartbatch_worker.kernels.convolutions import compiled, layers
 
 CPU = torch.device("cpu")
 
@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where winograd.c is compiled already: three seconds for all tests and not for each."""
     folder = tmp_path_factory.mktemp("built")
-    layers.build(folder)
+    compiled.build(folder)
     return folder
 
 
