@@ -5,6 +5,7 @@ BIN := .venv/bin
 HANDLER := $(shell find handler -name '*.py' -o -name '*.yaml' -o -name '*.[ch]')
 # pip's progress bar is the only sign of life during the first, long install; bytecode makes every later start faster.
 PIP_INSTALL := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pip install --disable-pip-version-check
+C_SOURCES := $(shell find handler -name '*.[ch]')
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 
 .PHONY: help setup serve test check format frontend bench soak fuzz audit clean FORCE
@@ -26,6 +27,7 @@ test: .venv/.dev  ## all tests, with real servers on free ports
 
 check: .venv/.dev  ## what CI runs: format, lint, types, tests
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(C_SOURCES)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python frontend/build.py --check --test
@@ -51,6 +53,7 @@ audit: .venv/.dev  ## known vulnerabilities: Python packages and the frontend's 
 
 format: .venv/.dev  ## put the sources in the project's format
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(C_SOURCES)
 	$(BIN)/ruff check --fix .
 
 clean:  ## remove the environment, archives and run directories

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 
@@ -16,3 +18,13 @@ def json_reader(
     assert json_numbers._library is not None
     if request.param == "by simdjson":
         monkeypatch.setattr(json_numbers, "_library", None)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where winograd.c is compiled already: once for all tests and not for each."""
+    from smartbatch_worker.kernels.convolutions import compiled
+
+    folder = tmp_path_factory.mktemp("built")
+    compiled.build(folder)
+    return folder

@@ -15,12 +15,13 @@
 #define MOST_POWER 38
 /* 10^-64 to 10^38, each the nearest double. */
 static const double POWERS[] = {
-    1e-64, 1e-63, 1e-62, 1e-61, 1e-60, 1e-59, 1e-58, 1e-57, 1e-56, 1e-55, 1e-54, 1e-53, 1e-52, 1e-51, 1e-50, 1e-49,
-    1e-48, 1e-47, 1e-46, 1e-45, 1e-44, 1e-43, 1e-42, 1e-41, 1e-40, 1e-39, 1e-38, 1e-37, 1e-36, 1e-35, 1e-34, 1e-33,
-    1e-32, 1e-31, 1e-30, 1e-29, 1e-28, 1e-27, 1e-26, 1e-25, 1e-24, 1e-23, 1e-22, 1e-21, 1e-20, 1e-19, 1e-18, 1e-17,
-    1e-16, 1e-15, 1e-14, 1e-13, 1e-12, 1e-11, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1e0, 1e1,
-    1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21,
-    1e22, 1e23, 1e24, 1e25, 1e26, 1e27, 1e28, 1e29, 1e30, 1e31, 1e32, 1e33, 1e34, 1e35, 1e36, 1e37, 1e38,
+    1e-64, 1e-63, 1e-62, 1e-61, 1e-60, 1e-59, 1e-58, 1e-57, 1e-56, 1e-55, 1e-54, 1e-53, 1e-52, 1e-51, 1e-50,
+    1e-49, 1e-48, 1e-47, 1e-46, 1e-45, 1e-44, 1e-43, 1e-42, 1e-41, 1e-40, 1e-39, 1e-38, 1e-37, 1e-36, 1e-35,
+    1e-34, 1e-33, 1e-32, 1e-31, 1e-30, 1e-29, 1e-28, 1e-27, 1e-26, 1e-25, 1e-24, 1e-23, 1e-22, 1e-21, 1e-20,
+    1e-19, 1e-18, 1e-17, 1e-16, 1e-15, 1e-14, 1e-13, 1e-12, 1e-11, 1e-10, 1e-9,  1e-8,  1e-7,  1e-6,  1e-5,
+    1e-4,  1e-3,  1e-2,  1e-1,  1e0,   1e1,   1e2,   1e3,   1e4,   1e5,   1e6,   1e7,   1e8,   1e9,   1e10,
+    1e11,  1e12,  1e13,  1e14,  1e15,  1e16,  1e17,  1e18,  1e19,  1e20,  1e21,  1e22,  1e23,  1e24,  1e25,
+    1e26,  1e27,  1e28,  1e29,  1e30,  1e31,  1e32,  1e33,  1e34,  1e35,  1e36,  1e37,  1e38,
 };
 _Static_assert(sizeof POWERS / sizeof *POWERS == MOST_POWER - LEAST_POWER + 1, "one power each");
 /* Of ten, and exact as doubles. */
@@ -138,25 +139,33 @@ static inline const uint8_t *number(const uint8_t *at, const uint8_t *end, float
     return at;
 }
 
-/* How often `character` stands in `num_bytes` of `body`. */
-int64_t count_bytes(const uint8_t *body, int64_t num_bytes, uint8_t character) {
+struct numbers {
+    float *numbers;      /* of room for `capacity` */
+    int64_t *shape;      /* the lists' lengths, of room for MAX_DIMS */
+    const uint8_t *body; /* the text */
+    int64_t num_bytes, capacity, max_lists;
+};
+
+/* How many numbers `body` holds, if it is read at all: between N of them in lists of even length stand N - 1 commas. */
+int64_t most_numbers(const struct numbers *given) {
+    const uint8_t *body = given->body, *end = body + given->num_bytes;
     int64_t count = 0;
-    const uint8_t *end = body + num_bytes;
     while (end - body >= 64) { /* in bytes, while they hold it: 64 at a time */
         uint8_t counts[64] = {0};
-        for (int row = 0; row < 255 && end - body >= 64; row++, body += 64)
-            for (int column = 0; column < 64; column++) counts[column] += body[column] == character;
-        for (int column = 0; column < 64; column++) count += counts[column];
+        for (int row = 0; row < 255 && end - body >= 64; ++row, body += 64)
+            for (int column = 0; column < 64; ++column) counts[column] += body[column] == ',';
+        for (int column = 0; column < 64; ++column) count += counts[column];
     }
-    for (; body < end; body++) count += *body == character;
-    return count;
+    for (; body < end; ++body) count += *body == ',';
+    return count + 1;
 }
 
-/* Numbers of `body` to `out`, of room for `capacity`, and the lists' lengths to `shape`, of room for MAX_DIMS. Gives
- * the number of dimensions, or 0: not sure, or more than `max_lists` lists. */
-int json_numbers(const uint8_t *body, int64_t num_bytes, float *out, int64_t capacity, int64_t max_lists,
-                 int64_t *shape) {
-    const uint8_t *end = body + num_bytes;
+/* Gives the number of dimensions, or 0: not sure, or more lists or numbers than there may be. */
+int64_t json_numbers(const struct numbers *given) {
+    float *out = given->numbers;
+    int64_t *shape = given->shape;
+    const int64_t capacity = given->capacity, max_lists = given->max_lists;
+    const uint8_t *body = given->body, *end = body + given->num_bytes;
     do {
         if (end-- == body) return 0;
     } while (is_space(*end));
@@ -181,7 +190,7 @@ int json_numbers(const uint8_t *body, int64_t num_bytes, float *out, int64_t cap
         }
         if (!num_dims) {
             num_dims = depth;
-            for (int level = 0; level < depth; level++) shape[level] = -1;
+            for (int level = 0; level < depth; ++level) shape[level] = -1;
         }
         if (!depth || depth != num_dims) return 0;
         const int64_t first = written;

@@ -9,10 +9,17 @@ import numpy as np
 import torch
 
 from smartbatch_worker.kernels import native
+from smartbatch_worker.kernels.arguments import Arguments, Functions, declare, numbers, pointers
 
 MAX_DIMS = 8
 """As json_numbers.c has it."""
 
+
+class Numbers(Arguments):
+    _fields_ = pointers("numbers", "shape", "body") + numbers("num_bytes", "capacity", "max_lists")
+
+
+FUNCTIONS: Functions = {"json_numbers": (Numbers, ctypes.c_int64), "most_numbers": (Numbers, ctypes.c_int64)}
 _library: ctypes.CDLL | None = None
 
 
@@ -23,13 +30,8 @@ def prepare(cache_dir: Path) -> None:
         cache_dir: where what the C compiler makes is kept.
     """
     global _library
-    if _library is not None or (library := native.build_if_possible("json_numbers", cache_dir)) is None:
-        return
-    library.count_bytes.restype = ctypes.c_int64
-    library.count_bytes.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_uint8]
-    library.json_numbers.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, *[ctypes.c_int64] * 2]
-    library.json_numbers.argtypes += [ctypes.c_void_p]
-    _library = library
+    if _library is None and (library := native.build_if_possible("json_numbers", cache_dir)) is not None:
+        _library = declare(library, FUNCTIONS)
 
 
 def read(body: bytes | bytearray, max_elements: int, max_lists: int) -> torch.Tensor | None:
@@ -42,11 +44,19 @@ def read(body: bytes | bytearray, max_elements: int, max_lists: int) -> torch.Te
     if _library is None:
         return None
     text = np.frombuffer(body, dtype=np.uint8)
-    # Between N numbers in lists of even length stand N - 1 commas.
-    size = _library.count_bytes(text.ctypes.data, text.size, ord(",")) + 1
+    shape = (ctypes.c_int64 * MAX_DIMS)()
+    arguments = Numbers(
+        numbers=None,
+        shape=ctypes.addressof(shape),
+        body=text.ctypes.data,
+        num_bytes=text.size,
+        capacity=0,
+        max_lists=max_lists,
+    )
+    size = _library.most_numbers(arguments)
     if size > max_elements:
         return None
-    numbers = np.empty(size, dtype=np.float32)
-    shape = (ctypes.c_int64 * MAX_DIMS)()
-    num_dims = _library.json_numbers(text.ctypes.data, text.size, numbers.ctypes.data, size, max_lists, shape)
-    return torch.from_numpy(numbers).reshape(shape[:num_dims]) if num_dims else None
+    read = np.empty(size, dtype=np.float32)
+    arguments.numbers, arguments.capacity = read.ctypes.data, size
+    num_dims = _library.json_numbers(arguments)
+    return torch.from_numpy(read).reshape(shape[:num_dims]) if num_dims else None

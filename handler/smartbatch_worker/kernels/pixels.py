@@ -8,7 +8,14 @@ from pathlib import Path
 import torch
 
 from smartbatch_worker.kernels import native
+from smartbatch_worker.kernels.arguments import Arguments, Functions, declare, numbers, pointers
 
+
+class Normalise(Arguments):
+    _fields_ = pointers("out", "image", "scale", "offset") + numbers("num_pixels", "num_channels", "are_planes")
+
+
+FUNCTIONS: Functions = {"normalise_image": (Normalise, None)}
 _library: ctypes.CDLL | None = None
 
 
@@ -20,10 +27,7 @@ def prepare(cache_dir: Path) -> None:
     """
     global _library
     if _library is None and (library := native.build_if_possible("pixels", cache_dir)) is not None:
-        pointers = [ctypes.c_void_p] * 2
-        library.normalise_image.argtypes = [*pointers, *[ctypes.c_int64] * 2, ctypes.c_int, *pointers]
-        library.normalise_image.restype = None
-        _library = library
+        _library = declare(library, FUNCTIONS)
 
 
 def normalise(image: torch.Tensor, scale: torch.Tensor, offset: torch.Tensor, out: torch.Tensor) -> bool:
@@ -44,6 +48,14 @@ def normalise(image: torch.Tensor, scale: torch.Tensor, offset: torch.Tensor, ou
     if out.shape != image.shape or not out.permute(1, 2, 0).is_contiguous() or scale.numel() != num_channels:
         return False
     _library.normalise_image(
-        image.data_ptr(), out.data_ptr(), height * width, num_channels, are_planes, scale.data_ptr(), offset.data_ptr()
+        Normalise(
+            out=out.data_ptr(),
+            image=image.data_ptr(),
+            scale=scale.data_ptr(),
+            offset=offset.data_ptr(),
+            num_pixels=height * width,
+            num_channels=num_channels,
+            are_planes=are_planes,
+        )
     )
     return True

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[3]
 TESTS = {
     "JSON": ["tests/unit/kernels/test_json_numbers.py"],
     "pixels": ["tests/unit/flow/test_batch.py"],
-    "convolutions": ["tests/unit/forward/test_choose.py", "-k", "any_size or smaller_than or wide_image or pools"],
+    "convolutions": ["tests/unit/kernels/convolutions", "-k", "any_size or smaller_than or wide_image or pools"],
 }
 """What runs each kernel, by kernel."""
 

@@ -23,7 +23,7 @@ from torch.fx.experimental.optimization import fuse
 from smartbatch_worker.contract.machine import cpu_flags
 from smartbatch_worker.forward.compilers.compiler import Built, Compiler, CompilerUnavailableError, Task
 from smartbatch_worker.kernels import native
-from smartbatch_worker.kernels.convolutions import layers
+from smartbatch_worker.kernels.convolutions import compiled, layers
 
 MAX_STRIDED_CHANNELS = 4
 """Of a first layer's input: the transform of more would cost what the multiplications save."""
@@ -74,7 +74,7 @@ def accelerate(model: nn.Module, cache_dir: Path, bf16: bool = False) -> nn.Modu
         WinogradUnavailableError: there is no compiler, it knows no bf16, or the model's forward cannot be traced.
     """
     try:
-        library = layers.build(cache_dir)
+        library = compiled.build(cache_dir)
     except native.NotCompiledError as error:
         raise WinogradUnavailableError(f"compile: winograd: {error}") from error
     if bf16 and not library.has_bf16():

@@ -12,56 +12,61 @@
  * and channel instead of 49. For few input channels, where the images' transform costs next to nothing. */
 enum { POINTS = 7, TILE = 4, INPUT = 2 * TILE + 5 /* lines that a tile reads */ };
 
+/* What `convolve_strided` is given: a 7x7, stride 2 convolution of x to y; K is a multiple of PANEL. */
 struct strided {
-    const float *x, *basis, *bias;
-    float *y, *scratch;
-    int pools, relu;
-    int64_t height, width, channels_in, height_out, width_out, channels_out, padding;
-    int64_t panels; /* of one part */
+    float *y;           /* [N, Y, X, K], or, with `pools`, [N, (Y + 1) / 2, (X + 1) / 2, K] */
+    const float *x;     /* [N, H, W, C] */
+    const float *basis; /* [49, K / PANEL, 4 C, PANEL] */
+    const float *bias;
+    float *scratch; /* as many floats as strided_scratch says */
+    int64_t images, height, width, channels_in, height_out, width_out, channels_out, padding;
+    int64_t pools; /* to the largest of 3x3 at stride 2 and padding 1 */
+    int64_t relu, threads;
+};
+
+/* It, its sizes, and how it is cut into parts. */
+struct strided_plan {
+    struct strided given;
+    int64_t panels; /* of one part: an image's, which share its transform; one where threads outnumber images */
     int64_t across, block, pairs, group;
     int64_t line_pitch, half_pitch, v_pitch; /* with LANES numbers more than a row has: its last vector may use them */
     int64_t half, v, m, lines, end;          /* where a part of scratch begins */
 };
 
-/* With its sizes, for parts of `panels` panels. */
-static struct strided strided_plan(int64_t width_out, int64_t channels_in, int64_t panels) {
-    struct strided s = {.width_out = width_out, .channels_in = channels_in, .panels = panels};
-    s.across = (width_out + TILE - 1) / TILE;
+static struct strided_plan strided_plan(const struct strided *given) {
+    const int64_t channels = given->channels_in;
+    struct strided_plan s = {.given = *given, .panels = given->channels_out / PANEL};
+    if (given->images < given->threads) s.panels = 1;
+    s.across = (given->width_out + TILE - 1) / TILE;
     const int64_t blocks = (s.across + 27) / 28;
     s.block = (s.across + blocks - 1) / blocks;
     s.pairs = TILE * s.across + 3; /* of pixels, an even and an odd one */
-    s.group = 4 * channels_in;     /* numbers of one pair of pixels in one pair of lines */
-    s.line_pitch = 2 * s.pairs * channels_in + LANES;
+    s.group = 4 * channels;        /* numbers of one pair of pixels in one pair of lines */
+    s.line_pitch = 2 * s.pairs * channels + LANES;
     s.half_pitch = s.pairs * s.group + LANES;
     s.v_pitch = s.block * s.group + LANES;
     s.half = INPUT * s.line_pitch;
     s.v = s.half + POINTS * s.half_pitch;
     s.m = s.v + POINTS * POINTS * s.v_pitch;
     s.lines = s.m + POINTS * POINTS * s.block * PANEL;
-    s.end = s.lines + panels * (TILE + 1) * TILE * s.across * PANEL;
+    s.end = s.lines + s.panels * (TILE + 1) * TILE * s.across * PANEL;
     return s;
 }
 
-/* Panels of one part: all of an image's, which share its transform, unless there are fewer images than threads. */
-static int64_t panels_a_part(int64_t images, int64_t channels_out, int threads) {
-    return images < threads ? 1 : channels_out / PANEL;
-}
-
 /* Floats of scratch that `convolve_strided` needs. */
-int64_t strided_scratch(int64_t images, int64_t width_out, int64_t channels_in, int64_t channels_out, int threads) {
-    return threads * strided_plan(width_out, channels_in, panels_a_part(images, channels_out, threads)).end;
-}
+int64_t strided_scratch(const struct strided *given) { return given->threads * strided_plan(given).end; }
 
-/* Lines top.. of an image [H, W, C], zeros around it, to lines [INPUT, pitch] that begin `padding` pixels before it. */
-static void gather_lines(const float *x, float *to, int64_t pitch, int64_t top, int64_t padding, int64_t height,
-                         int64_t width, int64_t channels) {
-    const int64_t before = padding * channels, room = pitch - before;
-    const int64_t run = width * channels < room ? width * channels : room;
+/* Lines top.. of image n, zeros around it, to lines [INPUT, line_pitch] that begin `padding` pixels before it. */
+static void gather_lines(const struct strided_plan *s, int64_t n, int64_t top, float *to) {
+    const int64_t height = s->given.height, line = s->given.width * s->given.channels_in, pitch = s->line_pitch;
+    const int64_t before = s->given.padding * s->given.channels_in, room = pitch - before;
+    const int64_t run = smaller_of(line, room);
+    const float *x = s->given.x + n * height * line;
     for (int64_t i = 0; i < INPUT; ++i, to += pitch) {
         const int is_inside = top + i >= 0 && top + i < height;
         memset(to, 0, (is_inside ? before : pitch) * sizeof *to);
         if (is_inside) {
-            memcpy(to + before, x + (top + i) * width * channels, run * sizeof *to);
+            memcpy(to + before, x + (top + i) * line, run * sizeof *to);
             memset(to + before + run, 0, (room - run) * sizeof *to);
         }
     }
@@ -69,7 +74,8 @@ static void gather_lines(const float *x, float *to, int64_t pitch, int64_t top, 
 
 /* lines [INPUT, 2 * pairs, C] -> half [POINTS, pairs, 2 (even, odd lines), 2 C]. What a vector writes beyond its
  * numbers, the next one overwrites. */
-static void transform_down(const float *lines, float *half, const struct strided *s, int64_t channels) {
+static void transform_down(const float *lines, float *half, const struct strided_plan *s) {
+    const int64_t channels = s->given.channels_in;
     for (int64_t pair = 0; pair < s->pairs; ++pair)
         for (int odd = 0; odd < 2; ++odd)
             for (int64_t k = 0; k < 2 * channels; k += LANES) {
@@ -84,7 +90,7 @@ static void transform_down(const float *lines, float *half, const struct strided
 }
 
 /* half -> v [POINTS, POINTS, count, group], tiles first.. of the line; vectors overlap as above. */
-static void transform_across(const float *half, float *v, const struct strided *s, int64_t first, int64_t count) {
+static void transform_across(const float *half, float *v, const struct strided_plan *s, int64_t first, int64_t count) {
     for (int p = 0; p < POINTS; ++p)
         for (int64_t t = 0; t < count; ++t)
             for (int64_t k = 0; k < s->group; k += LANES) {
@@ -114,7 +120,7 @@ static void transform_back(const float *m, float *const *lines, int64_t first, i
 }
 
 /* Where line `row` of the outputs stands: the last five are kept, since pooling looks back by one. */
-static float *strided_line(float *scratch, const struct strided *s, int64_t panel, int64_t row) {
+static float *strided_line(float *scratch, const struct strided_plan *s, int64_t panel, int64_t row) {
     return scratch + s->lines + (panel * (TILE + 1) + row % (TILE + 1)) * TILE * s->across * PANEL;
 }
 
@@ -128,16 +134,25 @@ static void finish_line(const float *from, int64_t width, const float *bias, int
 }
 
 /* The products and the transform back of TILE lines of outputs, from `top`, of panels from..to-1. */
-static void strided_tiles(const struct strided *s, float *scratch, int64_t top, int64_t from, int64_t to) {
-    const int64_t panels = s->channels_out / PANEL;
+static void strided_tiles(const struct strided_plan *s, float *scratch, int64_t top, int64_t from, int64_t to) {
+    const int64_t panels = s->given.channels_out / PANEL;
     for (int64_t t = 0; t < s->across; t += s->block) {
         const int64_t count = smaller_of(s->across - t, s->block);
         transform_across(scratch + s->half, scratch + s->v, s, t, count);
         for (int64_t panel = from; panel < to; ++panel) {
-            for (int64_t i = 0; i < POINTS * POINTS; ++i)
-                line_of_floats(count, scratch + s->v + i * s->v_pitch, s->group, 1, 0, s->group,
-                               s->basis + (i * panels + panel) * s->group * PANEL, NULL, NULL, 0,
-                               scratch + s->m + i * count * PANEL, PANEL);
+            for (int64_t i = 0; i < POINTS * POINTS; ++i) {
+                const struct sums sums = {
+                    .to = scratch + s->m + i * count * PANEL,
+                    .rows = count,
+                    .pitch = PANEL,
+                    .from = scratch + s->v + i * s->v_pitch,
+                    .step = s->group,
+                    .height = 1,
+                    .run = s->group,
+                    .panel = s->given.basis + (i * panels + panel) * s->group * PANEL,
+                };
+                line_of_floats(&sums);
+            }
             float *lines[TILE];
             for (int64_t i = 0; i < TILE; ++i) lines[i] = strided_line(scratch, s, panel - from, top + i);
             transform_back(scratch + s->m, lines, t, count);
@@ -147,42 +162,34 @@ static void strided_tiles(const struct strided *s, float *scratch, int64_t top, 
 
 /* Some panels of one image. */
 static void strided_part(const void *call, int64_t part, int thread) {
-    const struct strided *s = call;
-    const int64_t parts = s->channels_out / PANEL / s->panels, n = part / parts, from = part % parts * s->panels;
-    const int64_t rows_of_y = s->pools ? (s->height_out + 1) / 2 : s->height_out;
-    const int64_t run_of_y = (s->pools ? (s->width_out + 1) / 2 : s->width_out) * s->channels_out;
-    float *scratch = s->scratch + thread * s->end;
-    for (int64_t top = 0; top < s->height_out; top += TILE) {
-        gather_lines(s->x + n * s->height * s->width * s->channels_in, scratch, s->line_pitch, 2 * top - s->padding,
-                     s->padding, s->height, s->width, s->channels_in);
-        transform_down(scratch, scratch + s->half, s, s->channels_in);
+    const struct strided_plan *s = call;
+    const struct strided *given = &s->given;
+    const int64_t pools = given->pools, height_out = given->height_out, channels_out = given->channels_out;
+    const int64_t parts = channels_out / PANEL / s->panels, n = part / parts, from = part % parts * s->panels;
+    const int64_t rows_of_y = pools ? (height_out + 1) / 2 : height_out;
+    const int64_t run_of_y = (pools ? (given->width_out + 1) / 2 : given->width_out) * channels_out;
+    float *scratch = given->scratch + thread * s->end;
+    for (int64_t top = 0; top < height_out; top += TILE) {
+        gather_lines(s, n, 2 * top - given->padding, scratch);
+        transform_down(scratch, scratch + s->half, s);
         strided_tiles(s, scratch, top, from, from + s->panels);
         for (int64_t panel = 0; panel < s->panels; ++panel)
-            for (int64_t row = top; row < smaller_of(top + TILE, s->height_out); row += 1 + s->pools) {
-                const float *bias = s->bias + (from + panel) * PANEL, *lines[3];
-                float *line = s->y + (n * rows_of_y + row / (1 + s->pools)) * run_of_y + (from + panel) * PANEL;
+            for (int64_t row = top; row < smaller_of(top + TILE, height_out); row += 1 + pools) {
+                const float *bias = given->bias + (from + panel) * PANEL, *lines[3];
+                float *line = given->y + (n * rows_of_y + row / (1 + pools)) * run_of_y + (from + panel) * PANEL;
                 int64_t num_lines = 0;
-                for (int64_t near = row - s->pools; near <= row + s->pools; ++near)
-                    if (near >= 0 && near < s->height_out)
-                        lines[num_lines++] = strided_line(scratch, s, panel, near);
-                if (s->pools)
-                    pool_line(lines, num_lines, s->width_out, bias, s->relu, line, s->channels_out);
+                for (int64_t near = row - pools; near <= row + pools; ++near)
+                    if (near >= 0 && near < height_out) lines[num_lines++] = strided_line(scratch, s, panel, near);
+                if (pools)
+                    pool_line(lines, num_lines, given->width_out, bias, given->relu, line, channels_out);
                 else
-                    finish_line(lines[0], s->width_out, bias, s->relu, line, s->channels_out);
+                    finish_line(lines[0], given->width_out, bias, given->relu, line, channels_out);
             }
     }
 }
 
-/* A 7x7, stride 2 convolution of x [N, H, W, C] to y [N, Y, X, K], or, with `pools`, to the largest of 3x3 at stride 2
- * and padding 1, y [N, (Y + 1) / 2, (X + 1) / 2, K]; K is a multiple of PANEL.
- *
- * basis: [49, K / PANEL, 4 C, PANEL]. scratch: as many floats as strided_scratch says.
- */
-void convolve_strided(const float *x, float *y, const float *basis, const float *bias, float *scratch, int pools,
-                      int relu, int threads, int64_t images, int64_t height, int64_t width, int64_t channels_in,
-                      int64_t height_out, int64_t width_out, int64_t channels_out, int64_t padding) {
-    struct strided s = strided_plan(width_out, channels_in, panels_a_part(images, channels_out, threads));
-    s.x = x, s.basis = basis, s.bias = bias, s.y = y, s.scratch = scratch, s.pools = pools, s.relu = relu;
-    s.height = height, s.width = width, s.height_out = height_out, s.channels_out = channels_out, s.padding = padding;
-    in_parts(strided_part, &s, images * (channels_out / PANEL / s.panels), threads);
+/* Each image, or panel of one, by itself. */
+void convolve_strided(const struct strided *given) {
+    const struct strided_plan s = strided_plan(given);
+    in_parts(strided_part, &s, given->images * (given->channels_out / PANEL / s.panels), given->threads);
 }

@@ -9,49 +9,17 @@ from __future__ import annotations
 import ctypes
 import itertools
 import math
-from pathlib import Path
 
 import torch
 from torch import nn
 
-from smartbatch_worker.kernels import native
+from smartbatch_worker.kernels.convolutions.compiled import Direct, Pad, Strided, Winograd
 from smartbatch_worker.kernels.convolutions.transforms import (
     POINTS_OF_FOUR,
     kernel_numbers,
     kernel_transform,
     side_transforms,
 )
-
-INCLUDES = (
-    "direct.h",
-    "first_layer.h",
-    "parallel.h",
-    "pooling.h",
-    "product.h",
-    "tile_transforms.h",
-    "tiled.h",
-    "tiles.h",
-    "vector.h",
-)
-"""All that winograd.c is made of: a library is made again where one of them changes."""
-
-
-def build(cache_dir: Path) -> ctypes.CDLL:
-    """Compile winograd.c for this machine's processor, once per source and processor; a few seconds.
-
-    Raises:
-        NotCompiledError: there is no C compiler, or it failed, or there is nowhere to put what it makes.
-    """
-    built = native.build("winograd", cache_dir, INCLUDES, Path(__file__).parent)
-    for function in (built.panel_width, built.num_lanes, built.winograd_scratch, built.strided_scratch):
-        function.restype = ctypes.c_int64
-    built.winograd_scratch.argtypes = [ctypes.c_int] * 2 + [ctypes.c_int64] * 6
-    built.convolve_winograd.argtypes = [ctypes.c_void_p] * 7 + [ctypes.c_int] * 3 + [ctypes.c_int64] * 6
-    built.convolve_direct.argtypes = [ctypes.c_void_p] * 6 + [ctypes.c_int] * 3 + [ctypes.c_int64] * 9
-    built.convolve_strided.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int] * 3 + [ctypes.c_int64] * 8
-    built.strided_scratch.argtypes = [ctypes.c_int64] * 4 + [ctypes.c_int]
-    built.pad.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int] + [ctypes.c_int64] * 5
-    return built
 
 
 class _Convolution(nn.Module):
@@ -108,12 +76,27 @@ class WinogradConv2d(_Convolution):
         y = torch.empty((n, k, height, width), memory_format=torch.channels_last)
         residual = _laid_out_as(y, residual)
         transforms = side_transforms(self.stride, height % 4, width % 4)
-        threads, sizes = torch.get_num_threads(), (n, h, w, c, k, self.stride)
-        scratch = torch.empty(self._library.winograd_scratch(self.bf16, threads, *sizes))
-        self._library.convolve_winograd(
-            *map(_at, (x, y, self.weight, self.bias, residual, transforms, scratch)), self.bf16, self.relu, threads,
-            *sizes
-        )  # fmt: skip
+        arguments = Winograd(
+            y=_at(y),
+            x=_at(x),
+            basis=_at(self.weight),
+            bias=_at(self.bias),
+            residual=_at(residual),
+            transforms=_at(transforms),
+            scratch=None,
+            images=n,
+            height=h,
+            width=w,
+            channels_in=c,
+            channels_out=k,
+            stride=self.stride,
+            bf16=self.bf16,
+            relu=self.relu,
+            threads=torch.get_num_threads(),
+        )
+        scratch = torch.empty(self._library.winograd_scratch(arguments))
+        arguments.scratch = _at(scratch)
+        self._library.convolve_winograd(arguments)
         return y
 
 
@@ -145,9 +128,27 @@ class DirectConv2d(_Convolution):
         threads = torch.get_num_threads()
         lines = torch.empty(threads * 3 * width * self._library.panel_width()) if self.pools else None
         self._library.convolve_direct(
-            *map(_at, (x, y, self.weight, self.bias, residual, lines)), self.bf16, self.relu, threads, n, h, w, c,
-            height, width, k, self.kernel, self.stride
-        )  # fmt: skip
+            Direct(
+                y=_at(y),
+                x=_at(x),
+                weight=_at(self.weight),
+                bias=_at(self.bias),
+                residual=_at(residual),
+                lines=_at(lines),
+                images=n,
+                height=h,
+                width=w,
+                channels_in=c,
+                height_out=height,
+                width_out=width,
+                channels_out=k,
+                kernel=self.kernel,
+                stride=self.stride,
+                bf16=self.bf16,
+                relu=self.relu,
+                threads=threads,
+            )
+        )
         return y
 
     def _padded(self, x: torch.Tensor) -> torch.Tensor:
@@ -159,7 +160,18 @@ class DirectConv2d(_Convolution):
         # One more number, since pairs may reach beyond the last.
         flat = torch.empty(math.prod(shape) + 1, dtype=torch.bfloat16 if self.bf16 else torch.float32)
         flat[-1] = 0
-        self._library.pad(_at(x), _at(flat), self.bf16, n, h, w, c, self.padding)
+        self._library.pad(
+            Pad(
+                to=_at(flat),
+                x=_at(x),
+                images=n,
+                height=h,
+                width=w,
+                channels=c,
+                padding=self.padding,
+                bf16=self.bf16,
+            )
+        )
         return flat[:-1].view(shape).permute(0, 3, 1, 2)
 
 
@@ -186,13 +198,27 @@ class StridedWinogradConv2d(_Convolution):
         k = self.bias.shape[0]
         size = ((height + 1) // 2, (width + 1) // 2) if self.pools else (height, width)
         y = torch.empty((n, k, *size), memory_format=torch.channels_last)
-
-        threads = torch.get_num_threads()
-        scratch = torch.empty(self._library.strided_scratch(n, width, c, k, threads))
-        self._library.convolve_strided(
-            *map(_at, (x, y, self.weight, self.bias, scratch)), self.pools, self.relu, threads, n, h, w, c, height,
-            width, k, self.padding
-        )  # fmt: skip
+        arguments = Strided(
+            y=_at(y),
+            x=_at(x),
+            basis=_at(self.weight),
+            bias=_at(self.bias),
+            scratch=None,
+            images=n,
+            height=h,
+            width=w,
+            channels_in=c,
+            height_out=height,
+            width_out=width,
+            channels_out=k,
+            padding=self.padding,
+            pools=self.pools,
+            relu=self.relu,
+            threads=torch.get_num_threads(),
+        )
+        scratch = torch.empty(self._library.strided_scratch(arguments))
+        arguments.scratch = _at(scratch)
+        self._library.convolve_strided(arguments)
         return y
 
 

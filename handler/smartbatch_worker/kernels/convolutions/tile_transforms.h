@@ -9,11 +9,11 @@
 #define B_OF_THREE (3.0f / 2)
 
 /* One line of B^T: six vectors to six. */
-INLINE void forward_line(const float a, const float b, vector s0, vector s1, vector s2, vector s3, vector s4, vector s5,
-                         vector *d) {
-    const vector p = s4 - b * b * s2, q = a * (s3 - b * b * s1), r = s4 - a * a * s2, t = b * (s3 - a * a * s1);
-    d[0] = s1 + s5 - (a * a + b * b) * s3;
-    d[1] = s0 + s4 - (a * a + b * b) * s2;
+INLINE void forward_line(const float a, const float b, const vector *s, vector *d) {
+    const vector p = s[4] - b * b * s[2], q = a * (s[3] - b * b * s[1]);
+    const vector r = s[4] - a * a * s[2], t = b * (s[3] - a * a * s[1]);
+    d[0] = s[1] + s[5] - (a * a + b * b) * s[3];
+    d[1] = s[0] + s[4] - (a * a + b * b) * s[2];
     d[2] = p + q;
     d[3] = p - q;
     d[4] = r + t;
@@ -48,7 +48,7 @@ INLINE void forward_four(vector s0, vector s1, vector s2, vector s3, vector *to)
 /* A full tile's pixels in one direction to its numbers: of each point, or first of the even pixels, then of the odd. */
 INLINE void forward_full(const int stride, const vector *s, vector *to) {
     if (stride == 1) {
-        forward_line(A_OF_THREE, B_OF_THREE, s[0], s[1], s[2], s[3], s[4], s[5], to);
+        forward_line(A_OF_THREE, B_OF_THREE, s, to);
     } else {
         const float cc = C_OF_TWO * C_OF_TWO, dd = D_OF_TWO * D_OF_TWO;
         to[0] = s[8] - (cc + dd) * s[4] + cc * dd * s[0];
@@ -85,7 +85,8 @@ INLINE void by_matrix(const float *matrix, int64_t rows, int64_t columns, const 
 #define B_OF_FOUR 2.0f
 
 INLINE void forward_line_of_four(const vector *s, vector *d) {
-    forward_line(A_OF_FOUR, B_OF_FOUR, s[0] + s[1], s[1] + s[2], s[2] + s[3], s[3] + s[4], s[4] + s[5], s[5] + s[6], d);
+    const vector sums[] = {s[0] + s[1], s[1] + s[2], s[2] + s[3], s[3] + s[4], s[4] + s[5], s[5] + s[6]};
+    forward_line(A_OF_FOUR, B_OF_FOUR, sums, d);
     d[6] = s[1] + s[5] - (A_OF_FOUR * A_OF_FOUR + B_OF_FOUR * B_OF_FOUR) * s[3];
 }
 

@@ -2,9 +2,8 @@
 #pragma once
 
 #include "parallel.h"
-#include "tiles.h"
-
 #include "product.h"
+#include "tiles.h"
 
 /* The one kind that most tiles are of gets code for its own constants; the others share theirs. */
 static void edges_in(int bf16, int stride, const struct layer *l, const struct kind *kind, struct block b, void *v) {
@@ -28,12 +27,21 @@ INLINE void convolve_winograd_of(const int bf16, const int stride, const struct 
             const int is_low = i < l->kinds[BOTTOM].down.points, is_narrow = j < l->kinds[RIGHT].across.points;
             const int64_t from = larger_of(b.first, l->kinds[is_low ? BOTTOM : INSIDE].first);
             const int64_t to = smaller_of(b.last, l->kinds[!is_narrow ? INSIDE : is_low ? CORNER : RIGHT].last);
-            const int64_t run = phases(stride, i) * phases(stride, j) * l->channels_in;
-            const int64_t before = begin_of(stride, i, j) * l->channels_in;
-            for (int64_t column = b.left; column < b.right && from < to; column += PANEL)
-                line_of_sums(bf16, to - from, at(v, before * count + (from - b.first) * run, bf16), run, 1, 0, run,
-                             at(l->basis, before * l->pitch + column * run, bf16), NULL, NULL, 0,
-                             m + ((i * points + j) * count + from - b.first) * l->pitch + column, l->pitch);
+            const int64_t run = phases(stride, i) * phases(stride, j) * l->given.channels_in;
+            const int64_t before = begin_of(stride, i, j) * l->given.channels_in;
+            for (int64_t column = b.left; column < b.right && from < to; column += PANEL) {
+                const struct sums sums = {
+                    .to = m + ((i * points + j) * count + from - b.first) * l->pitch + column,
+                    .rows = to - from,
+                    .pitch = l->pitch,
+                    .from = at(v, before * count + (from - b.first) * run, bf16),
+                    .step = run,
+                    .height = 1,
+                    .run = run,
+                    .panel = at(l->given.basis, before * l->pitch + column * run, bf16),
+                };
+                line_of_sums(bf16, &sums);
+            }
         }
     for (int kind = 0; kind < KINDS; ++kind)
         if (kind == INSIDE)
@@ -49,11 +57,11 @@ static void winograd_part(const void *call, int64_t part, int thread) {
     const int64_t last = smaller_of(first + l->block, l->tiles), right = smaller_of(left + l->columns, l->pitch);
     const struct block b = {first, last, left, right};
     float *m = l->scratch + thread * l->scratch_pitch;
-    if (l->bf16 && l->stride == 1)
+    if (l->given.bf16 && l->given.stride == 1)
         convolve_winograd_of(HAS_BF16, 1, l, b, m);
-    else if (l->bf16)
+    else if (l->given.bf16)
         convolve_winograd_of(HAS_BF16, 2, l, b, m);
-    else if (l->stride == 1)
+    else if (l->given.stride == 1)
         convolve_winograd_of(0, 1, l, b, m);
     else
         convolve_winograd_of(0, 2, l, b, m);
@@ -67,16 +75,15 @@ static void winograd_part(const void *call, int64_t part, int thread) {
  * Every block reads all weights once, and writes and reads its transformed tiles once: a block whose tiles are as large
  * as the weights wastes little on either. Small weights stay in the second cache, and so should the tiles then.
  */
-static struct layer winograd_plan(int bf16, int threads, int64_t images, int64_t height, int64_t width,
-                                  int64_t channels_in, int64_t channels_out, int64_t stride) {
-    struct layer l = {.bf16 = bf16, .stride = stride, .height = height, .width = width, .channels_in = channels_in};
-    l.channels_out = channels_out, l.pitch = (channels_out + PANEL - 1) / PANEL * PANEL;
-    l.height_out = (height - 1) / stride + 1, l.width_out = (width - 1) / stride + 1;
-    l.tiles = images * ((l.height_out + 3) / 4) * ((l.width_out + 3) / 4);
-    const int64_t numbers = (stride == 1 ? 36 : 81) * channels_in, sums = (stride == 1 ? 36 : 25) * l.pitch;
-    const int64_t tile_bytes = bytes(numbers, bf16) + bytes(sums, 0);
-    const int64_t room = larger_of(BLOCK_BYTES, bytes(numbers * l.pitch, bf16));
-    const int64_t blocks = larger_of(threads, (l.tiles * tile_bytes + room / 2) / room);
+static struct layer winograd_plan(const struct winograd *given) {
+    struct layer l = {.given = *given, .pitch = (given->channels_out + PANEL - 1) / PANEL * PANEL};
+    l.height_out = (given->height - 1) / given->stride + 1, l.width_out = (given->width - 1) / given->stride + 1;
+    l.tiles = given->images * ((l.height_out + 3) / 4) * ((l.width_out + 3) / 4);
+    const int64_t numbers = (given->stride == 1 ? 36 : 81) * given->channels_in;
+    const int64_t sums = (given->stride == 1 ? 36 : 25) * l.pitch;
+    const int64_t tile_bytes = bytes(numbers, given->bf16) + bytes(sums, 0);
+    const int64_t room = larger_of(BLOCK_BYTES, bytes(numbers * l.pitch, given->bf16));
+    const int64_t blocks = larger_of(given->threads, (l.tiles * tile_bytes + room / 2) / room);
     const int64_t steps = ((l.tiles + blocks - 1) / blocks + ROWS - 1) / ROWS; /* of the matrix product */
     l.block = larger_of(1, smaller_of(l.tiles, steps * ROWS));
     l.scratch_pitch = l.block * (numbers + sums);
@@ -84,28 +91,18 @@ static struct layer winograd_plan(int bf16, int threads, int64_t images, int64_t
 }
 
 /* Floats of scratch that `convolve_winograd` needs: zeros for pixels beyond an image, and each thread's tiles. */
-int64_t winograd_scratch(int bf16, int threads, int64_t images, int64_t height, int64_t width, int64_t channels_in,
-                         int64_t channels_out, int64_t stride) {
-    const struct layer l = winograd_plan(bf16, threads, images, height, width, channels_in, channels_out, stride);
-    return channels_in + threads * l.scratch_pitch;
+int64_t winograd_scratch(const struct winograd *given) {
+    return given->channels_in + given->threads * winograd_plan(given).scratch_pitch;
 }
 
-/* A 3x3 convolution of x [N, H, W, C], padding 1, to y [N, Y, X, K], a block of tiles at a time, by `threads` threads;
- * where there are fewer blocks than threads, they share the output channels too.
- *
- * basis: the kernels in Winograd's basis: for each of 36 or, at stride 2, 25 points [pitch / PANEL, phases * C, PANEL],
- * pitch being K padded to a multiple of PANEL; in bf16 [pitch / PANEL, phases * C / 2, PANEL, 2]. residual: as y, or
- * NULL. transforms: see kinds_of. scratch: as many floats as winograd_scratch says.
- */
-void convolve_winograd(const float *x, float *y, const void *basis, const float *bias, const float *residual,
-                       const float *transforms, float *scratch, int bf16, int relu, int threads, int64_t images,
-                       int64_t height, int64_t width, int64_t channels_in, int64_t channels_out, int64_t stride) {
-    struct layer l = winograd_plan(bf16, threads, images, height, width, channels_in, channels_out, stride);
-    l.x = x, l.y = y, l.basis = basis, l.bias = bias, l.residual = residual, l.relu = relu;
-    l.zeros = memset(scratch, 0, channels_in * sizeof *scratch);
-    l.scratch = scratch + channels_in;
-    kinds_of(stride, images, l.height_out, l.width_out, transforms, l.kinds);
-    const int64_t blocks = (l.tiles + l.block - 1) / l.block, panels = l.pitch / PANEL;
+/* A block of tiles at a time, by `threads` threads; where there are fewer blocks than threads, they share the output
+ * channels too. */
+void convolve_winograd(const struct winograd *given) {
+    struct layer l = winograd_plan(given);
+    l.zeros = memset(given->scratch, 0, given->channels_in * sizeof *given->scratch);
+    l.scratch = given->scratch + given->channels_in;
+    kinds_of(given->stride, given->images, l.height_out, l.width_out, given->transforms, l.kinds);
+    const int64_t blocks = (l.tiles + l.block - 1) / l.block, panels = l.pitch / PANEL, threads = given->threads;
     const int64_t groups = blocks && blocks < threads ? smaller_of((threads + blocks - 1) / blocks, panels) : 1;
     l.columns = (panels + groups - 1) / groups * PANEL;
     in_parts(winograd_part, &l, blocks * ((l.pitch + l.columns - 1) / l.columns), threads);

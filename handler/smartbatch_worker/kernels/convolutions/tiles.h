@@ -55,17 +55,29 @@ INLINE int64_t begin_of(int64_t stride, int64_t i, int64_t j) {
     return (stride == 1 ? 6 : 9) * numbers_before(stride, i) + phases(stride, i) * numbers_before(stride, j);
 }
 
-struct layer {
-    const float *x, *zeros /* C, for pixels beyond the image */, *bias, *residual /* or NULL */;
+/* What `convolve_winograd` (tiled.h) is given: a 3x3 convolution of x, padding 1, to y. */
+struct winograd {
+    float *y;       /* [N, Y, X, K] */
+    const float *x; /* [N, H, W, C] */
+    /* The kernels in Winograd's basis: for each of 36 or, at stride 2, 25 points [pitch / PANEL, phases * C, PANEL],
+     * pitch being K padded to a multiple of PANEL; in bf16 [pitch / PANEL, phases * C / 2, PANEL, 2]. */
     const void *basis;
-    float *y;
-    int relu;
-    int64_t height, width, channels_in, height_out, width_out, channels_out;
+    const float *bias;
+    const float *residual;   /* as y, or NULL */
+    const float *transforms; /* see kinds_of */
+    float *scratch;          /* as many floats as winograd_scratch says */
+    int64_t images, height, width, channels_in, channels_out, stride, bf16, relu, threads;
+};
+
+/* It, its sizes, and how it is cut into parts. */
+struct layer {
+    struct winograd given;
+    const float *zeros; /* C, for pixels beyond the image */
+    int64_t height_out, width_out;
     int64_t pitch; /* channels_out, padded to a multiple of PANEL */
     struct kind kinds[KINDS];
-    int bf16;
-    int64_t stride, tiles, block; /* of all images; of one part */
-    int64_t columns;              /* of one part, a multiple of PANEL */
+    int64_t tiles, block; /* of all images; of one part */
+    int64_t columns;      /* of one part, a multiple of PANEL */
     float *scratch;
     int64_t scratch_pitch; /* from one thread's to the next one's */
 };
@@ -82,7 +94,7 @@ enum { MOST_NUMBERS = 9, MOST_POINTS = 6 };
 INLINE void tiles_in_of(const int bf16, const int stride, const int are_full, const struct layer *l,
                         const struct kind *kind, struct block b, void *v) {
     const int64_t first = larger_of(b.first, kind->first), last = smaller_of(b.last, kind->last);
-    const int64_t height = l->height, width = l->width, channels = l->channels_in;
+    const int64_t height = l->given.height, width = l->given.width, channels = l->given.channels_in;
     const int64_t full = stride == 1 ? 6 : 9, stripe = STRIPE / stride * LANES;
     const int64_t rows = are_full ? full : kind->down.numbers, columns = are_full ? full : kind->across.numbers;
     int64_t to[MOST_NUMBERS][MOST_NUMBERS], step[MOST_NUMBERS][MOST_NUMBERS];
@@ -103,7 +115,7 @@ INLINE void tiles_in_of(const int bf16, const int stride, const int are_full, co
             for (int64_t j = 0; j < columns; ++j) {
                 const int64_t y = top + i, z = left + j;
                 const int is_inside = y >= 0 && y < height && z >= 0 && z < width;
-                pixel[i][j] = is_inside ? l->x + ((n * height + y) * width + z) * channels : l->zeros;
+                pixel[i][j] = is_inside ? l->given.x + ((n * height + y) * width + z) * channels : l->zeros;
             }
         for (int64_t c = 0; c < channels; c += stripe) {
             const int64_t end = channels - c < stripe ? channels - c : stripe;
@@ -137,7 +149,7 @@ INLINE void tiles_in_of(const int bf16, const int stride, const int are_full, co
 INLINE void tiles_out_of(const int stride, const int are_full, const struct layer *l, const struct kind *kind,
                          struct block b, const float *m) {
     const int64_t first = larger_of(b.first, kind->first), last = smaller_of(b.last, kind->last);
-    const int64_t full = stride == 1 ? 6 : 5, next = (b.last - b.first) * l->pitch, channels = l->channels_out;
+    const int64_t full = stride == 1 ? 6 : 5, next = (b.last - b.first) * l->pitch, channels = l->given.channels_out;
     const int64_t rows = are_full ? full : kind->down.points, columns = are_full ? full : kind->across.points;
     const int64_t rows_out = are_full ? 4 : kind->down.outputs, columns_out = are_full ? 4 : kind->across.outputs;
     m += (first - b.first) * l->pitch;
@@ -165,9 +177,9 @@ INLINE void tiles_out_of(const int stride, const int are_full, const struct laye
                         by_matrix(kind->across.inverse, columns_out, columns, in, out);
                     const int64_t begin = ((n * l->height_out + top + i) * l->width_out + left) * channels + c + k;
                     for (int64_t j = 0; j < columns_out; ++j) {
-                        vector sum = out[j] + load(l->bias + c + k);
-                        if (l->residual) sum += load(l->residual + begin + j * channels);
-                        store(l->y + begin + j * channels, l->relu ? clipped(sum) : sum);
+                        vector sum = out[j] + load(l->given.bias + c + k);
+                        if (l->given.residual) sum += load(l->given.residual + begin + j * channels);
+                        store(l->given.y + begin + j * channels, l->given.relu ? clipped(sum) : sum);
                     }
                 }
         }

@@ -8,10 +8,9 @@
  * Images are float. Products are of float or, where the processor has bf16 dot products, of bf16 with float sums: then
  * V, U and what direct sums read are bf16, two numbers to a lane. Functions that end in _of are compiled once for each.
  */
-#include "tiled.h"
-
 #include "direct.h"
 #include "first_layer.h"
+#include "tiled.h"
 
 /* Columns of a panel: the caller pads K to a multiple of it. */
 int64_t panel_width(void) { return PANEL; }
@@ -20,4 +19,4 @@ int64_t panel_width(void) { return PANEL; }
 int64_t num_lanes(void) { return LANES; }
 
 /* Whether products of bf16 were compiled in; asked for without, they would be of float on bf16's memory. */
-int has_bf16(void) { return HAS_BF16; }
+int64_t has_bf16(void) { return HAS_BF16; }
