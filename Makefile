@@ -7,7 +7,7 @@ HANDLER := $(shell find handler -name '*.py' -o -name '*.yaml' -o -name '*.[ch]'
 PIP_INSTALL := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pip install --disable-pip-version-check
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 
-.PHONY: help setup serve test check format bench soak fuzz audit clean FORCE
+.PHONY: help setup serve test check format bench figures soak fuzz audit clean FORCE
 .DELETE_ON_ERROR:
 .PRECIOUS: model_store/.%.settings model_store/%.mar
 
@@ -33,6 +33,10 @@ check: .venv/.dev  ## what CI runs: format, lint, types, tests
 bench: .venv/.runtime  ## SmartBatch beside its peers, in bench/results (about an hour; BENCH=--quick for ten minutes)
 	bench/setup.sh
 	bench/.venv/bin/python -m bench.peers $(BENCH)
+
+figures: .venv/.runtime model_store/resnet18.mar  ## every picture and figure of README and docs, anew (an hour and a half; FIGURES=--quick rehearses)
+	bench/setup.sh
+	bench/.venv/bin/python -m bench.figures $(FIGURES)
 
 fuzz: .venv/.dev  ## a million executions over the decoders
 	$(BIN)/python -m pip install -q atheris
