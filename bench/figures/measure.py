@@ -16,7 +16,6 @@ from bench.figures.data import NAMES, RUN
 from bench.figures.tables import FORWARDS
 
 PROJECT = Path(__file__).resolve().parents[2]
-LOAD_BEFORE_TOP_S = 8.0
 
 
 @dataclass(frozen=True, slots=True)

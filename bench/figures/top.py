@@ -17,6 +17,8 @@ from smartbatch.server.batching import default_workers
 
 PROJECT = Path(__file__).resolve().parents[2]
 LOOK_S = 4
+MARGIN_S = 8
+"""Of load after the look, which itself takes a while to start."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -59,7 +61,7 @@ def look(args: argparse.Namespace, scratch: Path, inference: str, management: st
     """
     urls = ["--url", inference, "--management-url", management, "--metrics-url", metrics]
     command = [sys.executable, "-m", "loadtest.cli", "stress", *urls, "--model", args.model]
-    command += ["--users", str(args.users), "--steps", "1", "--duration", f"{args.before + LOOK_S + 2:g}s"]
+    command += ["--users", str(args.users), "--steps", "1", "--duration", f"{args.before + LOOK_S + MARGIN_S:g}s"]
     command += ["--out", str(scratch / "load"), *(["--body", str(args.body)] if args.body else [])]
     load = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
