@@ -8,7 +8,7 @@ PIP_INSTALL := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pip install --dis
 C_SOURCES := $(shell find handler -name '*.[ch]')
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 
-.PHONY: help setup serve test check format frontend bench soak fuzz audit clean FORCE
+.PHONY: help setup serve test check format frontend bench figures soak fuzz audit clean FORCE
 .DELETE_ON_ERROR:
 .PRECIOUS: model_store/.%.settings model_store/%.mar
 
@@ -39,6 +39,10 @@ frontend: .venv/.dev  ## the jar that mends TorchServe's frontend, and its unit 
 bench: .venv/.runtime  ## SmartBatch beside its peers, in bench/results (about an hour; BENCH=--quick for ten minutes)
 	bench/setup.sh
 	bench/.venv/bin/python -m bench.peers $(BENCH)
+
+figures: .venv/.runtime model_store/resnet18.mar  ## every picture and figure of README and docs, anew (an hour and a half; FIGURES=--quick rehearses)
+	bench/setup.sh
+	bench/.venv/bin/python -m bench.figures $(FIGURES)
 
 fuzz: .venv/.dev  ## a million executions over the decoders
 	$(BIN)/python -m pip install -q atheris

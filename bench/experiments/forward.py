@@ -23,6 +23,8 @@ from typing import Any
 
 import torch
 
+from bench.machine import describe
+
 Forward = Callable[[torch.Tensor], torch.Tensor]
 """[N, 3, H, W] float32, contiguous -> [N, classes] float32."""
 
@@ -298,7 +300,7 @@ def main() -> None:
     parser.add_argument("--procs", nargs="+", type=int, default=[1], help="processes at once")
     parser.add_argument("--seconds", type=float, default=1.0, help="per micro-batch")
     parser.add_argument("--model", default="resnet18", help="a torchvision builder; weights are random, seed 0")
-    parser.add_argument("--out", type=Path, help="also write forward.md here")
+    parser.add_argument("--out", type=Path, help="also write forward.md and forward.json here")
     parser.add_argument("--one", choices=list(BACKENDS), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
@@ -310,15 +312,20 @@ def main() -> None:
     header = "| backend | procs × threads | " + " | ".join(f"{s}" for s in args.sizes)
     lines = [header + " | max abs diff | build s | +MB |", "|" + " --- |" * (len(args.sizes) + 5)]
     print("\n".join(lines), flush=True)
+    found: dict[str, Any] = {"machine": describe(), "model": args.model, "sizes": args.sizes, "rows": []}
     for procs in args.procs:
         for num_threads in args.threads:
             for backend in args.only:
                 answers = run(backend, num_threads, procs, args)
                 lines.append(row(backend, num_threads, procs, answers, args.sizes))
+                found["rows"].append(
+                    {"backend": backend, "procs": procs, "num_threads": num_threads, "answers": answers}
+                )
                 print(lines[-1], flush=True)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / "forward.md").write_text("\n".join(lines) + "\n")
+        (args.out / "forward.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

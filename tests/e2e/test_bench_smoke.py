@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -15,6 +16,8 @@ import requests
 from smartbatch.server.running import RunningServer
 
 from bench.experiments import gpu
+from bench.figures import render
+from bench.figures.measure import PROJECT, STEPS, measure
 from bench.load import Body, run_wrk
 from bench.processes import Process, pause, resume, tree
 
@@ -28,10 +31,23 @@ def test_the_in_process_bench_runs_on_the_cpu(tmp_path: Path) -> None:
     assert set(result["handler_stage_ms_per_batch"]) == {"decode", "stack", "forward", "encode"}
 
 
-def test_agreement_of_a_compiler_with_eager(tmp_path: Path) -> None:
-    arguments = ["--images", "2", "--batch", "2", "--only", "folded", "--out", str(tmp_path)]
-    subprocess.run([sys.executable, "-m", "bench.experiments.agreement", *arguments], capture_output=True, check=True)
-    folded = json.loads((tmp_path / "agreement.json").read_text())["variants"]["folded"]
+@pytest.mark.timeout(900)  # several processes that import torch, on a machine that may be busy
+def test_figures_are_measured_and_put_into_the_documents(tmp_path: Path) -> None:
+    """Two of the steps of `make figures`, at their smallest: a compiler agrees with eager, and the forward is timed."""
+    arguments = {
+        "agreement": ("--images", "2", "--batch", "2", "--only", "folded"),
+        "forward": ("--seconds", "0.01", "--sizes", "1", "--only", "eager"),
+    }
+    steps = [dataclasses.replace(step, quick=arguments[step.name]) for step in STEPS if step.name in arguments]
+    for page in render.PAGES:
+        (tmp_path / page).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(PROJECT / page, tmp_path / page)
+    measure(steps, tmp_path, quick=True)
+    render.render(tmp_path)
+    text = (tmp_path / "docs/performance.md").read_text(encoding="utf-8")
+    assert "over 2 seeded images" in text
+    assert "| eager, NCHW" in text
+    folded = json.loads((tmp_path / "docs/bench/agreement.json").read_text())["variants"]["folded"]
     assert folded["top1_agreement"] == 1
     assert folded["largest_difference"] < 1e-4 * folded["largest_answer"]
 
