@@ -7,6 +7,8 @@ each forward take that long.
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,25 @@ from xdist.scheduler import LoadScopeScheduling
 from tests.disks import mounted
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # workers start three times faster from cached bytecode
+
+_SESSION_CACHE = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One cache of what workers build and measure for the whole session: not the user's, and paid for once.
+
+    pytest-xdist's processes inherit it. A test of how it is without one takes a folder of its own.
+    """
+    if not hasattr(config, "workerinput"):
+        config.stash[_SESSION_CACHE] = tempfile.mkdtemp(prefix="smartbatch-tests-")
+        os.environ["SMARTBATCH_CACHE_DIR"] = config.stash[_SESSION_CACHE]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The session's cache goes with it."""
+    if _SESSION_CACHE in config.stash:
+        shutil.rmtree(config.stash[_SESSION_CACHE], ignore_errors=True)
+
 
 TINY_MODEL = '''
 import os
@@ -91,6 +112,12 @@ def environment_is_left_as_it_was() -> Iterator[None]:
     for environment in (before, after):
         environment.pop("PYTEST_CURRENT_TEST", None)
     assert after == before
+
+
+@pytest.fixture(scope="session")
+def built() -> Path:
+    """The session's cache: what is compiled there, is compiled once for all tests."""
+    return Path(os.environ["SMARTBATCH_CACHE_DIR"])
 
 
 @pytest.fixture
