@@ -27,13 +27,18 @@ _SESSION_CACHE = pytest.StashKey[str]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One cache of what workers build and measure for the whole session: not the user's, and paid for once.
+    """What the servers of all tests have in common; pytest-xdist's processes inherit it.
 
-    pytest-xdist's processes inherit it. A test of how it is without one takes a folder of its own.
+    One cache of what workers build and measure: not the user's, and paid for once. A test of how it is without one
+    takes a folder of its own. And Java's first compiler only: the second takes half of the CPU of a frontend that
+    lives for seconds, and compiles for minutes to come. The tests behind `slow`, which last as long, have both.
     """
-    if not hasattr(config, "workerinput"):
-        config.stash[_SESSION_CACHE] = tempfile.mkdtemp(prefix="smartbatch-tests-")
-        os.environ["SMARTBATCH_CACHE_DIR"] = config.stash[_SESSION_CACHE]
+    if hasattr(config, "workerinput"):
+        return
+    config.stash[_SESSION_CACHE] = tempfile.mkdtemp(prefix="smartbatch-tests-")
+    os.environ["SMARTBATCH_CACHE_DIR"] = config.stash[_SESSION_CACHE]
+    if config.getoption("markexpr") != "slow":
+        os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
