@@ -33,7 +33,7 @@ from smartbatch_worker.flow.rows import Row, check_deadline, inflate
 from smartbatch_worker.flow.split import AnswerSplitter
 from smartbatch_worker.forward.managed import ManagedModel
 from smartbatch_worker.kernels import json_numbers, pixels
-from smartbatch_worker.process import heap
+from smartbatch_worker.process import cache, heap
 from smartbatch_worker.process.threads import ThreadShare
 from smartbatch_worker.torchserve import wire, worker_output
 from smartbatch_worker.torchserve.access_log import AccessLogFollower, find_access_log
@@ -56,14 +56,17 @@ class SmartBatchHandler:
         section = (context.model_yaml_config or {}).get("handler") or {}
         self.config = WorkerConfig.resolve(section, os.environ)
         self.model_dir = Path(properties["model_dir"])
-        json_numbers.prepare(self.model_dir)
-        pixels.prepare(self.model_dir)
+        cache_dir = cache.open_cache(os.environ, self.model_dir)
+        json_numbers.prepare(cache_dir)
+        pixels.prepare(cache_dir)
+        decode.prepare(self.config)
         self.labels = _read_labels(self.model_dir, self.config)
         self.telemetry = Telemetry(context.model_name, _worker_name(sys.argv), write_metrics)
         device = _pick_device(self.config.device, properties.get("gpu_id"))
         self.model = ManagedModel(
             self.config,
             self.model_dir,
+            cache_dir,
             device,
             int(properties["batch_size"] or 1),
             self._loaded,

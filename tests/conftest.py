@@ -7,6 +7,8 @@ each forward take that long.
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,30 @@ from xdist.scheduler import LoadScopeScheduling
 from tests.disks import mounted
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # workers start three times faster from cached bytecode
+
+_SESSION_CACHE = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What the servers of all tests have in common; pytest-xdist's processes inherit it.
+
+    One cache of what workers build and measure: not the user's, and paid for once. A test of how it is without one
+    takes a folder of its own. And Java's first compiler only: the second takes half of the CPU of a frontend that
+    lives for seconds, and compiles for minutes to come. The tests behind `slow`, which last as long, have both.
+    """
+    if hasattr(config, "workerinput"):
+        return
+    config.stash[_SESSION_CACHE] = tempfile.mkdtemp(prefix="smartbatch-tests-")
+    os.environ["SMARTBATCH_CACHE_DIR"] = config.stash[_SESSION_CACHE]
+    if config.getoption("markexpr") != "slow":
+        os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The session's cache goes with it."""
+    if _SESSION_CACHE in config.stash:
+        shutil.rmtree(config.stash[_SESSION_CACHE], ignore_errors=True)
+
 
 TINY_MODEL = '''
 import os
@@ -91,6 +117,12 @@ def environment_is_left_as_it_was() -> Iterator[None]:
     for environment in (before, after):
         environment.pop("PYTEST_CURRENT_TEST", None)
     assert after == before
+
+
+@pytest.fixture(scope="session")
+def built() -> Path:
+    """The session's cache: what is compiled there, is compiled once for all tests."""
+    return Path(os.environ["SMARTBATCH_CACHE_DIR"])
 
 
 @pytest.fixture

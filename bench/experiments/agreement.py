@@ -51,7 +51,7 @@ def answers(model_dir: Path, precision: str, compiler: str, images: torch.Tensor
         input_shape=(3, SIDE, SIDE),
         micro_batch=batch,
     )
-    model = ManagedModel(config, model_dir, torch.device("cpu"), batch, lambda seconds: None, lambda: None)
+    model = ManagedModel(config, model_dir, model_dir, torch.device("cpu"), batch, lambda seconds: None, lambda: None)
     outputs = []
     began = time.monotonic()
     with model.ready(), torch.inference_mode():

@@ -26,9 +26,14 @@ TIMEOUT_S = 240
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("model_store")
     build_archive(ArchiveSettings(random_weights=True, output=store))
+    return store
+
+
+@pytest.fixture(scope="module")
+def server(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     settings = ServerSettings(
         model_store=store, run_dir=tmp_path_factory.mktemp("run"), inference_port=0, management_port=0, metrics_port=0
     )
@@ -39,14 +44,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         running.stop(grace_s=0)
 
 
-@pytest.fixture
-def url(server: RunningServer) -> Iterator[str]:
-    """A fresh worker for each test: one, with batches of up to 32."""
+@pytest.fixture(scope="module")
+def url(server: RunningServer) -> str:
+    """One worker, with batches of up to 32."""
     with server.management() as client:
         client.register(f"{MODEL}.mar", MODEL, batch_size=32, max_batch_delay_ms=50, workers=1)
         client.wait_ready(MODEL, TIMEOUT_S)
-        yield f"{server.inference_url}/predictions/{MODEL}"
-        client.unregister(MODEL)
+    return f"{server.inference_url}/predictions/{MODEL}"
 
 
 def post(url: str, body: bytes, headers: dict[str, str]) -> requests.Response:
@@ -110,16 +114,20 @@ def settled(server: RunningServer, num_requests: int) -> Samples:
         time.sleep(0.1)
 
 
-def test_weights_load_at_the_first_request_and_once_for_50_together(server: RunningServer, url: str) -> None:
+def test_weights_load_at_the_first_request_and_once_for_50_together(server: RunningServer) -> None:
+    url = f"{server.inference_url}/predictions/fresh"
     with server.management() as client:
-        before = client.describe(MODEL, customized=True).customized
+        client.register(f"{MODEL}.mar", "fresh", batch_size=32, max_batch_delay_ms=50, workers=1)
+        client.wait_ready("fresh", TIMEOUT_S)
+        before = client.describe("fresh", customized=True).customized
         assert before is not None
         assert (before["loaded"], before["loads"]) == (False, 0)
         responses = together(url, [MIXED[7](seed) for seed in range(50)])
         assert [r.status_code for r in responses] == [200] * 50
-        after = client.describe(MODEL, customized=True).customized
+        after = client.describe("fresh", customized=True).customized
         assert after is not None
         assert (after["loaded"], after["loads"]) == (True, 1)
+        client.unregister("fresh")
 
 
 def test_256_mixed_requests_together_equal_their_solo_answers(server: RunningServer, url: str) -> None:
@@ -196,10 +204,10 @@ def test_answers_by_default_and_on_request(url: str) -> None:
 
 
 @pytest.mark.alone
-def test_summary_latencies_agree_with_a_clients_own(server: RunningServer, tmp_path: Path) -> None:
+def test_summary_latencies_agree_with_a_clients_own(store: Path, tmp_path: Path) -> None:
     """Any client: this one sends no timing header. Compared over a server that has seen nothing else."""
     settings = ServerSettings(
-        model_store=Path(server.state.model_store),
+        model_store=store,
         run_dir=tmp_path,
         inference_port=0,
         management_port=0,

@@ -97,7 +97,7 @@ def test_no_way_to_stop_loses_a_request(model_store: Path, tmp_path: Path, way: 
         tmp_path,
         "--batch-size=8",
         on_a_terminal=on_a_terminal,
-        env={"TINY_SLEEP_S": "0.2", **UNCALIBRATED},
+        env={"TINY_SLEEP_S": "0.1", **UNCALIBRATED},
     ) as server:
         processes = server.tree()
         warm_up(server)

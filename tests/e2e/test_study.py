@@ -19,8 +19,8 @@ def test_a_study_of_two_batch_sizes(tmp_path: Path, model_store: Path) -> None:
     body.write_text('{"data": [1, 2, 3, 4]}', encoding="utf-8")
     out = tmp_path / "out"
     arguments = ["study", "--model", "tiny", "--model-store", str(model_store), "--body", str(body)]
-    arguments += ["--batch-sizes", "1,8", "--workers", "1", "--duration", "2s", "--rounds", "2", "--users", "16"]
-    arguments += ["--warmup", "1s", "--jvm-warmup", "2s", "--out", str(out)]
+    arguments += ["--batch-sizes", "1,8", "--workers", "1", "--duration", "1s", "--rounds", "2", "--users", "16"]
+    arguments += ["--warmup", "0.5s", "--jvm-warmup", "1s", "--out", str(out)]
     ended = subprocess.run(
         [sys.executable, "-m", "loadtest.cli", *arguments], capture_output=True, text=True, check=False
     )

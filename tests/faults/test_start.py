@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-import yaml
 from smartbatch.errors import WorkerStartError
 from smartbatch.remote.endpoints import Endpoints
 from smartbatch.retune.canary import Canary
 from smartbatch.retune.run import RetuneSettings, retune
 from smartbatch.server.running import RunningServer
+
+from tests.faults.archives import derive
 
 TIMEOUT_S = 280.0
 """For the two starts that are waited for: a starved machine takes long to import torch."""
@@ -50,29 +49,12 @@ CASES: dict[str, tuple[dict[str, str | None], dict[str, Any], str]] = {
 }
 
 
-def spoil(archive: Path, target: Path, files: dict[str, str | None], section: dict[str, Any]) -> None:
-    """The same archive under another name, with other files and another configuration."""
-    with zipfile.ZipFile(archive) as source, zipfile.ZipFile(target, "w") as spoiled:
-        for name in source.namelist():
-            content: str | bytes | None = files.get(name, source.read(name))
-            if name == "MAR-INF/MANIFEST.json":
-                manifest = json.loads(source.read(name))
-                manifest["model"]["modelName"] = target.stem
-                content = json.dumps(manifest)
-            elif name == "model-config.yaml":
-                config = yaml.safe_load(source.read(name))
-                config["handler"] |= section
-                content = yaml.safe_dump(config)
-            if content is not None:
-                spoiled.writestr(name, content)
-
-
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory, tiny_archive: Path) -> Path:
     folder = tmp_path_factory.mktemp("store")
     (folder / "tiny.mar").symlink_to(tiny_archive)
     for name, (files, section, _) in CASES.items():
-        spoil(tiny_archive, folder / f"{name}.mar", files, section)
+        derive(tiny_archive, folder / f"{name}.mar", files, section)
     return folder
 
 
@@ -114,7 +96,7 @@ def test_retune_says_why_and_rolls_back(server: RunningServer, store: Path) -> N
         state=server.state,
     )
     kept = (store / "tiny.mar").resolve()
-    spoil(kept, store / "spoiled.mar", *CASES["raises"][:2])
+    derive(kept, store / "spoiled.mar", *CASES["raises"][:2])
     (store / "spoiled.mar").replace(store / "tiny.mar")
     settings = RetuneSettings(model="tiny", batch_size=3, ready_timeout_s=TIMEOUT_S)
     with pytest.raises(WorkerStartError, match="died 2 times: RuntimeError: broken on purpose: ö"):

@@ -24,8 +24,8 @@ PLANES = {"smartbatch_worker": HANDLER, "smartbatch": ROOT / "control" / "smartb
 ARROWS = {
     "errors": set(),
     "contract": set(),
-    "kernels": set(),
     "process": set(),
+    "kernels": {"process"},
     "formats": {"kernels"},
     "flow": {"formats", "kernels"},
     "models": set(),

@@ -58,7 +58,8 @@ def job_of(staged: Staged) -> dict[str, Any]:
 
 def _run_child(staged: Staged) -> dict[str, Any]:
     # The settings under test are the archive's, not this shell's; and a check leaves no bytecode behind.
-    env = {key: value for key, value in os.environ.items() if not key.startswith("SMARTBATCH_")}
+    kept = {key for key in os.environ if not key.startswith(environment.PREFIX)} | {environment.CACHE_DIR}
+    env = {key: value for key, value in os.environ.items() if key in kept}
     env |= {"PYTHONPATH": str(staged.folder), "PYTHONDONTWRITEBYTECODE": "1"}
     # Nor may its handler follow the log of a server that runs in this folder.
     env[environment.ACCESS_LOG] = str(staged.folder / "no-server" / "access_log.log")

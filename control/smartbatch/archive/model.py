@@ -76,6 +76,7 @@ def _as_served(config: WorkerConfig, folder: Path) -> ManagedModel:
     return ManagedModel(
         replace(config, **as_checked(config)),
         folder,
+        folder,  # which is gone with the check
         torch.device("cpu"),
         NUM_ITEMS,
         on_load=lambda _: None,

@@ -31,7 +31,7 @@ def tune(
 ) -> None:
     """Measure a running model's forward again: which micro-batch and which convolutions are fastest here, now.
 
-    A model is measured once, when it is first loaded, and what was found is kept beside its weights. Measure again
+    A model is measured once a week, when it is loaded, and what was found is kept for all later servers. Measure again
     after other programs have left or joined the machine, or when it was busy that first time. No request is lost: new
     workers measure while the old ones serve, as `smartbatch retune` does it.
     """

@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
+from smartbatch_worker.contract import environment
 
 from smartbatch.errors import UsageError
 from smartbatch.remote.process_identity import live_process
@@ -29,8 +30,6 @@ from smartbatch.retune.model_lock import locked
 
 _MANIFEST = Path("MAR-INF") / "MANIFEST.json"
 _MARKER = Path("MAR-INF") / "smartbatch-retune.json"
-CALIBRATION_FILE = "smartbatch-calibration.json"
-"""What a version's workers measured, beside its weights (`smartbatch_worker.forward.measure`, which needs torch)."""
 _SUFFIX = re.compile(r"-r\d+$")
 
 
@@ -112,8 +111,10 @@ class RetuneStore:
             (folder / _MARKER).write_text(json.dumps(asdict(settled)), encoding="utf-8")
 
     def forget_measurements(self, folder: Path) -> None:
-        """Remove from a copy what workers measured; a hard link goes, the original's file stays."""
-        (folder / CALIBRATION_FILE).unlink(missing_ok=True)
+        """Have a copy's workers measure again; a hard link goes, the original's file stays."""
+        marker = folder / environment.MEASURED_SINCE_FILE
+        marker.unlink(missing_ok=True)
+        marker.touch()
 
     def find(self, url: str) -> Path:
         """The archive or folder in the store that was registered as `url`.

@@ -55,8 +55,18 @@ def normalises_uint8(config: WorkerConfig) -> bool:
     return shape is not None and len(shape) == 3 and shape[0] == len(config.image_mean)
 
 
+def prepare(config: WorkerConfig) -> None:
+    """Import now what pictures need, where the model takes any."""
+    if _takes_images(config):
+        formats.prepare_pictures()
+
+
+def _takes_images(config: WorkerConfig) -> bool:
+    return normalises_uint8(config) and len(config.image_mean) in (1, 3)
+
+
 def _check_takes_images(config: WorkerConfig) -> None:
-    if not normalises_uint8(config) or len(config.image_mean) not in (1, 3):
+    if not _takes_images(config):
         raise UnknownFormat(
             f"this model takes tensors of shape {describe_shape(config)}, not images; "
             "images need input_shape [3, H, W] or [1, H, W] and as many numbers in image_mean"

@@ -1,8 +1,9 @@
 """Body formats: one file each, and one table of them; how to add one stands in CONTRIBUTING.md.
 
 A reader turns one whole body into one tensor; of model and request it knows the settings only. This room imports from
-kernels, contract and errors. From elsewhere: `recognise` and `ACCEPTED` are what `flow/decode.py` asks, `FORMATS` is
-what tests and fuzz targets follow from, and `content_encoding` undoes a body's compression before any of it.
+kernels, contract and errors. From elsewhere: `recognise`, `ACCEPTED` and `prepare_pictures` are what `flow/decode.py`
+asks, `FORMATS` is what tests and fuzz targets follow from, and `content_encoding` undoes a body's compression before
+any of it.
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ FORMATS = (
     ),
 )
 """In the order in which a client is told them."""
+
+prepare_pictures = pictures.prepare
 
 ACCEPTED = ", ".join(row.told for row in FORMATS)
 

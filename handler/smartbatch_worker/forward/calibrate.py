@@ -1,4 +1,4 @@
-"""The micro-batch size that this machine runs fastest, measured on the real forward and kept beside the weights.
+"""The micro-batch size that this machine runs fastest, measured on the real forward and kept.
 
 The best size is rarely the batch size: on CPUs a batch of 32 images falls out of cache where 8 fit.
 """
@@ -10,13 +10,13 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from smartbatch_worker.contract.config import WorkerConfig
-from smartbatch_worker.forward.measure import remember, time_forward
+from smartbatch_worker.forward.measure import time_forward
+from smartbatch_worker.forward.measurements import Measurements
 from smartbatch_worker.kernels.layout import memory_format_of
 
 logger = logging.getLogger(__name__)
@@ -69,16 +69,16 @@ def known_shape(config: WorkerConfig) -> tuple[int, ...] | None:
 
 
 def calibrate(
-    model_dir: Path,
+    measurements: Measurements,
     settings: str,
     forward: Callable[[torch.Tensor], Any],
     shape: tuple[int, ...],
     max_size: int,
     device: torch.device,
 ) -> Calibration:
-    """Measure once per archive, machine and settings."""
+    """Measure once per model, machine and settings."""
     key = f"micro-batch {settings} shape={shape} max={max_size}"
-    entry = remember(model_dir, key, lambda: measure(forward, shape, max_size, device).seconds_per_item, _is_size)
+    entry = measurements.remember(key, lambda: measure(forward, shape, max_size, device).seconds_per_item, _is_size)
     return Calibration(shape, {int(size): seconds for size, seconds in entry.items()})
 
 

@@ -6,7 +6,6 @@ import logging
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import torch
 
@@ -14,6 +13,7 @@ from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.forward import calibrate, measure
 from smartbatch_worker.forward.compilers import COMPILERS
 from smartbatch_worker.forward.compilers.compiler import Built, CompilerUnavailableError, Padding, Task, no_padding
+from smartbatch_worker.forward.measurements import Measurements
 from smartbatch_worker.forward.precision import Forward, is_emulated, warn_if_emulated
 from smartbatch_worker.models import kind_of
 
@@ -52,7 +52,7 @@ def compile_forward(
     config: WorkerConfig,
     device: torch.device,
     shape: tuple[int, ...] | None,
-    model_dir: Path,
+    measurements: Measurements,
     largest: int = calibrate.MAX_LARGEST,
 ) -> Compiled:
     """Make a module a function of one batch.
@@ -62,7 +62,7 @@ def compile_forward(
         config: `compile` and `precision` decide; torchvision's own architectures are folded in any case.
         device: where it runs.
         shape: of one item, where known: compilation then happens here and not at the first request.
-        model_dir: where what was built and measured is kept for the next worker.
+        measurements: of this model; what is built is kept beside them.
         largest: most items in one batch; CUDA graphs are recorded up to it.
 
     Raises:
@@ -75,12 +75,12 @@ def compile_forward(
         is_ours=kind_of(config.model).is_ours,
         shape=shape,
         device=device,
-        model_dir=model_dir,
+        cache_dir=measurements.folder,
         largest=largest,
     )
     can_choose = config.compile == "auto" and device.type == "cpu" and task.is_ours and config.precision != "fp16"
     if can_choose and shape is not None:
-        return _fastest(task, shape, config.model)
+        return _fastest(task, shape, measurements)
     warn_if_emulated(config.precision, device)
     compiler = COMPILERS[PLAIN if config.compile == "auto" else config.compile]
     built = compiler.take(task)
@@ -89,7 +89,7 @@ def compile_forward(
     return Compiled(built.forward, compiler.name, config.precision, built.padding)
 
 
-def _fastest(task: Task, shape: tuple[int, ...], model: str) -> Compiled:
+def _fastest(task: Task, shape: tuple[int, ...], measurements: Measurements) -> Compiled:
     """The fastest way this CPU has of computing in the configured precision or better, measured once.
 
     bf16 is computed in fp32 where the CPU has no bf16 instructions, or where fp32 is faster.
@@ -107,8 +107,8 @@ def _fastest(task: Task, shape: tuple[int, ...], model: str) -> Compiled:
         return times
 
     is_name = frozenset(ways.names).__contains__
-    key = f"compile {model} {' or '.join(ways.names)} shape={shape}"
-    times = measure.remember(task.model_dir, key, time_all, is_name)
+    key = f"compile {' or '.join(ways.names)} shape={shape}"
+    times = measurements.remember(key, time_all, is_name, lambda: not ways.has_failed)
     told = ", ".join(f"{way} {1000 * seconds:.1f} ms" for way, seconds in times.items())
     logger.info("forward of %d items: %s", len(ways.example), told)
     for way in sorted(times, key=times.__getitem__):
@@ -126,6 +126,7 @@ class _Ways:
     """
 
     def __init__(self, task: Task, shape: tuple[int, ...]) -> None:
+        self.has_failed = False  # what is not installed has not failed; it is told apart in the measurements' key
         self.example = torch.randn((4, *shape), generator=torch.Generator().manual_seed(0))
         has_bf16 = task.precision == "bf16" and not is_emulated("bf16")
         if task.precision == "bf16" and not has_bf16:
@@ -149,9 +150,11 @@ class _Ways:
             logger.info("%s: %s", error.instead, error)
             return None
         except (RuntimeError, ValueError, ImportError) as error:
+            self.has_failed = True
             logger.warning("%s in %s fails: not used (%s)", compiler, precision, error)
             return None
         if not self._is_right(difference, precision):
+            self.has_failed = True
             logger.warning("%s in %s differs by %g: not used", compiler, precision, float(difference.abs().max()))
             return None
         return built

@@ -20,6 +20,7 @@ from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.errors import ModelUnavailable
 from smartbatch_worker.forward import calibrate
 from smartbatch_worker.forward.choose import Compiled, compile_forward
+from smartbatch_worker.forward.measurements import Measurements
 from smartbatch_worker.models.load import ModelLoadError, build_model, describe_weights, max_batch_size
 from smartbatch_worker.process import heap
 
@@ -32,6 +33,7 @@ class ManagedModel:
     Args:
         config: the handler's configuration.
         model_dir: the extracted archive.
+        cache_dir: where what is built and measured is kept for later workers.
         device: where the forward runs.
         max_batch_size: TorchServe's batch size, the most calibration tries.
         on_load: told the seconds a load took.
@@ -42,13 +44,14 @@ class ManagedModel:
         self,
         config: WorkerConfig,
         model_dir: Path,
+        cache_dir: Path,
         device: torch.device,
         max_batch_size: int,
         on_load: Callable[[float], None],
         on_unload: Callable[[], None],
     ) -> None:
         self._config = config
-        self._model_dir = model_dir
+        self._model_dir, self._cache_dir = model_dir, cache_dir
         self.device = device
         self._max_batch_size = max_batch_size
         self._on_load = on_load
@@ -148,15 +151,16 @@ class ManagedModel:
         shape = calibrate.known_shape(self._config)
         with torch.inference_mode():
             try:
+                measurements = Measurements.of(self._model_dir, self._config, self._cache_dir)
                 made = compile_forward(
-                    module, self._config, self.device, shape, self._model_dir, self._largest_micro_batch()
+                    module, self._config, self.device, shape, measurements, self._largest_micro_batch()
                 )
             except Exception as error:  # compilers run the model, which may raise anything
                 logger.exception("cannot compile the model")
                 raise ModelUnavailable(f"the model cannot be compiled: {error}") from error
             self._compiled, self.compiler, self.precision = made, made.name, made.precision
             if shape is not None and self._config.micro_batch == "auto" and self.micro_batch is None:
-                self.micro_batch = self._try_calibrate(shape)
+                self.micro_batch = self._try_calibrate(measurements, shape)
         self._num_items = self._num_padded = 0  # calibration's do not count
         heap.return_free_memory()  # loading takes several times what stays
         self.load_seconds = time.perf_counter() - start
@@ -175,10 +179,10 @@ class ManagedModel:
         size = min(self._max_batch_size, calibrate.MAX_LARGEST) if is_measured else int(self._config.micro_batch)
         return min(size, self._module_bound or size)
 
-    def _try_calibrate(self, shape: tuple[int, ...]) -> calibrate.Calibration | None:
+    def _try_calibrate(self, measurements: Measurements, shape: tuple[int, ...]) -> calibrate.Calibration | None:
         """Time the forward on random numbers; None where the model does not take them, as one of indexes may not."""
         try:
-            return self._calibrate(shape)
+            return self._calibrate(measurements, shape)
         except Exception as error:
             logger.warning(
                 "the micro-batch is not calibrated: the model does not take random numbers of shape %s, or what was "
@@ -189,10 +193,10 @@ class ManagedModel:
             )
             return None
 
-    def _calibrate(self, shape: tuple[int, ...]) -> calibrate.Calibration:
-        settings = f"{self._config.model} {self.precision} {self.compiler} {self.device}"
+    def _calibrate(self, measurements: Measurements, shape: tuple[int, ...]) -> calibrate.Calibration:
+        settings = f"{self.precision} {self.compiler} {self.device}"
         most = self._largest_micro_batch()
-        return calibrate.calibrate(self._model_dir, settings, self.forward, shape, most, self.device)
+        return calibrate.calibrate(measurements, settings, self.forward, shape, most, self.device)
 
     def _unload_when_idle(self) -> None:
         while True:

@@ -1,24 +1,23 @@
 """The C files beside the Python ones, compiled where they run, for that machine's processor.
 
-A library is kept under a name that says what it was made from and what it must contain, `pixels-<source>-<content>.so`:
-one that was cut short, or is anything else, is never loaded (it would end the process by a signal) but made again.
+A library is kept under a name that says what it was made from, by which compiler, and what it must contain,
+`pixels-<source>-<compiler>-<content>.so`: one that was cut short, or is anything else, is never loaded (it would end
+the process by a signal) but made again.
 """
 
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import hashlib
 import logging
 import os
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-from smartbatch_worker.contract.machine import cpu_flags
+from smartbatch_worker.contract.machine import cpu_flags, cpu_name
+from smartbatch_worker.process import cache
 
 logger = logging.getLogger(__name__)
 
@@ -48,14 +47,17 @@ def build(name: str, cache_dir: Path, includes: Sequence[str] = (), sources: Pat
             `cache_dir` and none can be written there.
     """
     source, *included = (sources / file for file in (f"{name}.c", *includes))
-    prefix = f"{name}-{_key(source, included)}-"
-    kept = _load_kept(cache_dir.absolute(), prefix, remove_damaged=False)  # from a folder that is read-only, too
-    if kept is not None:
-        return kept
+    key, compiler = _key(source, included), _compiler()
+    folder = cache_dir.absolute()  # a bare name would be looked for in the system's folders
     try:
-        with _folder_for(cache_dir.absolute()) as folder:  # a bare name would be looked for in the system's folders
+        # Where there is no compiler, any other's will do; where there is a newer one, it may know more instructions.
+        prefix = f"{name}-{key}-" if compiler is None else f"{name}-{key}-{compiler_id()}-"
+        kept = _load_kept(folder, prefix, remove_damaged=False)  # from a folder that is read-only, too
+        if kept is not None:
+            return kept
+        with cache.locked(folder, key):  # the first compiles, the others load
             kept = _load_kept(folder, prefix, remove_damaged=True)
-            return kept if kept is not None else _compile(source, folder, prefix)
+            return kept if kept is not None else _compile(compiler, source, folder, prefix)
     except OSError as error:
         raise NotCompiledError(f"{source.name}: {error}") from error
 
@@ -74,42 +76,45 @@ def _key(source: Path, included: Sequence[Path]) -> str:
     digest = hashlib.sha256(source.read_bytes())
     for file in included:
         digest.update(file.read_bytes())
-    digest.update(" ".join([*_FLAGS, *sorted(cpu_flags())]).encode())
+    digest.update(" ".join([*_FLAGS, cpu_name(), *sorted(cpu_flags())]).encode())
     return digest.hexdigest()[:_DIGEST_LETTERS]
 
 
-@contextmanager
-def _folder_for(cache_dir: Path) -> Iterator[Path]:
-    """`cache_dir`, for one worker at a time: the first compiles, the others load."""
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    handle = os.open(cache_dir, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield cache_dir
-    finally:
-        os.close(handle)
+def _compiler() -> str | None:
+    return shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
+
+
+def compiler_id() -> str:
+    """Which C compiler there is, without asking it: another one, or another version, has another id; "" for none."""
+    compiler = _compiler()
+    if compiler is None:
+        return ""
+    path = Path(compiler).resolve()  # an upgrade changes what `cc` leads to, or that file
+    status = path.stat()
+    return hashlib.sha256(f"{path} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()[:_DIGEST_LETTERS]
 
 
 def _load_kept(folder: Path, prefix: str, *, remove_damaged: bool) -> ctypes.CDLL | None:
     """A library made before that holds what its name says; the others may be removed by whoever has the lock."""
     for library in sorted(folder.glob(f"{prefix}*.so")):
         try:
-            if _digest(library) == library.stem.removeprefix(prefix):
-                return ctypes.CDLL(str(library))
+            if _digest(library) == library.stem.rpartition("-")[2]:
+                loaded = ctypes.CDLL(str(library))
+                cache.note_use(library)
+                return loaded
             logger.warning("%s is damaged and made again", library)
         except OSError as error:  # of another C library, or not readable
             logger.warning("%s cannot be loaded and is made again: %s", library, error)
         if remove_damaged:
-            library.unlink()
+            library.unlink(missing_ok=True)
     return None
 
 
-def _compile(source: Path, folder: Path, prefix: str) -> ctypes.CDLL:
-    compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
+def _compile(compiler: str | None, source: Path, folder: Path, prefix: str) -> ctypes.CDLL:
     if compiler is None:
         raise NotCompiledError("there is no C compiler (cc, gcc or clang) on PATH")
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        partial = Path(scratch) / "partial.so"
+    with cache.scratch(folder) as scratch:
+        partial = scratch / "partial.so"
         # Its messages are in the user's language and encoding.
         done = subprocess.run(
             [compiler, *_FLAGS, str(source), "-o", str(partial)],
@@ -122,8 +127,8 @@ def _compile(source: Path, folder: Path, prefix: str) -> ctypes.CDLL:
             said = done.stderr.strip()[:_MAX_MESSAGE_LETTERS]
             raise NotCompiledError(f"{compiler} failed on {source.name} ({done.returncode}): {said}")
         library = folder / f"{prefix}{_digest(partial)}.so"
-        partial.replace(library)
-    return ctypes.CDLL(str(library))
+        cache.keep(partial, library)
+        return ctypes.CDLL(str(library))
 
 
 def _digest(library: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,11 +14,9 @@ from smartbatch_worker.kernels import pixels
 
 
 @pytest.fixture(params=["in C", "by torch"])
-def _normaliser(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def _normaliser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, built: Path) -> None:
     """With a C compiler, and without."""
-    pixels.prepare(tmp_path_factory.mktemp("pixels"))
+    pixels.prepare(built)
     if request.param == "by torch":
         monkeypatch.setattr(pixels, "_library", None)
     else:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import json
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -21,8 +23,8 @@ from tests.unit.formats.bodies import CHW, IMAGE_MODEL, VECTOR_MODEL, Refused, a
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
-    json_numbers.prepare(tmp_path_factory.mktemp("json"))
+def _compiled(built: Path) -> None:
+    json_numbers.prepare(built)
 
 
 TENSOR_BODIES = {
@@ -143,3 +145,19 @@ def test_images_to_a_vector_model_are_refused() -> None:
     with pytest.raises(RowError, match="takes tensors of shape") as caught:
         decode(image("JPEG"), "", VECTOR_MODEL)
     assert caught.value.status == 415
+
+
+def test_only_a_worker_of_pictures_imports_torchvision() -> None:
+    """It is as much as all of torch; and what sees pictures has it before the first one comes."""
+    program = """if True:
+        import sys
+        import smartbatch_handler
+        from smartbatch_worker.contract.config import WorkerConfig
+        from smartbatch_worker.flow import decode
+        for shape in ("4", "3,*,*"):
+            decode.prepare(WorkerConfig.resolve({"input_shape": shape}, {}))
+            print("torchvision" in sys.modules)
+    """
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert (done.returncode, done.stdout) == (0, "False\nTrue\n"), done.stderr

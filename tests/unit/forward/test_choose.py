@@ -14,7 +14,8 @@ from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.forward import precision
 from smartbatch_worker.forward.choose import Compiled, compile_forward
 from smartbatch_worker.forward.compilers import openvino, winograd
-from smartbatch_worker.forward.measure import CACHE_FILE
+from smartbatch_worker.forward.measurements import MAX_AGE_OF_A_PART_S, MAX_AGE_S, Measurements
+from smartbatch_worker.kernels.convolutions import compiled
 
 from tests.unit.networks import lively_resnet18, lively_small_network, needs_bf16, with_lively_statistics
 
@@ -23,8 +24,9 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def model_dir(tmp_path: Path, built: Path) -> Path:
-    """An archive's folder of the test's own that holds what was built."""
-    for library in built.iterdir():
+    """A cache of the test's own that holds what was built, and no measurement."""
+    compiled.build(built)
+    for library in built.glob("*.so"):
         shutil.copy(library, tmp_path)
     return tmp_path
 
@@ -36,7 +38,7 @@ def test_answers_equal_eager(name: str, how: str, model_dir: Path) -> None:
     module = with_lively_statistics(torchvision.models.get_model(name, weights=None))
     config = WorkerConfig(model=name, compile=how)
     with torch.inference_mode():
-        made = compile_forward(module, config, CPU, (3, 96, 96), model_dir)
+        made = compile_forward(module, config, CPU, (3, 96, 96), Measurements(model_dir))
         assert made.name in ("off", "winograd", "openvino")
         assert how in ("auto", made.name)
         assert made.precision == "fp32"
@@ -55,7 +57,7 @@ def test_bf16_is_as_precise_as_a_model_converted_to_it(how: str, model_dir: Path
         expected = lively_resnet18()(batch)
         converted = lively_resnet18().to(torch.bfloat16)(batch.to(torch.bfloat16)).float()
         made = compile_forward(
-            lively_resnet18(), WorkerConfig(precision="bf16", compile=how), CPU, (3, 96, 96), model_dir
+            lively_resnet18(), WorkerConfig(precision="bf16", compile=how), CPU, (3, 96, 96), Measurements(model_dir)
         )
         answer = made.forward(batch)
     assert how in ("auto", made.name)
@@ -70,7 +72,9 @@ def test_bf16_is_computed_in_fp32_where_the_cpu_has_none(model_dir: Path, monkey
     batch = torch.randn((2, 3, 64, 64), generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
         expected = lively_small_network()(batch)
-        made = compile_forward(lively_small_network(), WorkerConfig(precision="bf16"), CPU, (3, 64, 64), model_dir)
+        made = compile_forward(
+            lively_small_network(), WorkerConfig(precision="bf16"), CPU, (3, 64, 64), Measurements(model_dir)
+        )
         assert made.precision == "fp32"
         torch.testing.assert_close(made.forward(batch), expected, atol=1e-4 * float(expected.abs().max()), rtol=0)
 
@@ -78,6 +82,11 @@ def test_bf16_is_computed_in_fp32_where_the_cpu_has_none(model_dir: Path, monkey
 def without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
     """As most machines are: PyTorch is what is left where Winograd is not taken."""
     monkeypatch.setattr(openvino, "find_spec", lambda _: None)
+
+
+def fastest(model_dir: Path) -> str:
+    """The way that is taken for a small network."""
+    return compile_forward(lively_small_network(), WorkerConfig(), CPU, (3, 32, 32), Measurements(model_dir)).name
 
 
 def test_a_way_that_answers_wrongly_is_not_taken(
@@ -89,8 +98,11 @@ def test_a_way_that_answers_wrongly_is_not_taken(
     without_openvino(monkeypatch)
     monkeypatch.setattr(winograd, "accelerate", wrong)
     with torch.inference_mode():
-        assert compile_forward(lively_small_network(), WorkerConfig(), CPU, (3, 32, 32), model_dir).name == "off"
+        assert fastest(model_dir) == "off"
     assert "winograd in fp32 differs" in caplog.text
+    (file,) = model_dir.glob("*.json")
+    kept = json.loads(file.read_text())
+    assert kept["until"] - kept["measured"] == MAX_AGE_OF_A_PART_S, "what failed once is tried again"
 
 
 def test_one_disturbed_measurement_decides_nothing(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,20 +110,28 @@ def test_one_disturbed_measurement_decides_nothing(model_dir: Path, monkeypatch:
     seconds = iter([0.13, 0.30, 0.10, 0.13, 0.05, 0.10, 0.13, 0.05, 0.10])
     monkeypatch.setattr("smartbatch_worker.forward.measure.time_forward", lambda *_: next(seconds))
     with torch.inference_mode():
-        assert compile_forward(lively_small_network(), WorkerConfig(), CPU, (3, 32, 32), model_dir).name == "winograd"
+        assert fastest(model_dir) == "winograd"
+    (file,) = model_dir.glob("*.json")
+    kept = json.loads(file.read_text())
+    assert list(kept["seconds"]) == ["off fp32", "winograd fp32", "openvino fp32"]
+    assert kept["until"] - kept["measured"] == MAX_AGE_S
 
 
 def test_the_second_fastest_way_is_taken_where_the_fastest_fails_now(
     model_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     seconds = {"off fp32": 3.0, "openvino fp32": 2.0, "winograd fp32": 1.0}
+
+    def remember(
+        self: Measurements, key: str, measure_it: object, is_name: Callable[[str], bool], is_whole: object
+    ) -> dict[str, float]:
+        assert all(is_name(name) for name in seconds), "all three are tried here"
+        return seconds
+
+    monkeypatch.setattr(Measurements, "remember", remember)
     with torch.inference_mode():
-        compile_forward(lively_small_network(), WorkerConfig(), CPU, (3, 32, 32), model_dir)
-        cache = json.loads((model_dir / CACHE_FILE).read_text())
-        assert [list(times) for times in cache.values()] == [["off fp32", "winograd fp32", "openvino fp32"]]
-        (model_dir / CACHE_FILE).write_text(json.dumps(dict.fromkeys(cache, seconds)))
         for name, needed in (("winograd", winograd), ("openvino", None), ("off", None)):
-            assert compile_forward(lively_small_network(), WorkerConfig(), CPU, (3, 32, 32), model_dir).name == name
+            assert fastest(model_dir) == name
             if needed is not None:
                 monkeypatch.setattr(needed, "accelerate", fails)
             else:
@@ -140,7 +160,7 @@ def test_a_way_that_fails_is_not_taken(
             return small + x
 
     with torch.inference_mode():
-        made = compile_forward(Wide().eval(), WorkerConfig(), CPU, (32, 8, 8), model_dir)
+        made = compile_forward(Wide().eval(), WorkerConfig(), CPU, (32, 8, 8), Measurements(model_dir))
     assert made.name == "off"
     assert "winograd in fp32 fails" in caplog.text
 
@@ -151,14 +171,14 @@ def test_without_a_compiler_the_forward_stays_pytorchs(tmp_path: Path, monkeypat
     without_openvino(monkeypatch)
     module = lively_small_network()
     with torch.inference_mode():
-        assert compile_forward(module, WorkerConfig(), CPU, (3, 32, 32), tmp_path).name == "off"
+        assert compile_forward(module, WorkerConfig(), CPU, (3, 32, 32), Measurements(tmp_path)).name == "off"
     with pytest.raises(RuntimeError, match="C compiler"):
-        compile_forward(module, WorkerConfig(compile="winograd"), CPU, (3, 32, 32), tmp_path)
+        compile_forward(module, WorkerConfig(compile="winograd"), CPU, (3, 32, 32), Measurements(tmp_path))
 
 
 def test_a_users_own_source_is_never_traced(tmp_path: Path) -> None:
     module = torch.nn.Linear(2, 2)
-    made = compile_forward(module, WorkerConfig(model="model.py"), CPU, (2,), tmp_path)
+    made = compile_forward(module, WorkerConfig(model="model.py"), CPU, (2,), Measurements(tmp_path))
     assert made == Compiled(module, "off", "fp32")
     with pytest.raises(ValueError, match="torchvision"):
-        compile_forward(module, WorkerConfig(model="model.py", compile="winograd"), CPU, (2,), tmp_path)
+        compile_forward(module, WorkerConfig(model="model.py", compile="winograd"), CPU, (2,), Measurements(tmp_path))

@@ -22,7 +22,7 @@ def task(tmp_path: Path, precision: str = "fp32", *, is_ours: bool = True, devic
         is_ours=is_ours,
         shape=(3, 8, 8),
         device=torch.device(device),
-        model_dir=tmp_path,
+        cache_dir=tmp_path,
         largest=4,
     )
 

@@ -23,8 +23,8 @@ often = settings(max_examples=500, derandomize=True, deadline=None, database=Non
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
-    json_numbers.prepare(tmp_path_factory.mktemp("json"))
+def _compiled(built: Path) -> None:
+    json_numbers.prepare(built)
     assert json_numbers._library is not None
 
 

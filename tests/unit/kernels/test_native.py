@@ -37,7 +37,7 @@ def build_apart(folder: Path) -> subprocess.CompletedProcess[str]:
 
 def test_a_library_is_built_once(tmp_path: Path) -> None:
     assert isinstance(native.build(LIBRARY, tmp_path), ctypes.CDLL)
-    (kept,) = tmp_path.iterdir()
+    (kept,) = libraries(tmp_path)
     changed = kept.stat().st_mtime_ns
     native.build(LIBRARY, tmp_path)
     assert libraries(tmp_path) == [kept]
@@ -69,7 +69,8 @@ def test_workers_that_start_at_once_share_one(tmp_path: Path) -> None:
     )
     together = [subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path) for _ in range(4)]
     assert [process.wait(120) for process in together] == [0] * 4
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len(libraries(tmp_path)) == 1
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"locks"}
 
 
 def test_a_folder_that_cannot_be_written_is_said_and_done_without(tmp_path: Path) -> None:
@@ -89,6 +90,31 @@ def test_a_folder_that_is_read_only_may_hold_one(tmp_path: Path, monkeypatch: py
             changed.setenv("PATH", str(tmp_path))  # no compiler is asked
             changed.delenv("CC", raising=False)
             assert build_apart(folder).returncode == 0
+
+
+def test_another_compiler_makes_another_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A newer one may know instructions that the older did not."""
+    native.build(LIBRARY, tmp_path)
+    monkeypatch.setenv("CC", compiler(tmp_path / "cc", 'exec gcc "$@"'))
+    for _ in range(2):
+        native.build(LIBRARY, tmp_path)
+        assert len(libraries(tmp_path)) == 2
+
+
+def test_what_others_remove_meanwhile_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a worker does that makes room."""
+    assert build_apart(tmp_path).returncode == 0
+    digest = native._digest
+
+    def vanishing(library: Path) -> str:
+        found = digest(library)
+        if library.parent == tmp_path and libraries(tmp_path):
+            library.unlink()
+        return found
+
+    monkeypatch.setattr(native, "_digest", vanishing)
+    assert isinstance(native.build(LIBRARY, tmp_path), ctypes.CDLL)
+    assert len(libraries(tmp_path)) == 1
 
 
 @pytest.mark.parametrize(

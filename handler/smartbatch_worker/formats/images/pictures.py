@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as transforms
 
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.errors import BodyTooLarge, MalformedBody
@@ -35,11 +33,6 @@ _WEBP_BYTES = 12  # two canvases of libwebp's decoder of animations, and the pic
 _WEBP_PASSING_BYTES = 4
 _BAND_PIXELS = 2**18
 _CORRUPT = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, TypeError, OverflowError)
-_INTERPOLATION = {
-    "bilinear": InterpolationMode.BILINEAR,
-    "bicubic": InterpolationMode.BICUBIC,
-    "nearest": InterpolationMode.NEAREST,
-}
 # A 16-bit grey to the nearest of 8 bits: 65535 is 255, so a step is 257.
 _TO_8_BITS = ((np.arange(2**16, dtype=np.uint32) + 128) // 257).astype(np.uint8)
 _budget = ByteBudget()
@@ -48,6 +41,14 @@ _budget = ByteBudget()
 _Opened = tuple[Image.Image, bytes, float, float]
 """A picture with nothing of it decoded, its EXIF block, and what decoding will take, in bytes a pixel: what is kept
 until the picture is closed, and what is given back once it is decoded."""
+
+
+def prepare() -> None:
+    """Import what resizing needs, so that no first picture waits for it.
+
+    It is as much as all of torch, for one function, so that workers that see no picture start without it.
+    """
+    import torchvision.transforms.v2  # noqa: F401
 
 
 def read_jpeg(body: bytes | bytearray, config: WorkerConfig) -> torch.Tensor:
@@ -192,9 +193,11 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 
 
 def _resize_and_crop(image: torch.Tensor, config: WorkerConfig) -> torch.Tensor:
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2 import functional as transforms
+
     # The same two steps as torchvision's ImageClassification preset, on uint8, where they are native and exact.
-    resized = transforms.resize(
-        image, [config.image_resize], interpolation=_INTERPOLATION[config.image_interpolation], antialias=True
-    )
+    interpolation = InterpolationMode(config.image_interpolation)  # named alike
+    resized = transforms.resize(image, [config.image_resize], interpolation=interpolation, antialias=True)
     cropped: torch.Tensor = transforms.center_crop(resized, [config.image_crop, config.image_crop])
     return cropped

@@ -45,7 +45,7 @@ class Task:
         is_ours: its source is known, so that it may be traced.
         shape: of one item, where known.
         device: where it runs.
-        model_dir: where what is built is kept for the next worker.
+        cache_dir: where what is built is kept for later workers.
         largest: most items in one batch.
     """
 
@@ -57,11 +57,11 @@ class Task:
         is_ours: bool,
         shape: tuple[int, ...] | None,
         device: torch.device,
-        model_dir: Path,
+        cache_dir: Path,
         largest: int,
     ) -> None:
         self.module, self.precision, self.is_ours = module, precision, is_ours
-        self.shape, self.device, self.model_dir, self.largest = shape, device, model_dir, largest
+        self.shape, self.device, self.cache_dir, self.largest = shape, device, cache_dir, largest
 
     @cached_property
     def folded(self) -> torch.nn.Module:
@@ -82,7 +82,7 @@ class Task:
             is_ours=self.is_ours,
             shape=self.shape,
             device=self.device,
-            model_dir=self.model_dir,
+            cache_dir=self.cache_dir,
             largest=self.largest,
         )
         other.__dict__["folded"] = self.folded

@@ -48,7 +48,7 @@ def why_not(task: Task) -> str | None:
 
 def build(task: Task) -> Built:
     """The module with its convolutions swapped; it folds batch norms itself."""
-    return Built(accelerate(task.module, task.model_dir, task.precision == "bf16"))
+    return Built(accelerate(task.module, task.cache_dir, task.precision == "bf16"))
 
 
 def ways(has_bf16: bool) -> tuple[str, ...]:

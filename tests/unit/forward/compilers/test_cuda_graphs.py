@@ -12,6 +12,7 @@ import torchvision
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.forward.choose import compile_forward
 from smartbatch_worker.forward.compilers.cuda_graphs import GraphedForward, Recorder, recorded_sizes
+from smartbatch_worker.forward.measurements import Measurements
 
 CPU = torch.device("cpu")
 SHAPE = (3, 4, 5)
@@ -145,7 +146,7 @@ def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
     module = torch.nn.Linear(2, 2).eval()
     config = WorkerConfig(model="model.py", compile="cuda_graphs", input_shape=(2,))
     with pytest.raises(ValueError, match="cuda_graphs needs a GPU and a known input_shape; this is cpu"):
-        compile_forward(module, config, CPU, (2,), tmp_path)
+        compile_forward(module, config, CPU, (2,), Measurements(tmp_path))
 
 
 @needs_gpu
@@ -157,7 +158,7 @@ def test_a_network_is_recorded_on_a_gpu(precision: str, tmp_path: Path) -> None:
     config = WorkerConfig(compile="cuda_graphs", precision=precision)
     batch = batch_of(5, device, (3, 96, 96))
     expected = module(batch)
-    made = compile_forward(module, config, device, (3, 96, 96), tmp_path, largest=8)
+    made = compile_forward(module, config, device, (3, 96, 96), Measurements(tmp_path), largest=8)
     assert (made.name, made.precision) == ("cuda_graphs", precision)
     bound = (1e-2 if precision == "fp16" else 1e-3) * float(expected.abs().max())
     torch.testing.assert_close(made.forward(batch).float(), expected, rtol=0, atol=bound)

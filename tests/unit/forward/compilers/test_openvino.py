@@ -12,6 +12,7 @@ import torch
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.forward.choose import compile_forward
 from smartbatch_worker.forward.compilers import openvino
+from smartbatch_worker.forward.measurements import Measurements
 
 from tests.unit.networks import torch_threads
 
@@ -32,7 +33,7 @@ class OfItsSize(torch.nn.Module):
 def test_openvino_runs_the_shape_it_was_read_for_and_pytorch_the_others(tmp_path: Path) -> None:
     config = WorkerConfig(model="model.py", compile="openvino", input_shape=(3, None, None))
     with torch.inference_mode():
-        made = compile_forward(OfItsSize(2), config, CPU, (3, 32, 32), tmp_path)
+        made = compile_forward(OfItsSize(2), config, CPU, (3, 32, 32), Measurements(tmp_path))
         for side in (32, 33, 37):
             batch = torch.randn((2, 3, side, side), generator=torch.Generator().manual_seed(2))
             torch.testing.assert_close(made.forward(batch), OfItsSize(2)(batch))
@@ -41,7 +42,7 @@ def test_openvino_runs_the_shape_it_was_read_for_and_pytorch_the_others(tmp_path
 def test_openvino_is_refused_where_the_number_of_items_changes_what_a_module_does(tmp_path: Path) -> None:
     config = WorkerConfig(model="model.py", compile="openvino", input_shape=(3, 32, 32))
     with torch.inference_mode(), pytest.raises(ValueError, match="for 3 items"):
-        compile_forward(OfItsSize(0), config, CPU, (3, 32, 32), tmp_path)
+        compile_forward(OfItsSize(0), config, CPU, (3, 32, 32), Measurements(tmp_path))
 
 
 def test_a_signal_is_survived_after_another_thread_freed_what_openvino_made(tmp_path: Path) -> None:
@@ -50,12 +51,13 @@ def test_a_signal_is_survived_after_another_thread_freed_what_openvino_made(tmp_
         import os, signal, sys, threading, torch
         from pathlib import Path
         from smartbatch_worker.forward.choose import compile_forward
+        from smartbatch_worker.forward.measurements import Measurements
         from smartbatch_worker.contract.config import WorkerConfig
         signal.signal(signal.SIGTERM, lambda *_: print("handled"))
         config = WorkerConfig(model="model.py", compile="openvino", input_shape=(3, 32, 32))
         conv, cpu = torch.nn.Conv2d(3, 8, 3), torch.device("cpu")
         with torch.inference_mode():
-            made = [compile_forward(conv, config, cpu, (3, 32, 32), Path(sys.argv[1]))]
+            made = [compile_forward(conv, config, cpu, (3, 32, 32), Measurements(Path(sys.argv[1])))]
             made[0].forward(torch.ones(2, 3, 32, 32))
         freeing = threading.Thread(target=made.clear)
         freeing.start()
@@ -73,7 +75,7 @@ def test_openvino_leaves_the_choice_of_cores_to_the_system(tmp_path: Path) -> No
     """Pinned, all workers' threads would share the first cores."""
     config = WorkerConfig(model="model.py", compile="openvino", input_shape=(3, 32, 32))
     with torch.inference_mode(), torch_threads(1):
-        made = compile_forward(torch.nn.Conv2d(3, 8, 3), config, CPU, (3, 32, 32), tmp_path)
+        made = compile_forward(torch.nn.Conv2d(3, 8, 3), config, CPU, (3, 32, 32), Measurements(tmp_path))
         made.forward(torch.ones(2, 3, 32, 32))
     masks = {frozenset(os.sched_getaffinity(int(task.name))) for task in Path("/proc/self/task").iterdir()}
     assert masks == {frozenset(os.sched_getaffinity(0))}
