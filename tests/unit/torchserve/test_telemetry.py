@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 import time
@@ -24,7 +23,7 @@ def test_metrics_yaml_declares_what_the_worker_emits() -> None:
     declared = yaml.safe_load(CONFIG.read_text())["model_metrics"]
     for kind, table in (("counter", names.COUNTERS), ("gauge", names.GAUGES)):
         ours = {m["name"]: m["dimensions"] for m in declared[kind] if m["name"].startswith("smartbatch_")}
-        assert ours == {name: ["ModelName", "Level", *labels] for name, labels in table.items()}
+        assert ours == {name: ["model", "level", *labels] for name, labels in table.items()}
 
 
 def test_lines_are_what_torchserve_parses() -> None:
@@ -39,7 +38,7 @@ def test_lines_are_what_torchserve_parses() -> None:
     for line in lines:
         assert line.startswith("[METRICS]")
         assert TORCHSERVE_LINE.fullmatch(line.removeprefix("[METRICS]"))
-    assert "smartbatch_requests_total.unit:3|#ModelName:m,Level:Model,status:200|#type:COUNTER" in lines[0]
+    assert "smartbatch_requests_total.unit:3|#model:m,level:Model,status:200|#type:COUNTER" in lines[0]
 
 
 def value_of(line: str) -> float:
@@ -75,13 +74,6 @@ def test_histograms_are_cumulative(size: int) -> None:
     assert values[telemetry.key(f"{names.BATCH_SIZE}_count")] == 4
 
 
-def test_latency_buckets_are_fine_enough() -> None:
-    bounds = names.REQUEST_SECONDS_BOUNDS
-    assert bounds[0] == 0.001
-    assert bounds[-1] > 100
-    assert all(b / a < 1.16 for a, b in itertools.pairwise(bounds))
-
-
 def test_stage_timer_adds_up_even_when_a_stage_raises() -> None:
     timer = StageTimer()
     with pytest.raises(ValueError, match="x"), timer.stage("decode"):
@@ -94,5 +86,5 @@ def test_every_counter_starts_at_zero() -> None:
     zeros = telemetry.zeros()
     assert {name for name, _ in zeros} == set(names.COUNTERS)
     assert set(zeros.values()) == {0.0}
-    buckets = [dict(labels)["le"] for name, labels in zeros if name == f"{names.REQUEST_SECONDS}_bucket"]
-    assert len(buckets) == len(names.REQUEST_SECONDS_BOUNDS) + 1
+    buckets = [dict(labels)["le"] for name, labels in zeros if name == f"{names.BATCH_SIZE}_bucket"]
+    assert len(buckets) == len(names.BATCH_SIZE_BOUNDS) + 1

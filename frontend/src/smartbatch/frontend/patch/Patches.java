@@ -38,7 +38,17 @@ public final class Patches {
                             "org/pytorch/serve/ServerInitializer",
                             "096cdc16ec94359c5bafd0fddf4443e3d9a8c7656863d0b57bf1586fd2f8f700",
                             "org.pytorch.serve.ModelServer",
-                            null));
+                            null),
+                    new Patch(
+                            "org/pytorch/serve/wlm/WorkLoadManager",
+                            "d8078b60dcae76ca80482b1db01510c5babc45e5af88f4cff1b1e18f0e322c74",
+                            "org.pytorch.serve.wlm.WorkerState",
+                            bytes ->
+                                    new ConstantPool(bytes)
+                                            .renameClass(
+                                                    "org/pytorch/serve/wlm/WorkerStateListener",
+                                                    "smartbatch/frontend/account/RestartListener")
+                                            .toByteArray()));
 
     private final ClassLoader loader;
 

@@ -1,0 +1,30 @@
+package smartbatch.frontend.account;
+
+import java.util.Set;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ConcurrentHashMap;
+import org.pytorch.serve.wlm.WorkerState;
+import org.pytorch.serve.wlm.WorkerStateListener;
+import smartbatch.frontend.Frontend;
+
+/**
+ * Notes each start of a worker but its first. TorchServe's WorkLoadManager makes one in the place of its own listener,
+ * for the workers that it adds together.
+ *
+ * <p>A worker's thread, which is named after it, is the one that says it has started.
+ */
+public final class RestartListener extends WorkerStateListener {
+    private final Set<String> started = ConcurrentHashMap.newKeySet();
+
+    public RestartListener(CompletableFuture<Integer> future, int count) {
+        super(future, count);
+    }
+
+    @Override
+    public void notifyChangeState(String versionedName, WorkerState state, Integer status) {
+        if (state == WorkerState.WORKER_STARTED && !started.add(Thread.currentThread().getName())) {
+            Frontend.get().ledger().restarted(versionedName);
+        }
+        super.notifyChangeState(versionedName, state, status);
+    }
+}
