@@ -60,7 +60,12 @@ public final class Frontend {
         return java.util.Collections.unmodifiableMap(patches);
     }
 
-    /** What the frontend counts of its requests. */
+    /** What is registered, and how it does. */
+    public Models models() {
+        return models;
+    }
+
+    /** What the frontend counts of requests, queues and workers. */
     public Ledger ledger() {
         return ledger;
     }

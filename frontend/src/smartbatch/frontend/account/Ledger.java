@@ -23,7 +23,9 @@ public final class Ledger {
     static final int ABORTED = 499;
     /** Codes of the errors that the frontend refuses with; others never become a label. */
     private static final Set<String> REASONS =
-            Set.of("deadline_passed", "draining", "no_worker", "overloaded", "unknown_model", "worker_died");
+            Set.of(
+                    "deadline_passed", "draining", "no_worker", "overloaded", "token_refused", "too_large", "too_slow",
+                    "unknown_model", "worker_died", "worker_out_of_memory");
     /** Upper bounds in seconds, 1 ms to 123 s: each a tenth above the one before, so quantiles are good to a tenth. */
     private static final double[] BOUNDS =
             DoubleStream.iterate(0.001, bound -> bound * 1.1).limit(124).map(b -> Math.rint(b * 1e6) / 1e6).toArray();

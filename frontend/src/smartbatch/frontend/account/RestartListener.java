@@ -3,6 +3,7 @@ package smartbatch.frontend.account;
 import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.function.Consumer;
 import org.pytorch.serve.wlm.WorkerState;
 import org.pytorch.serve.wlm.WorkerStateListener;
 import smartbatch.frontend.Frontend;
@@ -15,15 +16,21 @@ import smartbatch.frontend.Frontend;
  */
 public final class RestartListener extends WorkerStateListener {
     private final Set<String> started = ConcurrentHashMap.newKeySet();
+    private final Consumer<String> restarted;
 
     public RestartListener(CompletableFuture<Integer> future, int count) {
+        this(future, count, Frontend.get().ledger()::restarted);
+    }
+
+    RestartListener(CompletableFuture<Integer> future, int count, Consumer<String> restarted) {
         super(future, count);
+        this.restarted = restarted;
     }
 
     @Override
     public void notifyChangeState(String versionedName, WorkerState state, Integer status) {
         if (state == WorkerState.WORKER_STARTED && !started.add(Thread.currentThread().getName())) {
-            Frontend.get().ledger().restarted(versionedName);
+            restarted.accept(versionedName);
         }
         super.notifyChangeState(versionedName, state, status);
     }
