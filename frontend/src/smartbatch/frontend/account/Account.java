@@ -4,6 +4,7 @@ import io.netty.channel.ChannelDuplexHandler;
 import io.netty.channel.ChannelHandlerContext;
 import io.netty.channel.ChannelPromise;
 import io.netty.handler.codec.http.FullHttpResponse;
+import io.netty.handler.codec.http.HttpMethod;
 import io.netty.handler.codec.http.HttpRequest;
 import io.netty.handler.codec.http.HttpResponse;
 import io.netty.handler.codec.http.HttpStatusClass;
@@ -41,9 +42,10 @@ public final class Account extends ChannelDuplexHandler {
         if (message instanceof HttpRequest request) {
             if (!request.uri().equals(uri)) { // clients that keep a connection ask the same again and again
                 uri = request.uri();
-                route = Route.of(request.method(), uri);
+                route = Route.of(uri);
             }
-            open = route == null ? null : ledger.ask(route);
+            boolean asksForADescription = request.method().equals(HttpMethod.OPTIONS);
+            open = route == null || asksForADescription ? null : ledger.ask(route);
         }
         ctx.fireChannelRead(message);
     }

@@ -1,6 +1,5 @@
 package smartbatch.frontend.account;
 
-import io.netty.handler.codec.http.HttpMethod;
 import io.netty.handler.codec.http.QueryStringDecoder;
 import java.util.List;
 import java.util.regex.Matcher;
@@ -32,7 +31,7 @@ record Route(String name, String model) {
     }
 
     /** The route of a request; null for what asks for no prediction. */
-    static Route of(HttpMethod method, String uri) {
+    static Route of(String uri) {
         QueryStringDecoder address = new QueryStringDecoder(uri);
         String path;
         String query;
@@ -45,7 +44,7 @@ record Route(String name, String model) {
         }
         for (Rule rule : RULES) {
             Matcher match = rule.path().matcher(path);
-            if (match.matches() && !HttpMethod.OPTIONS.equals(method)) { // that is answered with a description
+            if (match.matches()) {
                 String named = match.group(1) == null ? "" : match.group(1);
                 return new Route(rule.name(), rule.name().equals("invocations") ? query : named);
             }

@@ -39,7 +39,11 @@ public class AccountTest {
     }
 
     private void ask(String uri) {
-        channel.writeInbound(new DefaultFullHttpRequest(HttpVersion.HTTP_1_1, HttpMethod.POST, uri));
+        ask(HttpMethod.POST, uri);
+    }
+
+    private void ask(HttpMethod method, String uri) {
+        channel.writeInbound(new DefaultFullHttpRequest(HttpVersion.HTTP_1_1, method, uri));
     }
 
     private void answer(int status) {
@@ -81,6 +85,17 @@ public class AccountTest {
     public void whatIsNoPredictionIsNotCounted() {
         ask("/ping");
         answer(200);
+        ask(HttpMethod.OPTIONS, "/predictions/m"); // answered with a description
+        answer(200);
+        assertEquals(Map.of(), requests());
+        ask("/predictions/m");
+        answer(200);
+        assertEquals(Map.of("m predictions 200", 1.0), requests());
+    }
+
+    @Test
+    public void whatIsNotAskedForIsNotAborted() {
+        ask("/ping");
         channel.finish();
         assertEquals(Map.of(), requests());
     }

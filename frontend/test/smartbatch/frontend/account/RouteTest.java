@@ -3,16 +3,15 @@ package smartbatch.frontend.account;
 import static org.junit.Assert.assertEquals;
 import static org.junit.Assert.assertNull;
 
-import io.netty.handler.codec.http.HttpMethod;
 import org.junit.Test;
 
 public class RouteTest {
     private static void takes(String uri, String route, String model) {
-        assertEquals(uri, new Route(route, model), Route.of(HttpMethod.POST, uri));
+        assertEquals(uri, new Route(route, model), Route.of(uri));
     }
 
     private static void isNone(String uri) {
-        assertNull(uri, Route.of(HttpMethod.POST, uri));
+        assertNull(uri, Route.of(uri));
     }
 
     @Test
@@ -66,6 +65,5 @@ public class RouteTest {
         isNone("/v1/models/m");
         isNone("/predictionsx/m");
         isNone("*");
-        assertNull(Route.of(HttpMethod.OPTIONS, "/predictions/m")); // a description
     }
 }
