@@ -16,7 +16,9 @@ from smartbatch_worker.torchserve.telemetry import Labels, StageTimer, Telemetry
 TORCHSERVE_LINE = re.compile(
     r"\s*([\w\s]+)\.([\w\s]+):([0-9\-,.e]+)\|#([^|]*)(\|#type:([^|,]+))?\|#hostname:([^,]+),([^,]+)(,(.*))?"
 )
-CONFIG = Path(__file__).parents[3] / "config" / "metrics.yaml"
+ROOT = Path(__file__).parents[3]
+CONFIG = ROOT / "config" / "metrics.yaml"
+SPELLING = ROOT / "frontend" / "src" / "smartbatch" / "frontend" / "account" / "Spelling.java"
 
 
 def test_metrics_yaml_declares_what_the_worker_emits() -> None:
@@ -24,6 +26,13 @@ def test_metrics_yaml_declares_what_the_worker_emits() -> None:
     for kind, table in (("counter", names.COUNTERS), ("gauge", names.GAUGES)):
         ours = {m["name"]: m["dimensions"] for m in declared[kind] if m["name"].startswith("smartbatch_")}
         assert ours == {name: ["model", "level", *labels] for name, labels in table.items()}
+
+
+def test_the_mended_frontend_has_a_help_text_for_each() -> None:
+    source = SPELLING.read_text(encoding="utf-8")
+    for name in {*names.COUNTERS, *names.GAUGES}:
+        family = re.sub(f"(?<={names.BATCH_SIZE})_(bucket|sum|count)$", "", name)
+        assert f'"{family}", "' in source, name
 
 
 def test_lines_are_what_torchserve_parses() -> None:
