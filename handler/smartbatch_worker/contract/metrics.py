@@ -36,7 +36,7 @@ STAGES = ("decode", "stack", "forward", "encode")
 SPLIT_REASONS = ("oom", "poison")
 
 ABORTED = "499"
-"""The status of a request whose client went before it had all of its answer."""
+"""The status of a request whose connection broke before all of its answer was written."""
 SUCCESS = "success"
 """The outcome of a request that was answered with 2xx; any other's is "failure"."""
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -133,7 +134,7 @@ def test_a_model_that_only_a_form_names_is_not_guessed(server: RunningServer) ->
     assert gained(server, before, 1) == {("", "invocations", "200"): 1}
 
 
-def test_a_client_that_goes_is_counted_once(server: RunningServer) -> None:
+def test_a_broken_connection_is_counted_once(server: RunningServer) -> None:
     before, pid, accepted = counted(server), worker_pid(server), num_accepted(server)
     address = urlsplit(server.inference_url)
     os.kill(pid, signal.SIGSTOP)
@@ -144,9 +145,11 @@ def test_a_client_that_goes_is_counted_once(server: RunningServer) -> None:
             )
             while num_accepted(server) == accepted:
                 time.sleep(0.02)
-        assert gained(server, before, 1) == {("tiny", "predictions", names.ABORTED): 1}
+            # A close alone might be a client's that still reads; this one is reset.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     finally:
         os.kill(pid, signal.SIGCONT)
+    assert gained(server, before, 1) == {("tiny", "predictions", names.ABORTED): 1}
     assert post(server, "/predictions/tiny").ok
     expected = {("tiny", "predictions", names.ABORTED): 1, ("tiny", "predictions", "200"): 1}
     assert gained(server, before, 2) == expected
@@ -182,12 +185,13 @@ def test_a_flood_with_a_full_queue_and_a_killed_worker_agrees_to_the_last_one(se
 
     assert told.total() == NUM_REQUESTS
     statuses = {status for _, _, status in told}
-    assert {"200", "400", "404", "500", "503"} <= statuses, told
+    assert {"200", "400", "404", "503"} <= statuses, told
+    assert statuses & {"500", "507"}, told  # TorchServe takes a kill for memory that ran out, if it sees it in time
     assert gained(server, before, NUM_REQUESTS) == told
     after = scrape(server.metrics_url)
     assert seconds_counted(after) - seconds_counted(samples_before) == NUM_REQUESTS
     assert summary(after)["total_requests"] - summary(samples_before)["total_requests"] == NUM_REQUESTS
-    for reason in ("overloaded", "worker_died", "unknown_model"):
+    for reason in ("overloaded", "worker_died", "worker_out_of_memory", "unknown_model"):
         refused = after.total(names.REJECTED, reason=reason) - samples_before.total(names.REJECTED, reason=reason)
         assert refused == codes[reason], reason
     assert after.total(names.WORKER_RESTARTS, model="tiny") == 1

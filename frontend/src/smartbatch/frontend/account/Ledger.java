@@ -19,7 +19,7 @@ import smartbatch.frontend.models.Models.Version;
 
 /** What the frontend counts of requests, queues and workers: Prometheus metrics, for handlers of any thread. */
 public final class Ledger {
-    /** The status of a request whose client went before it had all of its answer. */
+    /** The status of a request whose connection broke before all of its answer was written. */
     static final int ABORTED = 499;
     /** Codes of the errors that the frontend refuses with; others never become a label. */
     private static final Set<String> REASONS =
