@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 import yaml
-from smartbatch_worker.contract import environment
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "handler"))
 
@@ -63,10 +60,8 @@ class Worker:
         handler_config = self.context.model_yaml_config.setdefault("handler", {})
         handler_config |= {"load": "eager", "threads": num_threads}
         self.handler = SmartBatchHandler()
-        # There is no frontend here whose access log could be followed: name one that never comes.
-        no_log = {environment.ACCESS_LOG: str(model_dir / "access_log.log")}
         # Metric lines go nowhere; there is no TorchServe to read them.
-        with mock.patch.dict(os.environ, no_log), contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()):
             self.handler.initialize(self.context)
             self.handler.telemetry._write = lambda text: None
 

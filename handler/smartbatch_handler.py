@@ -36,7 +36,6 @@ from smartbatch_worker.kernels import json_numbers, pixels
 from smartbatch_worker.process import cache, heap
 from smartbatch_worker.process.threads import ThreadShare
 from smartbatch_worker.torchserve import wire, worker_output
-from smartbatch_worker.torchserve.access_log import AccessLogFollower, find_access_log
 from smartbatch_worker.torchserve.frontend_limits import max_response_bytes
 from smartbatch_worker.torchserve.replies import Replies
 from smartbatch_worker.torchserve.requests import is_describe, read_rows
@@ -84,11 +83,6 @@ class SmartBatchHandler:
         # Cuts are even and any size runs as it is: only CUDA graphs pad, but dashboards of padding servers expect it.
         self.telemetry.gauge(names.PADDING_RATIO, 0)
         self._unloaded()
-        access_log = find_access_log(os.environ)
-        if access_log is None:
-            logger.warning("no access log found: smartbatch_request_seconds stays empty")
-        else:
-            AccessLogFollower(access_log, self.telemetry).start()
         if self.config.load == "eager":
             self._threads.share()
             with self.model.ready():

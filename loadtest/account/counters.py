@@ -9,26 +9,30 @@ from smartbatch_worker.contract import metrics as names
 
 from loadtest.account.series import ServerSample
 
-QUEUE_LATENCY = "ts_queue_latency_microseconds"
-"""TorchServe's own counter: time every answered request spent waiting."""
-
 
 def counters(samples: Samples, model: str, unix_s: float, queue_depth: float | None = None) -> ServerSample:
-    """What a run needs of one scrape."""
-    answered = samples.named(names.REQUESTS, ModelName=model)
+    """What a run needs of one scrape.
+
+    Args:
+        queue_depth: asked otherwise, for where the frontend's own figure is missing.
+    """
+    answered = samples.named(names.REQUESTS, model=model)
+    seen = [s for s in samples.named(names.HTTP_REQUESTS, model=model) if s.labels["status"] != names.ABORTED]
+    waiting = samples.named(names.QUEUE_REQUESTS, model=model)
     return ServerSample(
         unix_s=unix_s,
         requests=sum(s.value for s in answered),
         failures=sum(s.value for s in answered if not s.labels["status"].startswith("2")),
-        batches=samples.total(names.BATCHES, ModelName=model),
-        batched_requests=samples.total(f"{names.BATCH_SIZE}_sum", ModelName=model),
-        queue_depth=queue_depth,
+        batches=samples.total(names.BATCHES, model=model),
+        batched_requests=samples.total(f"{names.BATCH_SIZE}_sum", model=model),
+        queue_depth=sum(s.value for s in waiting) if waiting else queue_depth,
+        answers=sum(s.value for s in seen) if seen else None,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class ServerLatency:
-    """Latency of the requests between two scrapes, as the server's access log has it; seconds."""
+    """Latency of the requests between two scrapes, as the frontend counts it; seconds, None where it does not."""
 
     p50_s: float | None
     p95_s: float | None
@@ -36,8 +40,7 @@ class ServerLatency:
 
 def latency_between(before: Samples, after: Samples, model: str) -> ServerLatency:
     """Quantiles of what the server's latency histogram gained."""
-    start = dict(before.buckets(names.REQUEST_SECONDS, ModelName=model))
-    gained = [
-        (bound, count - start.get(bound, 0.0)) for bound, count in after.buckets(names.REQUEST_SECONDS, ModelName=model)
-    ]
+    labels = {"model": model, "outcome": names.SUCCESS}
+    start = dict(before.buckets(names.REQUEST_SECONDS, **labels))
+    gained = [(bound, count - start.get(bound, 0.0)) for bound, count in after.buckets(names.REQUEST_SECONDS, **labels)]
     return ServerLatency(histogram_quantile(gained, 0.50), histogram_quantile(gained, 0.95))

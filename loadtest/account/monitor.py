@@ -60,7 +60,7 @@ class Monitor:
         while time.monotonic() < deadline:
             self._sample()
             current = self.samples[-1] if self.samples else None
-            if current is None or (previous and current.requests == previous.requests):
+            if current is None or (previous and _counts(current) == _counts(previous)):
                 break
             previous = current
             time.sleep(0.4)
@@ -110,3 +110,7 @@ class Monitor:
             if self._silent >= DEAD_AFTER:
                 where = self._target.inference_url
                 self.death = f"nothing listens at {where} any more ({DEAD_AFTER} looks in a row)"
+
+
+def _counts(sample: ServerSample) -> tuple[float, float | None]:
+    return sample.requests, sample.answers

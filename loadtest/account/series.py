@@ -40,6 +40,8 @@ class ServerSample:
     """Sum of batch sizes."""
     queue_depth: float | None
     """Requests waiting; None where the server did not say."""
+    answers: float | None = None
+    """Requests that got an answer over HTTP, refusals included; None where the frontend runs as it came."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,7 @@ def _tables(
 ) -> list[Table]:
     latency = run.server_latency
     accounts = (
+        ("answers, refusals included", agreement.answers, ""),
         ("requests the worker answered", agreement.requests, ""),
         ("batches", agreement.batches, ""),
         ("throughput", agreement.rps, "/ s"),

@@ -87,7 +87,9 @@ def measure(number: int, setting: Setting, run: ClosedLoopRun, warmup_s: float, 
     if total.p50_s is None or total.p95_s is None:
         return None
     agreement = compare(run.requests, run.elapsed_s, run.samples)
-    differences = [a.discrepancy for a in (agreement.requests, agreement.batches) if a.discrepancy is not None]
+    differences = [
+        a.discrepancy for a in (agreement.answers, agreement.requests, agreement.batches) if a.discrepancy is not None
+    ]
     health = judge_generator(run.cpu_percents, run.ticks)
     return Round(
         number=number,

@@ -69,7 +69,6 @@ class Long(torch.nn.Module):
 
 @pytest.fixture
 def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serve:
-    monkeypatch.setenv("SMARTBATCH_ACCESS_LOG", str(tmp_path / "access_log.log"))
     (tmp_path / "model.py").write_text(MODELS)
 
     def start(

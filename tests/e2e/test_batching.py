@@ -20,6 +20,7 @@ from smartbatch.remote.scrape import Samples, scrape, summary
 from smartbatch.server.running import RunningServer
 from smartbatch.server.settings import ServerSettings
 from smartbatch.server.starting import start_server
+from smartbatch_worker.contract import metrics as names
 
 MODEL = "resnet18"
 TIMEOUT_S = 240
@@ -103,13 +104,16 @@ MIXED: list[Callable[[int], tuple[bytes, dict[str, str]]]] = [
 
 
 def settled(server: RunningServer, num_requests: int) -> Samples:
-    """The server's counters once every request is in them; they lag by up to 50 ms, latencies by 200 ms."""
+    """The server's counters once every request is in them; the workers' lag by up to 50 ms."""
     deadline = time.monotonic() + 30
     while True:
         samples = scrape(server.metrics_url)
-        latencies = samples.total("smartbatch_request_seconds_count", ModelName=MODEL)
-        requests_seen = summary(samples, MODEL)["total_requests"]
-        if requests_seen == latencies == num_requests or time.monotonic() > deadline:
+        answered = samples.total(names.REQUESTS, model=MODEL)
+        latencies = samples.total(f"{names.REQUEST_SECONDS}_count", model=MODEL)
+        if (
+            summary(samples, MODEL)["total_requests"] == answered == latencies == num_requests
+            or time.monotonic() > deadline
+        ):
             return samples
         time.sleep(0.1)
 
@@ -145,11 +149,11 @@ def test_256_mixed_requests_together_equal_their_solo_answers(server: RunningSer
     # Each request of a batch of n contributes 1/n of a batch: the client's own count of batches.
     assert num_batches == pytest.approx(sum(1 / size for size in sizes), abs=1e-6)
     assert num_batches < 256
-    buckets = samples.buckets("smartbatch_batch_size", ModelName=MODEL)
+    buckets = samples.buckets("smartbatch_batch_size", model=MODEL)
     counts = [count for _, count in buckets]
     assert counts == sorted(counts)
     assert counts[-1] == after["total_batches"]
-    assert samples.total("smartbatch_batch_size_sum", ModelName=MODEL) == after["total_requests"]
+    assert samples.total("smartbatch_batch_size_sum", model=MODEL) == after["total_requests"]
 
     for index in range(0, 256, 3):  # solo forwards are slow on two cores: a third of them, all formats among them
         solo = post(url, *payloads[index])

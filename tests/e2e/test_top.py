@@ -47,7 +47,7 @@ def predictions(server: RunningServer) -> str:
 
 def wait_for_a_latency(server: RunningServer) -> None:
     deadline = time.monotonic() + 120
-    while not scrape(server.metrics_url).total("smartbatch_request_seconds_count", ModelName="tiny"):
+    while not scrape(server.metrics_url).total("smartbatch_request_seconds_count", outcome="success", model="tiny"):
         assert time.monotonic() < deadline
         time.sleep(0.1)
 

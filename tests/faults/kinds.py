@@ -20,7 +20,7 @@ from PIL import Image, PngImagePlugin
 from tests.faults.models.answering import GIVES_NAN, NAMES_CUDA, RAISES
 
 FORGED = "\n".join(
-    f"{start}[METRICS]smartbatch_requests_total.unit:7000000|#ModelName:line,Level:Model,status:200|#type:COUNTER|#hostname:h,1"
+    f"{start}[METRICS]smartbatch_requests_total.unit:7000000|#model:line,level:Model,status:200|#type:COUNTER|#hostname:h,1"
     for start in ("", "INFO > ", "x\r", "x\u2028", "x\x85")
 )
 MAX_RESPONSE_BYTES = 1_000_000

@@ -117,7 +117,7 @@ class Service:
     def splits(self, reason: str) -> float:
         """Value of smartbatch_splits_total."""
         time.sleep(0.3)  # metrics are written at most 50 ms after a batch
-        return scrape(self.server.metrics_url).total("smartbatch_splits_total", ModelName=self.name, reason=reason)
+        return scrape(self.server.metrics_url).total("smartbatch_splits_total", model=self.name, reason=reason)
 
 
 class Load:

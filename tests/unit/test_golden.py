@@ -9,6 +9,7 @@ import pytest
 import typer
 import yaml
 from smartbatch.cli import app
+from smartbatch_worker.contract import metrics as names
 from typer.testing import CliRunner
 
 from tests import golden
@@ -51,4 +52,5 @@ def test_metrics() -> None:
         for section in ("ts_metrics", "model_metrics")
         for kind, metrics in declared[section].items()
     }
+    found["the frontend's"] = {name: list(labels) for name, labels in names.FRONTEND.items()}
     golden.check("metrics", found)

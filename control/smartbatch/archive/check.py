@@ -9,8 +9,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from smartbatch_worker.contract import environment
-
 from smartbatch.archive.settings import ArchiveError
 from smartbatch.archive.stage import Staged
 
@@ -61,8 +59,6 @@ def _run_child(staged: Staged) -> dict[str, Any]:
     kept = {key for key in os.environ if not key.startswith(environment.PREFIX)} | {environment.CACHE_DIR}
     env = {key: value for key, value in os.environ.items() if key in kept}
     env |= {"PYTHONPATH": str(staged.folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    # Nor may its handler follow the log of a server that runs in this folder.
-    env[environment.ACCESS_LOG] = str(staged.folder / "no-server" / "access_log.log")
     child = subprocess.run(
         [sys.executable, "-m", "smartbatch.archive.probe"],
         input=json.dumps(job_of(staged)),

@@ -13,7 +13,11 @@ from smartbatch.errors import NotRunningError
 
 
 class Summary(TypedDict):
-    """The five fields; latencies in seconds, end to end on the server, None before the first request."""
+    """The five fields; latencies in seconds, end to end on the server.
+
+    Requests are those that came over HTTP, refused ones included. Latencies are None before the first answer, and
+    where the frontend runs as it came; then requests are those that a worker answered.
+    """
 
     total_requests: int
     total_batches: int
@@ -49,8 +53,13 @@ class Samples:
         return sum(s.value for s in self.named(name, **labels))
 
     def models(self) -> list[str]:
-        """The models that have SmartBatch samples, sorted."""
-        return sorted({s.labels["ModelName"] for s in self.named(names.BATCHES)})
+        """The models that anything is counted for, sorted."""
+        counted = [*self.named(names.BATCHES), *self.named(self.request_counter())]
+        return sorted({s.labels["model"] for s in counted} - {""})
+
+    def request_counter(self) -> str:
+        """The counter of all requests: the frontend's, or where that runs as it came, of those the workers answered."""
+        return names.HTTP_REQUESTS if names.HTTP_REQUESTS in self._by_name else names.REQUESTS
 
     def buckets(self, name: str, **labels: str) -> list[tuple[float, float]]:
         """(upper bound, cumulative count) of histogram `name`, in order; several models are added up."""
@@ -62,14 +71,19 @@ class Samples:
 
 
 def parse(text: str) -> Samples:
-    """Parse Prometheus' text format."""
+    """Parse Prometheus' text format; names as the mended frontend spells them, also of one that runs as it came."""
     from prometheus_client.parser import text_string_to_metric_families
 
     # Without the type lines: the parser would append "_total" to every counter that lacks it, buckets and sums too.
     lines = "".join(line + "\n" for line in text.splitlines() if not line.startswith("#"))
-    return Samples(
+    found = (
         Sample(s.name, s.labels, s.value) for family in text_string_to_metric_families(lines) for s in family.samples
     )
+    return Samples(_in_seconds(sample) if sample.name == names.STOCK_QUEUE_LATENCY else sample for sample in found)
+
+
+def _in_seconds(sample: Sample) -> Sample:
+    return Sample(names.QUEUE_LATENCY, sample.labels, sample.value / 1e6)
 
 
 def scrape(metrics_url: str, *, timeout_s: float = 10.0, verify: bool | str = True) -> Samples:
@@ -92,8 +106,11 @@ def scrape(metrics_url: str, *, timeout_s: float = 10.0, verify: bool | str = Tr
 
 
 def quantile(samples: Samples, q: float, model: str | None = None) -> float | None:
-    """The `q`-quantile of request latency in seconds, interpolated in its bucket; None without data."""
-    return histogram_quantile(samples.buckets(names.REQUEST_SECONDS, **_only(model)), q)
+    """The `q`-quantile of request latency in seconds, of requests answered with 2xx; None without data.
+
+    Interpolated in its bucket, whose bounds lie a tenth apart. Only the mended frontend counts latencies.
+    """
+    return histogram_quantile(samples.buckets(names.REQUEST_SECONDS, outcome=names.SUCCESS, **_only(model)), q)
 
 
 def histogram_quantile(buckets: list[tuple[float, float]], q: float) -> float | None:
@@ -127,7 +144,7 @@ def summary(samples: Samples, model: str | None = None) -> Summary:
     batches = samples.total(names.BATCHES, **only)
     size_count = samples.total(f"{names.BATCH_SIZE}_count", **only)
     return Summary(
-        total_requests=round(samples.total(names.REQUESTS, **only)),
+        total_requests=round(samples.total(samples.request_counter(), **only)),
         total_batches=round(batches),
         avg_batch_size=samples.total(f"{names.BATCH_SIZE}_sum", **only) / size_count if size_count else None,
         p50_latency=quantile(samples, 0.50, model),
@@ -136,4 +153,4 @@ def summary(samples: Samples, model: str | None = None) -> Summary:
 
 
 def _only(model: str | None) -> dict[str, str]:
-    return {} if model is None else {"ModelName": model}
+    return {} if model is None else {"model": model}

@@ -20,8 +20,6 @@ from smartbatch_worker.contract import metrics as names
 from smartbatch.errors import NotRunningError
 from smartbatch.remote.scrape import Samples, histogram_quantile, scrape
 
-QUEUE_LATENCY = "ts_queue_latency_microseconds"
-"""TorchServe's own counter of the time that answered requests had waited; its label is `model_name`."""
 HISTORY = 40
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -41,7 +39,7 @@ class ModelView:
 
     model: str
     rps: float
-    """Requests answered by the worker a second, any status."""
+    """Requests answered a second, any status; refused ones too, where the frontend counts them."""
     errors_per_s: float
     """Those of them with another status than 2xx."""
     batches_per_s: float
@@ -65,34 +63,35 @@ def view(model: str, before: Look, after: Look) -> ModelView:
     """
     seconds = after.taken_s - before.taken_s
     old, new = before.samples, after.samples
-    answered = _gain(old, new, names.REQUESTS, ModelName=model)
+    counter = new.request_counter()
+    answered = _gain(old, new, counter, model=model)
     good = sum(
-        _gain(old, new, names.REQUESTS, ModelName=model, status=status)
-        for status in {s.labels["status"] for s in new.named(names.REQUESTS, ModelName=model)}
+        _gain(old, new, counter, model=model, status=status)
+        for status in {s.labels["status"] for s in new.named(counter, model=model)}
         if status.startswith("2")
     )
-    batches = _gain(old, new, names.BATCHES, ModelName=model)
-    sized = _gain(old, new, f"{names.BATCH_SIZE}_count", ModelName=model)
-    rows = _gain(old, new, f"{names.BATCH_SIZE}_sum", ModelName=model)
-    latency = _gained_buckets(old, new, names.REQUEST_SECONDS, model)
-    waited_s = _gain(old, new, QUEUE_LATENCY, model_name=model) / 1e6
+    batches = _gain(old, new, names.BATCHES, model=model)
+    sized = _gain(old, new, f"{names.BATCH_SIZE}_count", model=model)
+    rows = _gain(old, new, f"{names.BATCH_SIZE}_sum", model=model)
+    latency = _gained_buckets(old, new, names.REQUEST_SECONDS, model=model, outcome=names.SUCCESS)
+    waited_s = _gain(old, new, names.QUEUE_LATENCY, model_name=model)
     return ModelView(
         model=model,
         rps=answered / seconds,
         errors_per_s=(answered - good) / seconds,
         batches_per_s=batches / seconds,
         avg_batch_size=rows / sized if sized else None,
-        batch_sizes=_shares(_gained_buckets(old, new, names.BATCH_SIZE, model)),
-        queue_depth=waited_s / seconds if new.named(QUEUE_LATENCY, model_name=model) else None,
+        batch_sizes=_shares(_gained_buckets(old, new, names.BATCH_SIZE, model=model)),
+        queue_depth=waited_s / seconds if new.named(names.QUEUE_LATENCY, model_name=model) else None,
         p50_s=histogram_quantile(latency, 0.50),
         p95_s=histogram_quantile(latency, 0.95),
         stage_s={
-            stage: _gain(old, new, names.STAGE_SECONDS, ModelName=model, stage=stage) / batches
+            stage: _gain(old, new, names.STAGE_SECONDS, model=model, stage=stage) / batches
             for stage in names.STAGES
             if batches
         },
-        total_requests=round(new.total(names.REQUESTS, ModelName=model)),
-        total_batches=round(new.total(names.BATCHES, ModelName=model)),
+        total_requests=round(new.total(counter, model=model)),
+        total_batches=round(new.total(names.BATCHES, model=model)),
     )
 
 
@@ -181,10 +180,10 @@ def _gain(old: Samples, new: Samples, name: str, **labels: str) -> float:
     return after - before if after >= before else after
 
 
-def _gained_buckets(old: Samples, new: Samples, name: str, model: str) -> list[tuple[float, float]]:
+def _gained_buckets(old: Samples, new: Samples, name: str, **labels: str) -> list[tuple[float, float]]:
     """Cumulative buckets of what a histogram gained."""
-    start = dict(old.buckets(name, ModelName=model))
-    after = new.buckets(name, ModelName=model)
+    start = dict(old.buckets(name, **labels))
+    after = new.buckets(name, **labels)
     if any(count < start.get(bound, 0.0) for bound, count in after):
         return after
     return [(bound, count - start.get(bound, 0.0)) for bound, count in after]

@@ -13,14 +13,12 @@ CA_CERT = "SMARTBATCH_CA_CERT"
 """For the command: what to check a server's certificate against."""
 DRAIN_FILE = "SMARTBATCH_DRAIN_FILE"
 """For a worker: the file that says from when on newcomers are refused, monotonic seconds."""
-ACCESS_LOG = "SMARTBATCH_ACCESS_LOG"
-"""For a worker: the frontend's access log, where it lies elsewhere than TorchServe's settings say."""
 FRONTEND = "SMARTBATCH_FRONTEND"
 """For the frontend's jar: "stock" leaves TorchServe as it came, "mended" (the default) does not."""
 CACHE_DIR = "SMARTBATCH_CACHE_DIR"
 """For a worker: the folder that outlives the server, for what it builds and measures."""
 
-RESERVED = frozenset({RUN_DIR, TOKEN, CA_CERT, DRAIN_FILE, ACCESS_LOG, FRONTEND, CACHE_DIR})
+RESERVED = frozenset({RUN_DIR, TOKEN, CA_CERT, DRAIN_FILE, FRONTEND, CACHE_DIR})
 
 MEASURED_SINCE_FILE = "smartbatch-measured-since"
 """In an archive's folder: what was measured before it was written is measured again."""

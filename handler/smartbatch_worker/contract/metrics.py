@@ -1,5 +1,5 @@
-"""Every metric's name and fixed labels, written once: the worker emits them, config/metrics.yaml declares them,
-the control plane scrapes them."""
+"""Every metric's name and labels: the worker emits them, config/metrics.yaml declares them, the control plane scrapes
+them. The mended frontend's own, which Java counts, are here too, for those who scrape them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,36 @@ ITEMS = "smartbatch_items_total"
 BATCHES = "smartbatch_batches_total"
 BATCH_SIZE = "smartbatch_batch_size"
 STAGE_SECONDS = "smartbatch_stage_seconds_total"
-REQUEST_SECONDS = "smartbatch_request_seconds"
 PADDING_RATIO = "smartbatch_padding_ratio"
 SPLITS = "smartbatch_splits_total"
 MODEL_LOADED = "smartbatch_model_loaded"
 MODEL_LOAD_SECONDS = "smartbatch_model_load_seconds"
 MODEL_LOADS = "smartbatch_model_loads_total"
 
+HTTP_REQUESTS = "smartbatch_http_requests_total"
+REQUEST_SECONDS = "smartbatch_request_seconds"
+QUEUE_REQUESTS = "smartbatch_queue_requests"
+QUEUE_CAPACITY = "smartbatch_queue_capacity"
+WORKERS = "smartbatch_workers"
+REJECTED = "smartbatch_rejected_total"
+WORKER_RESTARTS = "smartbatch_worker_restarts_total"
+IN_FLIGHT_BYTES = "smartbatch_in_flight_bytes"
+IN_FLIGHT_LIMIT_BYTES = "smartbatch_in_flight_limit_bytes"
+
+QUEUE_LATENCY = "ts_queue_latency_seconds_total"
+"""TorchServe's own: the time that answered requests had waited, as the mended frontend spells it."""
+STOCK_QUEUE_LATENCY = "ts_queue_latency_microseconds"
+"""The same where the frontend runs as it came."""
+
 STAGES = ("decode", "stack", "forward", "encode")
 SPLIT_REASONS = ("oom", "poison")
 
-# name -> labels beside ModelName and Level; TorchServe adds Hostname.
+ABORTED = "499"
+"""The status of a request whose connection broke before all of its answer was written."""
+SUCCESS = "success"
+"""The outcome of a request that was answered with 2xx; any other's is "failure"."""
+
+# name -> labels beside model and level; TorchServe adds Hostname.
 COUNTERS: dict[str, tuple[str, ...]] = {
     REQUESTS: ("status",),
     ITEMS: (),
@@ -30,21 +49,29 @@ COUNTERS: dict[str, tuple[str, ...]] = {
     f"{BATCH_SIZE}_sum": (),
     f"{BATCH_SIZE}_count": (),
     STAGE_SECONDS: ("stage",),
-    f"{REQUEST_SECONDS}_bucket": ("le",),
-    f"{REQUEST_SECONDS}_sum": (),
-    f"{REQUEST_SECONDS}_count": (),
     SPLITS: ("reason",),
     MODEL_LOADS: (),
 }
 GAUGES: dict[str, tuple[str, ...]] = {
     PADDING_RATIO: (),
-    MODEL_LOADED: ("WorkerName",),
-    MODEL_LOAD_SECONDS: ("WorkerName",),
+    MODEL_LOADED: ("worker",),
+    MODEL_LOAD_SECONDS: ("worker",),
+}
+
+# The frontend's, name -> labels; absent where it runs as it came.
+FRONTEND: dict[str, tuple[str, ...]] = {
+    HTTP_REQUESTS: ("model", "route", "status"),
+    REQUEST_SECONDS: ("model", "route", "outcome"),
+    QUEUE_REQUESTS: ("model", "version"),
+    QUEUE_CAPACITY: ("model", "version"),
+    WORKERS: ("model", "version", "state"),
+    REJECTED: ("reason",),
+    WORKER_RESTARTS: ("model",),
+    IN_FLIGHT_BYTES: (),
+    IN_FLIGHT_LIMIT_BYTES: (),
 }
 
 BATCH_SIZE_BOUNDS: tuple[float, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-# 1 ms to 120 s in steps of 15 %: interpolation inside a bucket keeps a quantile well within 15 % of the truth.
-REQUEST_SECONDS_BOUNDS: tuple[float, ...] = tuple(round(0.001 * 1.15**k, 6) for k in range(84))
 
 
 def le_label(bound: float) -> str:

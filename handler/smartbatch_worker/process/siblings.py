@@ -26,17 +26,6 @@ def num_workers() -> int:
         return 1
 
 
-def serve_one_model() -> bool:
-    """Whether all workers of this worker's frontend serve one registered model: TorchServe starts each in its archive.
-
-    False too while a model is there in two versions, each unpacked to a folder of its own.
-    """
-    try:
-        return len({worker.cwd() for worker in _workers()}) == 1
-    except psutil.Error:
-        return False
-
-
 def _workers() -> list[psutil.Process]:
     siblings = psutil.Process(os.getppid()).children()
     return [process for process in siblings if "model_service_worker" in " ".join(process.cmdline())]

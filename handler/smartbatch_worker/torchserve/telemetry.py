@@ -43,20 +43,20 @@ class Telemetry:
                 self._counters[key] = self._counters.get(key, 0.0) + value
             self._wake.notify()
 
-    def count(self, name: str, value: float = 1.0, model_name: str | None = None, **labels: str) -> None:
+    def count(self, name: str, value: float = 1.0, **labels: str) -> None:
         """Add to one counter."""
-        self.add({self.key(name, model_name, **labels): value})
+        self.add({self.key(name, **labels): value})
 
     def gauge(self, name: str, value: float, per_worker: bool = False) -> None:
         """Set a gauge; `per_worker` ones carry the worker's name."""
-        labels = {"WorkerName": self._worker_name} if per_worker else {}
+        labels = {"worker": self._worker_name} if per_worker else {}
         with self._lock:
             self._gauges[self.key(name, **labels)] = value
             self._wake.notify()
 
-    def key(self, name: str, model_name: str | None = None, **labels: str) -> tuple[str, Labels]:
+    def key(self, name: str, **labels: str) -> tuple[str, Labels]:
         """A series: name and labels in the order config/metrics.yaml declares them."""
-        return name, (("ModelName", model_name or self._model_name), ("Level", "Model"), *labels.items())
+        return name, (("model", self._model_name), ("level", "Model"), *labels.items())
 
     def histogram(
         self,
@@ -64,26 +64,24 @@ class Telemetry:
         name: str,
         observations: Sequence[float],
         bounds: tuple[float, ...],
-        model_name: str | None = None,
     ) -> None:
         """Add observations to `values`, as the cumulative counters Prometheus reads as a histogram.
 
-        TorchServe's own histograms have fixed buckets, so ours are counters labelled `le`.
+        TorchServe's own histograms have fixed buckets, so ours are counters labelled `le`; the mended frontend makes
+        true histograms of them.
         """
         for bound, count in names.cumulative_counts(observations, bounds).items():
-            key = self.key(f"{name}_bucket", model_name, le=names.le_label(bound))
+            key = self.key(f"{name}_bucket", le=names.le_label(bound))
             values[key] = values.get(key, 0.0) + count
         for suffix, amount in (("_sum", sum(observations)), ("_count", len(observations))):
-            key = self.key(f"{name}{suffix}", model_name)
+            key = self.key(f"{name}{suffix}")
             values[key] = values.get(key, 0.0) + amount
 
     def zeros(self) -> dict[tuple[str, Labels], float]:
         """Every counter at zero: a series that appears with its first event hides that event from `rate()`."""
-        bounds = {names.BATCH_SIZE: names.BATCH_SIZE_BOUNDS, names.REQUEST_SECONDS: names.REQUEST_SECONDS_BOUNDS}
         values = {self.key(name): 0.0 for name, labels in names.COUNTERS.items() if not labels}
-        for name, name_bounds in bounds.items():
-            for bound in (*name_bounds, float("inf")):
-                values[self.key(f"{name}_bucket", le=names.le_label(bound))] = 0.0
+        for bound in (*names.BATCH_SIZE_BOUNDS, float("inf")):
+            values[self.key(f"{names.BATCH_SIZE}_bucket", le=names.le_label(bound))] = 0.0
         values |= {self.key(names.STAGE_SECONDS, stage=stage): 0.0 for stage in names.STAGES}
         values |= {self.key(names.SPLITS, reason=reason): 0.0 for reason in names.SPLIT_REASONS}
         values[self.key(names.REQUESTS, status="200")] = 0.0

@@ -47,3 +47,18 @@ def test_failed_rows_are_no_part_of_the_rate() -> None:
 def test_without_counters_nothing_is_claimed() -> None:
     assert compare(answers(8, 8), 1.0, []).within_limit is None
     assert compare([], 0.0, []).to_dict()["requests"] == {"client": None, "server": None, "discrepancy": None}
+
+
+def test_refusals_are_answers_in_both_accounts() -> None:
+    refused = [Request(1.0, 0.1, False, 503, 0, "npy", "HTTP 503")] * 4
+    gone = Request(1.0, 0.1, False, 0, 0, "npy", "timed out")
+    samples = [ServerSample(0, 0, 0, 0, 0, None, answers=7), ServerSample(1, 8, 0, 1, 8, None, answers=19)]
+    found = compare([*answers(8, 8), *refused, gone], 1.0, samples)
+    assert found.answers == Account(client=12, server=12)
+    assert found.within_limit is True
+    one_too_many = [samples[0], ServerSample(1, 8, 0, 1, 8, None, answers=20)]
+    assert compare([*answers(8, 8), *refused], 1.0, one_too_many).within_limit is False
+
+
+def test_a_frontend_as_it_came_tells_nothing_of_answers() -> None:
+    assert compare(answers(8, 8), 1.0, [server(0, 0), server(8, 1)]).answers.server is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 import time
@@ -17,14 +16,23 @@ from smartbatch_worker.torchserve.telemetry import Labels, StageTimer, Telemetry
 TORCHSERVE_LINE = re.compile(
     r"\s*([\w\s]+)\.([\w\s]+):([0-9\-,.e]+)\|#([^|]*)(\|#type:([^|,]+))?\|#hostname:([^,]+),([^,]+)(,(.*))?"
 )
-CONFIG = Path(__file__).parents[3] / "config" / "metrics.yaml"
+ROOT = Path(__file__).parents[3]
+CONFIG = ROOT / "config" / "metrics.yaml"
+SPELLING = ROOT / "frontend" / "src" / "smartbatch" / "frontend" / "account" / "Spelling.java"
 
 
 def test_metrics_yaml_declares_what_the_worker_emits() -> None:
     declared = yaml.safe_load(CONFIG.read_text())["model_metrics"]
     for kind, table in (("counter", names.COUNTERS), ("gauge", names.GAUGES)):
         ours = {m["name"]: m["dimensions"] for m in declared[kind] if m["name"].startswith("smartbatch_")}
-        assert ours == {name: ["ModelName", "Level", *labels] for name, labels in table.items()}
+        assert ours == {name: ["model", "level", *labels] for name, labels in table.items()}
+
+
+def test_the_mended_frontend_has_a_help_text_for_each() -> None:
+    source = SPELLING.read_text(encoding="utf-8")
+    for name in {*names.COUNTERS, *names.GAUGES}:
+        family = re.sub(f"(?<={names.BATCH_SIZE})_(bucket|sum|count)$", "", name)
+        assert f'"{family}", "' in source, name
 
 
 def test_lines_are_what_torchserve_parses() -> None:
@@ -39,7 +47,7 @@ def test_lines_are_what_torchserve_parses() -> None:
     for line in lines:
         assert line.startswith("[METRICS]")
         assert TORCHSERVE_LINE.fullmatch(line.removeprefix("[METRICS]"))
-    assert "smartbatch_requests_total.unit:3|#ModelName:m,Level:Model,status:200|#type:COUNTER" in lines[0]
+    assert "smartbatch_requests_total.unit:3|#model:m,level:Model,status:200|#type:COUNTER" in lines[0]
 
 
 def value_of(line: str) -> float:
@@ -75,13 +83,6 @@ def test_histograms_are_cumulative(size: int) -> None:
     assert values[telemetry.key(f"{names.BATCH_SIZE}_count")] == 4
 
 
-def test_latency_buckets_are_fine_enough() -> None:
-    bounds = names.REQUEST_SECONDS_BOUNDS
-    assert bounds[0] == 0.001
-    assert bounds[-1] > 100
-    assert all(b / a < 1.16 for a, b in itertools.pairwise(bounds))
-
-
 def test_stage_timer_adds_up_even_when_a_stage_raises() -> None:
     timer = StageTimer()
     with pytest.raises(ValueError, match="x"), timer.stage("decode"):
@@ -94,5 +95,5 @@ def test_every_counter_starts_at_zero() -> None:
     zeros = telemetry.zeros()
     assert {name for name, _ in zeros} == set(names.COUNTERS)
     assert set(zeros.values()) == {0.0}
-    buckets = [dict(labels)["le"] for name, labels in zeros if name == f"{names.REQUEST_SECONDS}_bucket"]
-    assert len(buckets) == len(names.REQUEST_SECONDS_BOUNDS) + 1
+    buckets = [dict(labels)["le"] for name, labels in zeros if name == f"{names.BATCH_SIZE}_bucket"]
+    assert len(buckets) == len(names.BATCH_SIZE_BOUNDS) + 1

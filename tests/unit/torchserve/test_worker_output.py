@@ -15,9 +15,7 @@ from smartbatch_worker.torchserve.worker_output import LineGuard
 LINE_BREAK = re.compile("\r\n|[\n\r\u2028\u2029\u0085]")
 TORCHSERVES_OWN = re.compile(r"(INFO > )?(\[METRICS\]|\[PID\]\d+$)")
 
-FORGED = (
-    "[METRICS]smartbatch_requests_total.unit:7000000|#ModelName:m,Level:Model,status:200|#type:COUNTER|#hostname:h,1"
-)
+FORGED = "[METRICS]smartbatch_requests_total.unit:7000000|#model:m,level:Model,status:200|#type:COUNTER|#hostname:h,1"
 
 
 def lines_of(written: bytes) -> list[str]:

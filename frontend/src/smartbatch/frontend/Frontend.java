@@ -3,6 +3,8 @@ package smartbatch.frontend;
 import java.util.Map;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
+import smartbatch.frontend.account.Ledger;
+import smartbatch.frontend.models.Models;
 import smartbatch.frontend.patch.Patches;
 
 /** What the handlers of one server share. There is one server a JVM; only {@link #get} knows which. */
@@ -14,6 +16,8 @@ public final class Frontend {
     private static Frontend instance;
 
     private final Map<String, String> patches;
+    private final Models models = new Models();
+    private final Ledger ledger = new Ledger(models::versions);
 
     private Frontend(Map<String, String> patches) {
         this.patches = patches;
@@ -54,5 +58,15 @@ public final class Frontend {
     /** Each class we mend, and {@link Patches#MENDED} or why it was left alone. */
     public Map<String, String> patches() {
         return java.util.Collections.unmodifiableMap(patches);
+    }
+
+    /** What is registered, and how it does. */
+    public Models models() {
+        return models;
+    }
+
+    /** What the frontend counts of requests, queues and workers. */
+    public Ledger ledger() {
+        return ledger;
     }
 }

@@ -14,13 +14,14 @@ import org.pytorch.serve.http.api.rest.ApiDescriptionRequestHandler;
 import org.pytorch.serve.http.api.rest.InferenceRequestHandler;
 import org.pytorch.serve.http.api.rest.ManagementRequestHandler;
 import org.pytorch.serve.http.api.rest.OpenInferenceProtocolRequestHandler;
-import org.pytorch.serve.http.api.rest.PrometheusMetricsRequestHandler;
 import org.pytorch.serve.servingsdk.impl.PluginsManager;
 import org.pytorch.serve.util.ConfigManager;
 import org.pytorch.serve.util.ConnectorType;
 import org.pytorch.serve.util.TokenAuthorization.TokenType;
 import org.pytorch.serve.workflow.api.http.WorkflowInferenceRequestHandler;
 import org.pytorch.serve.workflow.api.http.WorkflowMgmtRequestHandler;
+import smartbatch.frontend.account.Account;
+import smartbatch.frontend.account.Exposition;
 import smartbatch.frontend.http.Aggregator;
 
 /**
@@ -51,6 +52,9 @@ public final class Pipeline {
         }
         channel.config().setRecvByteBufAllocator(new AdaptiveRecvByteBufAllocator(64, FIRST_READ_BYTES, PIECE_BYTES));
         pipeline.addLast("http", new HttpServerCodec(MAX_LINE_BYTES, MAX_HEADER_BYTES, PIECE_BYTES));
+        if (type != ConnectorType.MANAGEMENT_CONNECTOR && type != ConnectorType.METRICS_CONNECTOR) {
+            pipeline.addLast("account", new Account(Frontend.get().ledger()));
+        }
         pipeline.addLast("aggregator", new Aggregator(config.getMaxRequestSize()));
         pipeline.addLast("handler", new HttpRequestHandler(chain(config, type)));
     }
@@ -74,7 +78,7 @@ public final class Pipeline {
             last = last.setNextHandler(new WorkflowMgmtRequestHandler());
         }
         if (config.isMetricApiEnable() && (all || type == ConnectorType.METRICS_CONNECTOR)) {
-            last = last.setNextHandler(new PrometheusMetricsRequestHandler());
+            last = last.setNextHandler(new Exposition(Frontend.get().ledger()));
         }
         last.setNextHandler(new InvalidRequestHandler());
         return first;

@@ -27,8 +27,7 @@ LINES = (
 
 @pytest.fixture(autouse=True)
 def no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the check sets it for its child; and the handler's file is found as it would be there."""
-    monkeypatch.setenv("SMARTBATCH_ACCESS_LOG", str(tmp_path / "no-server" / "access_log.log"))
+    """The handler's file is found as it would be there."""
     monkeypatch.syspath_prepend(tmp_path / "staged")
 
 

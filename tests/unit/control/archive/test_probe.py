@@ -18,12 +18,6 @@ from smartbatch_worker.models.torchvision import build_torchvision
 from tests.conftest import AFFINE_MODEL
 
 
-@pytest.fixture(autouse=True)
-def no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the check sets it for its child."""
-    monkeypatch.setenv("SMARTBATCH_ACCESS_LOG", str(tmp_path / "no-server" / "access_log.log"))
-
-
 def run(tmp_path: Path, **keys: Any) -> dict[str, Any]:
     folder = tmp_path / "staged"
     folder.mkdir()

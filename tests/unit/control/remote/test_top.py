@@ -14,10 +14,10 @@ def exposition(
     requests: int, errors: int, batches: int, rows: int, waited_us: float, latencies: tuple[int, int]
 ) -> str:
     """The counters of a server with one model; latencies: how many within 0.1 s, and in all."""
-    labels = 'ModelName="m",Level="Model",Hostname="h"'
+    labels = 'model="m",level="Model",hostname="h"'
     lines = [
-        "# HELP smartbatch_batch_size_sum Torchserve prometheus counter metric with unit: unit",
-        "# TYPE smartbatch_batch_size_sum counter",
+        "# HELP smartbatch_batch_size Requests in a batch.",
+        "# TYPE smartbatch_batch_size histogram",
         f'smartbatch_requests_total{{{labels},status="200",}} {requests - errors}',
         f'smartbatch_requests_total{{{labels},status="422",}} {errors}',
         f"smartbatch_batches_total{{{labels},}} {batches}",
@@ -28,9 +28,9 @@ def exposition(
         f'smartbatch_batch_size_bucket{{{labels},le="+Inf",}} {batches}',
         f'smartbatch_stage_seconds_total{{{labels},stage="decode",}} {batches * 0.002}',
         f'smartbatch_stage_seconds_total{{{labels},stage="forward",}} {batches * 0.030}',
-        f'smartbatch_request_seconds_bucket{{{labels},le="0.1",}} {latencies[0]}',
-        f'smartbatch_request_seconds_bucket{{{labels},le="0.2",}} {latencies[1]}',
-        f'smartbatch_request_seconds_bucket{{{labels},le="+Inf",}} {latencies[1]}',
+        f'smartbatch_request_seconds_bucket{{{labels},outcome="success",le="0.1",}} {latencies[0]}',
+        f'smartbatch_request_seconds_bucket{{{labels},outcome="success",le="0.2",}} {latencies[1]}',
+        f'smartbatch_request_seconds_bucket{{{labels},outcome="success",le="+Inf",}} {latencies[1]}',
         f'ts_queue_latency_microseconds{{model_name="m",model_version="default",hostname="h",}} {waited_us}',
     ]
     return "\n".join(lines) + "\n"
@@ -63,6 +63,19 @@ def test_an_idle_model_has_rates_of_zero_and_nothing_else() -> None:
 def test_a_restarted_server_counts_from_zero() -> None:
     found = view("m", look(100.0, *AFTER), look(101.0, 8, 0, 1, 8, 1e6, (8, 8)))
     assert (found.rps, found.avg_batch_size, found.errors_per_s) == (8, 8, 0)
+
+
+def test_refused_requests_are_requests_and_errors_where_the_frontend_counts_them() -> None:
+    def counted(ok: int, refused: int) -> Look:
+        lines = [
+            f'smartbatch_http_requests_total{{model="m",route="predictions",status="200",}} {ok}',
+            f'smartbatch_http_requests_total{{model="m",route="v2",status="503",}} {refused}',
+        ]
+        return Look(taken_s=0.0, samples=parse(exposition(ok, 0, 1, ok, 0, (0, 0)) + "\n".join(lines) + "\n"))
+
+    after = counted(20, 30)
+    found = view("m", counted(10, 0), Look(taken_s=2.0, samples=after.samples))
+    assert (found.rps, found.errors_per_s, found.total_requests) == (20, 15, 50)
 
 
 def test_a_server_without_answers_has_no_models() -> None:

@@ -10,6 +10,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
 import java.util.function.UnaryOperator;
+import smartbatch.frontend.account.RestartListener;
 import smartbatch.frontend.http.RequestIds;
 import smartbatch.frontend.worker.Inline;
 import smartbatch.frontend.worker.WorkerChannels;
@@ -64,7 +65,14 @@ public final class Patches {
                             "org/pytorch/serve/http/Session",
                             "08cab9ac58d796c7a9553efc84e485efd299a7d75f00860395dbdc2762613181",
                             "org.pytorch.serve.http.StatusResponse",
-                            pool -> pool.redirectStatic("java/util/UUID", "randomUUID", RequestIds.class)));
+                            pool -> pool.redirectStatic("java/util/UUID", "randomUUID", RequestIds.class)),
+                    new Patch(
+                            "org/pytorch/serve/wlm/WorkLoadManager",
+                            "d8078b60dcae76ca80482b1db01510c5babc45e5af88f4cff1b1e18f0e322c74",
+                            "org.pytorch.serve.wlm.WorkerState",
+                            pool ->
+                                    pool.construct(
+                                            "org/pytorch/serve/wlm/WorkerStateListener", RestartListener.class)));
 
     private final ClassLoader loader;
 
