@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from smartbatch_worker.contract import environment
+
 from smartbatch.archive.settings import ArchiveError
 from smartbatch.archive.stage import Staged
 
