@@ -17,5 +17,9 @@ ACCESS_LOG = "SMARTBATCH_ACCESS_LOG"
 """For a worker: the frontend's access log, where it lies elsewhere than TorchServe's settings say."""
 FRONTEND = "SMARTBATCH_FRONTEND"
 """For the frontend's jar: "stock" leaves TorchServe as it came, "mended" (the default) does not."""
+MAX_BYTES_IN_FLIGHT = "SMARTBATCH_MAX_BYTES_IN_FLIGHT"
+"""For the frontend's jar: bytes of all request bodies together, above which newcomers get 503."""
+CLIENT_TIMEOUT_S = "SMARTBATCH_CLIENT_TIMEOUT_S"
+"""For the frontend's jar: how long a client may be silent in the middle of what it sends, or reads."""
 
-RESERVED = frozenset({RUN_DIR, TOKEN, CA_CERT, DRAIN_FILE, ACCESS_LOG, FRONTEND})
+RESERVED = frozenset({RUN_DIR, TOKEN, CA_CERT, DRAIN_FILE, ACCESS_LOG, FRONTEND, MAX_BYTES_IN_FLIGHT, CLIENT_TIMEOUT_S})
