@@ -47,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{JAR.name} is not what its sources give: run `make frontend` and commit it", file=sys.stderr)
             return 1
         if not options.check:
-            shutil.copyfile(built, JAR)
+            new = shutil.copyfile(built, JAR.with_suffix(".new"))
+            new.replace(JAR)  # not in place: a server that runs has it open
             print(f"{JAR}: {JAR.stat().st_size:,} bytes")
         return run_tests(Path(folder), built) if options.test else 0
 

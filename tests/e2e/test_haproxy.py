@@ -106,7 +106,6 @@ def test_deadlines_count_the_time_in_the_queue(proxy: str, slow_server: RunningS
         with ThreadPoolExecutor(num_requests) as pool:
             return Counter(pool.map(post, range(num_requests)))
 
-    direct = answers(slow_server.inference_url)
-    assert direct == {(200, ""): num_requests}, "the worker alone cannot know how long they waited"
-    proxied = answers(proxy)
-    assert {status for status, _ in proxied} == {200, 504}, proxied
+    for base in (slow_server.inference_url, proxy):  # the frontend stamps what no proxy has
+        found = answers(base)
+        assert {status for status, _ in found} == {200, 504}, found

@@ -75,7 +75,7 @@ def test_requests_need_the_inference_token(guarded: RunningServer) -> None:
     for wrong in (None, "", "guess", tokens.management):
         refused = predict(guarded, wrong)
         assert refused.status_code == 400
-        assert refused.json()["type"] == "InvalidKeyException"
+        assert refused.json()["error"]["code"] == "token_refused"
 
 
 def test_management_needs_its_own_token(guarded: RunningServer) -> None:
@@ -93,7 +93,7 @@ def test_the_client_needs_certificate_and_token(guarded: RunningServer) -> None:
     with Client(endpoints.inference_url, "tiny", endpoints.inference_token(), verify=endpoints.verify) as client:
         assert client.predict([1, 2, 3, 4]).json() == {"result": [3, 5, 7, 9]}
     stranger = Client(endpoints.inference_url, "tiny", "wrong", verify=endpoints.verify)
-    with stranger, pytest.raises(RequestRefusedError, match="InvalidKeyException"):
+    with stranger, pytest.raises(RequestRefusedError, match="token_refused"):
         stranger.predict([1, 2, 3, 4])
     doubter = Client(endpoints.inference_url, "tiny", endpoints.inference_token())
     with doubter, pytest.raises(NotRunningError, match="certificate verify failed"):

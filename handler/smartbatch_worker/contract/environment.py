@@ -17,8 +17,14 @@ FRONTEND = "SMARTBATCH_FRONTEND"
 """For the frontend's jar: "stock" leaves TorchServe as it came, "mended" (the default) does not."""
 CACHE_DIR = "SMARTBATCH_CACHE_DIR"
 """For a worker: the folder that outlives the server, for what it builds and measures."""
+MAX_BYTES_IN_FLIGHT = "SMARTBATCH_MAX_BYTES_IN_FLIGHT"
+"""For the frontend's jar: bytes of all request bodies together, above which newcomers get 503."""
+CLIENT_TIMEOUT_S = "SMARTBATCH_CLIENT_TIMEOUT_S"
+"""For the frontend's jar: how long a client may be silent in the middle of what it sends, or reads."""
 
-RESERVED = frozenset({RUN_DIR, TOKEN, CA_CERT, DRAIN_FILE, FRONTEND, CACHE_DIR})
+RESERVED = frozenset(
+    {RUN_DIR, TOKEN, CA_CERT, DRAIN_FILE, FRONTEND, CACHE_DIR, MAX_BYTES_IN_FLIGHT, CLIENT_TIMEOUT_S}
+)
 
 MEASURED_SINCE_FILE = "smartbatch-measured-since"
 """In an archive's folder: what was measured before it was written is measured again."""

@@ -1,9 +1,11 @@
 package smartbatch.frontend;
 
 import java.util.Map;
+import java.util.TreeMap;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 import smartbatch.frontend.account.Ledger;
+import smartbatch.frontend.http.BytesInFlight;
 import smartbatch.frontend.models.Models;
 import smartbatch.frontend.patch.Patches;
 
@@ -12,15 +14,39 @@ public final class Frontend {
     /** "stock" leaves TorchServe as it came. */
     public static final String MODE = "SMARTBATCH_FRONTEND";
 
+    /** Of all bodies together on the inference port; by default a share of the heap. */
+    public static final String MAX_BYTES = "SMARTBATCH_MAX_BYTES_IN_FLIGHT";
+
+    /** Seconds that a client may take for a head, between two pieces of a body, or to read on in an answer. */
+    public static final String CLIENT_TIMEOUT = "SMARTBATCH_CLIENT_TIMEOUT_S";
+
+    private static final int DEFAULT_CLIENT_TIMEOUT_S = 30;
+
+    /** A body is one array until it is answered; the rest is for arrays that are garbage by then, answers, and all else. */
+    private static final int HEAP_PER_BODY_BYTE = 4;
+
     private static final Logger logger = LoggerFactory.getLogger(Frontend.class);
     private static Frontend instance;
 
-    private final Map<String, String> patches;
+    private final Map<String, String> patches = new TreeMap<>();
+    private final BytesInFlight bytes;
+    private final long clientTimeoutS;
     private final Models models = new Models();
     private final Ledger ledger = new Ledger(models::versions);
 
-    private Frontend(Map<String, String> patches) {
-        this.patches = patches;
+    private Frontend(Map<String, String> environment) {
+        long most = Runtime.getRuntime().maxMemory() / HEAP_PER_BODY_BYTE;
+        bytes = new BytesInFlight(number(environment, MAX_BYTES, most));
+        clientTimeoutS = number(environment, CLIENT_TIMEOUT, DEFAULT_CLIENT_TIMEOUT_S);
+        ledger.watchBytes(bytes::bytesInFlight, bytes::limitBytes);
+    }
+
+    private static long number(Map<String, String> environment, String name, long byDefault) {
+        String text = environment.getOrDefault(name, "");
+        if (!text.isEmpty() && !text.matches("[1-9][0-9]{0,17}")) {
+            throw new IllegalArgumentException(name + " must be a whole number above 0, got '" + text + "'");
+        }
+        return text.isEmpty() ? byDefault : Long.parseLong(text);
     }
 
     /** Mend what can be mended, once; a failure leaves TorchServe as it came, and says so in its log. */
@@ -37,7 +63,7 @@ public final class Frontend {
             throw new IllegalArgumentException(MODE + " must be stock or mended, got '" + mode + "'");
         }
         // Before the patches: the classes they put in place ask for it.
-        instance = new Frontend(new java.util.TreeMap<>());
+        instance = new Frontend(environment);
         instance.patches.putAll(new Patches(Frontend.class.getClassLoader()).apply());
         instance.patches.forEach(
                 (name, outcome) -> {
@@ -53,6 +79,16 @@ public final class Frontend {
             throw new IllegalStateException("SmartBatch's frontend has not been started");
         }
         return instance;
+    }
+
+    /** The bodies that are in memory. */
+    public BytesInFlight bytes() {
+        return bytes;
+    }
+
+    /** As {@link #CLIENT_TIMEOUT}. */
+    public long clientTimeoutS() {
+        return clientTimeoutS;
     }
 
     /** Each class we mend, and {@link Patches#MENDED} or why it was left alone. */

@@ -5,6 +5,9 @@ import io.netty.channel.Channel;
 import io.netty.channel.ChannelPipeline;
 import io.netty.handler.codec.http.HttpServerCodec;
 import io.netty.handler.ssl.SslContext;
+import java.util.List;
+import java.util.concurrent.TimeUnit;
+import org.pytorch.serve.archive.model.ModelVersionNotFoundException;
 import org.pytorch.serve.http.ExtendedSSLHandler;
 import org.pytorch.serve.http.HttpRequestHandler;
 import org.pytorch.serve.http.HttpRequestHandlerChain;
@@ -18,11 +21,19 @@ import org.pytorch.serve.servingsdk.impl.PluginsManager;
 import org.pytorch.serve.util.ConfigManager;
 import org.pytorch.serve.util.ConnectorType;
 import org.pytorch.serve.util.TokenAuthorization.TokenType;
+import org.pytorch.serve.wlm.Model;
+import org.pytorch.serve.wlm.ModelManager;
 import org.pytorch.serve.workflow.api.http.WorkflowInferenceRequestHandler;
 import org.pytorch.serve.workflow.api.http.WorkflowMgmtRequestHandler;
 import smartbatch.frontend.account.Account;
 import smartbatch.frontend.account.Exposition;
 import smartbatch.frontend.http.Aggregator;
+import smartbatch.frontend.http.Arrival;
+import smartbatch.frontend.http.Budget;
+import smartbatch.frontend.http.Forms;
+import smartbatch.frontend.http.Ordering;
+import smartbatch.frontend.http.Patience;
+import smartbatch.frontend.http.Refusals;
 
 /**
  * What one connection's bytes pass: ours outside, TorchServe's own chain of handlers inside.
@@ -46,17 +57,46 @@ public final class Pipeline {
     /** Fill the pipeline of a connection that has just been accepted on a port of this type. */
     public static void fill(Channel channel, SslContext ssl, ConnectorType type) {
         ConfigManager config = ConfigManager.getInstance();
+        Frontend frontend = Frontend.get();
+        boolean all = type == ConnectorType.ALL;
+        boolean isInference = all || type == ConnectorType.INFERENCE_CONNECTOR;
         ChannelPipeline pipeline = channel.pipeline();
         if (ssl != null) {
             pipeline.addLast("ssl", new ExtendedSSLHandler(ssl, type));
         }
         channel.config().setRecvByteBufAllocator(new AdaptiveRecvByteBufAllocator(64, FIRST_READ_BYTES, PIECE_BYTES));
         pipeline.addLast("http", new HttpServerCodec(MAX_LINE_BYTES, MAX_HEADER_BYTES, PIECE_BYTES));
-        if (type != ConnectorType.MANAGEMENT_CONNECTOR && type != ConnectorType.METRICS_CONNECTOR) {
-            pipeline.addLast("account", new Account(Frontend.get().ledger()));
+        pipeline.addLast("patience", new Patience(frontend.clientTimeoutS(), TimeUnit.SECONDS));
+        pipeline.addLast("ordering", new Ordering());
+        if (isInference) {
+            pipeline.addLast("account", new Account(frontend.ledger()));
+            pipeline.addLast("arrival", new Arrival(sequenceHeaders(config)));
+            pipeline.addLast("budget", new Budget(frontend.bytes(), config.getMaxRequestSize()));
         }
         pipeline.addLast("aggregator", new Aggregator(config.getMaxRequestSize()));
+        if (isInference) {
+            pipeline.addLast("forms", new Forms());
+        }
+        if (type == ConnectorType.INFERENCE_CONNECTOR) {
+            pipeline.addLast("refusals", new Refusals(Pipeline::hasWorker));
+        }
         pipeline.addLast("handler", new HttpRequestHandler(chain(config, type)));
+    }
+
+    private static List<String> sequenceHeaders(ConfigManager config) {
+        return List.of(
+                config.getTsHeaderKeySequenceId(),
+                config.getTsHeaderKeySequenceStart(),
+                config.getTsHeaderKeySequenceEnd());
+    }
+
+    private static boolean hasWorker(String model, String version) {
+        try {
+            Model found = ModelManager.getInstance().getModel(model, version);
+            return found != null && !ModelManager.getInstance().getWorkers(found.getModelVersionName()).isEmpty();
+        } catch (ModelVersionNotFoundException e) {
+            return false;
+        }
     }
 
     /** TorchServe's own handlers, those and in that order in which its ServerInitializer has them. */

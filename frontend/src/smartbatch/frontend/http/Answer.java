@@ -7,8 +7,11 @@ import io.netty.handler.codec.http.DefaultFullHttpResponse;
 import io.netty.handler.codec.http.FullHttpResponse;
 import io.netty.handler.codec.http.HttpHeaderNames;
 import io.netty.handler.codec.http.HttpHeaderValues;
+import io.netty.handler.codec.http.HttpResponse;
 import io.netty.handler.codec.http.HttpResponseStatus;
+import io.netty.handler.codec.http.HttpStatusClass;
 import io.netty.handler.codec.http.HttpVersion;
+import io.netty.handler.codec.http.LastHttpContent;
 import java.nio.charset.StandardCharsets;
 
 /** Answers that the frontend gives by itself, in the form that the handler's have. */
@@ -32,5 +35,22 @@ public final class Answer {
         JsonObject body = new JsonObject();
         body.add("error", error);
         return json(status, body.toString());
+    }
+
+    /** 503 `overloaded`: the same request may be taken a second later. */
+    static FullHttpResponse overloaded(String why) {
+        FullHttpResponse answer = error(HttpResponseStatus.SERVICE_UNAVAILABLE, "overloaded", why + "; retry later");
+        answer.headers().set(HttpHeaderNames.RETRY_AFTER, 1);
+        return answer;
+    }
+
+    /** Whether it goes before the answer proper, as 100 Continue does. */
+    static boolean isInterim(Object message) {
+        return message instanceof HttpResponse head && head.status().codeClass() == HttpStatusClass.INFORMATIONAL;
+    }
+
+    /** Whether it is the last piece of an answer; of one in one piece it is the only one. */
+    static boolean isLast(Object message) {
+        return message instanceof LastHttpContent && !isInterim(message);
     }
 }
