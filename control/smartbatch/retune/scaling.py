@@ -24,11 +24,11 @@ from pathlib import Path
 from smartbatch.errors import DeadlineError, UsageError
 from smartbatch.remote.endpoints import Endpoints
 from smartbatch.remote.management import ManagementClient, ModelStatus
+from smartbatch.remote.queues import pass_queue, wait_workers
 from smartbatch.retune.canary import Canary
 from smartbatch.retune.model_lock import changing_models
 from smartbatch.retune.run import RetuneSettings, marker_of_copy, retire, retune, sweep
 from smartbatch.retune.store import RetuneStore, next_version
-from smartbatch.server.stopping.drain import pass_queue, wait_workers
 
 _QUIET_POLL_S = 0.05
 
