@@ -151,15 +151,16 @@ class ManagementClient:
     def scale(self, model: str, workers: int, version: str | None = None) -> str:
         """Set the number of workers; returns before new ones are READY.
 
-        Workers taken away lose their batch in flight, and what waits for a version without any is not answered before
-        it gets one again: `scaling.scale` loses nothing.
+        Workers taken away lose their batch in flight, and what waits for a version without any is refused (by
+        TorchServe's own frontend: not answered before it gets one again): `scaling.scale` loses nothing.
         """
         params: dict[str, str | int] = {"min_worker": workers, "max_worker": workers, "synchronous": "false"}
         return str(self._call("PUT", _model_path(model, version), params)["status"])
 
     def unregister(self, model: str, version: str | None = None) -> str:
-        """Remove a version (None: the default one); requests still in its queue are never answered.
+        """Remove a version (None: the default one); requests still in its queue are refused.
 
+        TorchServe's own frontend never answers them.
         `scaling.unregister` has them answered first.
         """
         return str(self._call("DELETE", _model_path(model, version))["status"])

@@ -2,54 +2,46 @@ package smartbatch.frontend.models;
 
 import java.util.Map;
 
-/** When a client stops waiting, as its headers say it; the handler reads them in the same way. */
+/** When a client stops waiting, as its headers say it; handler/smartbatch_worker/torchserve/requests.py reads them too. */
 final class Deadline {
-    /** As `handler/smartbatch_worker/contract/headers.py` has them. */
-    private static final String START = "X-Request-Start";
-
-    private static final String BUDGET_MS = "X-Request-Deadline-Ms";
-    /** A start further in the future is another clock's, or made up. */
-    private static final double MAX_CLOCK_AHEAD_S = 1.0;
+    private static final double MAX_CLOCK_AHEAD_S = 1.0; // a later start is another clock's, or made up
 
     private Deadline() {}
 
     /**
-     * Whether it has passed; never where a header is no number of at least 0, which is for the handler to say.
+     * Whether it has passed; never where the budget is no number, which is for the handler to say.
      *
      * @param arrivalNanos when the request came, by {@link System#nanoTime}: the budget's start unless a header has it.
      */
     static boolean hasPassed(Map<String, String> headers, long arrivalNanos) {
-        String budget = null;
-        String start = null;
-        for (Map.Entry<String, String> header : headers.entrySet()) {
-            String name = header.getKey();
-            if (BUDGET_MS.equalsIgnoreCase(name)) {
-                budget = header.getValue();
-            } else if (START.equalsIgnoreCase(name)) {
-                start = header.getValue();
-            }
-        }
-        if (budget == null) {
+        String budgetMs = find(headers, "X-Request-Deadline-Ms");
+        if (budgetMs == null) {
             return false;
         }
-        try {
-            double nowS = System.currentTimeMillis() / 1e3;
-            double startS = start == null ? Double.MAX_VALUE : number(start);
-            if (startS > nowS + MAX_CLOCK_AHEAD_S) {
-                startS = nowS - (System.nanoTime() - arrivalNanos) / 1e9;
-            }
-            return startS + number(budget) / 1e3 <= nowS;
-        } catch (NumberFormatException e) {
-            return false;
+        double nowS = System.currentTimeMillis() / 1e3;
+        double startS = number(find(headers, "X-Request-Start"));
+        if (!(startS <= nowS + MAX_CLOCK_AHEAD_S)) {
+            startS = nowS - (System.nanoTime() - arrivalNanos) / 1e9;
         }
+        return startS + number(budgetMs) / 1e3 <= nowS;
     }
 
-    private static double number(String text) {
-        String trimmed = text.trim();
-        double value = Double.parseDouble(trimmed.startsWith("t=") ? trimmed.substring(2) : trimmed);
-        if (!(value >= 0 && value < Double.MAX_VALUE)) {
-            throw new NumberFormatException(text);
+    private static String find(Map<String, String> headers, String name) {
+        for (Map.Entry<String, String> header : headers.entrySet()) {
+            if (name.equalsIgnoreCase(header.getKey())) {
+                return header.getValue();
+            }
         }
-        return value;
+        return null;
+    }
+
+    /** NaN, which compares as false with everything, for what is no number of at least 0. */
+    private static double number(String text) {
+        try {
+            double value = text == null ? Double.NaN : Double.parseDouble(text.trim().replaceFirst("^t=", ""));
+            return value >= 0 ? value : Double.NaN;
+        } catch (NumberFormatException e) {
+            return Double.NaN;
+        }
     }
 }

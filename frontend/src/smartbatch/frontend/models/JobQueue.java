@@ -4,9 +4,12 @@ import io.netty.channel.ChannelHandlerContext;
 import io.netty.handler.codec.http.FullHttpResponse;
 import io.netty.handler.codec.http.HttpHeaderNames;
 import io.netty.handler.codec.http.HttpResponseStatus;
+import java.util.concurrent.Executor;
 import java.util.concurrent.LinkedBlockingDeque;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.concurrent.atomic.LongAdder;
+import java.util.function.Predicate;
 import org.pytorch.serve.job.Job;
 import org.pytorch.serve.util.NettyUtils;
 import org.pytorch.serve.util.messages.WorkerCommands;
@@ -20,24 +23,21 @@ import smartbatch.frontend.http.Answer;
  * would wait for ever are told so.
  */
 final class JobQueue extends LinkedBlockingDeque<Job> {
-    /** What a queue has to know and to tell. */
-    interface Owner {
-        /** Whether any worker takes from this queue, or will once it is up. */
-        boolean isServed(JobQueue queue);
-
-        /** Run this soon: within what a client without a worker may be left to wait. */
-        void soon(Runnable task);
-
-        /** A request's client had gone before a worker could take it. */
-        void abandoned();
-    }
-
-    private final transient Owner owner;
+    private final transient Predicate<JobQueue> isServed;
+    private final transient Executor soon;
+    private final LongAdder abandoned;
     private final AtomicBoolean isWatched = new AtomicBoolean();
 
-    JobQueue(int capacity, Owner owner) {
+    /**
+     * @param isServed whether any worker takes from this queue, or will once it is up.
+     * @param soon runs a task after as long as a client may be left without a worker.
+     * @param abandoned counts the requests whose clients had gone.
+     */
+    JobQueue(int capacity, Predicate<JobQueue> isServed, Executor soon, LongAdder abandoned) {
         super(capacity);
-        this.owner = owner;
+        this.isServed = isServed;
+        this.soon = soon;
+        this.abandoned = abandoned;
     }
 
     @Override
@@ -47,7 +47,7 @@ final class JobQueue extends LinkedBlockingDeque<Job> {
         return isTaken;
     }
 
-    /** Put back what was polled; it is refused where newcomers have taken its place, which ended the worker before. */
+    /** Put back what was polled; refused where a newcomer has its place, which TorchServe's worker threads die of. */
     @Override
     public void addFirst(Job job) {
         if (!offerFirst(job)) {
@@ -89,32 +89,32 @@ final class JobQueue extends LinkedBlockingDeque<Job> {
         }
         ChannelHandlerContext connection = Inside.connection(job);
         if (connection != null && !connection.channel().isOpen()) {
-            owner.abandoned();
+            abandoned.increment();
             return true;
         }
-        if (!Deadline.hasPassed(job.getPayload().getHeaders(), job.getBegin())) {
-            return false;
+        if (Deadline.hasPassed(job.getPayload().getHeaders(), job.getBegin())) {
+            String message = "the deadline (X-Request-Deadline-Ms) passed while the request waited for a worker";
+            refuse(job, HttpResponseStatus.GATEWAY_TIMEOUT, "deadline_passed", message);
+            return true;
         }
-        String message = "the deadline (X-Request-Deadline-Ms) passed while the request waited for a worker";
-        refuse(job, HttpResponseStatus.GATEWAY_TIMEOUT, "deadline_passed", message);
-        return true;
+        return false;
     }
 
     private void watch() {
         if (!isWatched.get() && isWatched.compareAndSet(false, true)) {
-            owner.soon(this::look);
+            soon.execute(this::look);
         }
     }
 
     private void look() {
         try {
-            if (!isEmpty() && !owner.isServed(this)) {
+            if (!isEmpty() && !isServed.test(this)) {
                 String message = "no worker serves this model: it was unregistered or scaled to none, or all gave up";
                 refuseAll(HttpResponseStatus.SERVICE_UNAVAILABLE, "no_worker", message);
             }
         } finally {
             isWatched.set(false);
-            if (!isEmpty()) { // only now: who came in between has seen it watched
+            if (!isEmpty()) { // asked only now: who came before saw that it is watched
                 watch();
             }
         }

@@ -23,23 +23,6 @@ public final class Models {
     private static final long LOOK_MS = 100;
 
     private final LongAdder abandoned = new LongAdder();
-    private final JobQueue.Owner owner =
-            new JobQueue.Owner() {
-                @Override
-                public boolean isServed(JobQueue queue) {
-                    return all().anyMatch(model -> Inside.queue(model) == queue && hasWorker(model));
-                }
-
-                @Override
-                public void soon(Runnable task) {
-                    ModelManager.getInstance().getScheduler().schedule(task, LOOK_MS, TimeUnit.MILLISECONDS);
-                }
-
-                @Override
-                public void abandoned() {
-                    abandoned.increment();
-                }
-            };
 
     /**
      * One version of a model, as it was when asked.
@@ -95,7 +78,15 @@ public final class Models {
 
     /** A queue for a version that is being registered. */
     LinkedBlockingDeque<Job> newQueue(int capacity) {
-        return new JobQueue(capacity, owner);
+        return new JobQueue(capacity, Models::isServed, Models::soon, abandoned);
+    }
+
+    private static boolean isServed(JobQueue queue) {
+        return all().anyMatch(model -> Inside.queue(model) == queue && hasWorker(model));
+    }
+
+    private static void soon(Runnable task) {
+        ModelManager.getInstance().getScheduler().schedule(task, LOOK_MS, TimeUnit.MILLISECONDS);
     }
 
     private static Stream<Model> all() {

@@ -1,7 +1,6 @@
 package smartbatch.frontend.operations;
 
 import io.netty.channel.ChannelDuplexHandler;
-import io.netty.channel.ChannelFutureListener;
 import io.netty.channel.ChannelHandlerContext;
 import io.netty.channel.ChannelPromise;
 import io.netty.handler.codec.http.FullHttpResponse;
@@ -19,7 +18,7 @@ import smartbatch.frontend.http.Answer;
 /**
  * One connection's part in a drain: where it stands with its request, and its end.
  *
- * <p>A newcomer is told so once his request is there in full, since most clients read no answer before.
+ * <p>A newcomer is refused once his request is there in full, since most clients read no answer before.
  */
 public final class DrainHandler extends ChannelDuplexHandler {
     /** Longer than a client that has its answer needs to send its next request, on a machine that is busy. */
@@ -32,44 +31,35 @@ public final class DrainHandler extends ChannelDuplexHandler {
         ANSWERING
     }
 
+    volatile Phase phase = Phase.IDLE;
+    /** When it last carried anything, by {@link System#nanoTime}. */
+    volatile long lastNanos = System.nanoTime();
+
     private final Drain drain;
     private ChannelHandlerContext context;
     private boolean isRefusing;
-    private volatile Phase phase = Phase.IDLE;
-    private volatile long lastNanos = System.nanoTime();
 
     public DrainHandler(Drain drain) {
         this.drain = drain;
     }
 
-    Phase phase() {
-        return phase;
-    }
-
-    /** When it last carried anything, by {@link System#nanoTime}. */
-    long lastNanos() {
-        return lastNanos;
-    }
-
-    /** End the connection once nothing is owed on it and its client has been silent for a moment from now. */
+    /** End the connection once nothing is owed on it and its client has been silent for a moment from now on. */
     void closeWhenSilent() {
-        context.executor().schedule(() -> closeIfSilent(SILENCE_NANOS), SILENCE_NANOS, TimeUnit.NANOSECONDS);
+        context.executor().schedule(this::closeIfSilent, SILENCE_NANOS, TimeUnit.NANOSECONDS);
     }
 
-    private void closeIfSilent(long wantedNanos) {
-        long leftNanos = wantedNanos - (System.nanoTime() - lastNanos);
-        if (phase == Phase.IDLE && leftNanos <= 0) {
+    private void closeIfSilent() {
+        if (phase == Phase.IDLE && System.nanoTime() - lastNanos >= SILENCE_NANOS) {
             context.close();
         } else if (context.channel().isActive()) {
-            long waitNanos = leftNanos > 0 ? leftNanos : SILENCE_NANOS;
-            context.executor().schedule(() -> closeIfSilent(wantedNanos), waitNanos, TimeUnit.NANOSECONDS);
+            closeWhenSilent();
         }
     }
 
     @Override
     public void handlerAdded(ChannelHandlerContext ctx) {
         context = ctx;
-        drain.connections().add(this);
+        drain.connections.add(this);
         if (drain.isDraining()) { // accepted while the port was being closed
             closeWhenSilent();
         }
@@ -77,7 +67,7 @@ public final class DrainHandler extends ChannelDuplexHandler {
 
     @Override
     public void handlerRemoved(ChannelHandlerContext ctx) {
-        drain.connections().remove(this);
+        drain.connections.remove(this);
     }
 
     @Override
@@ -90,7 +80,8 @@ public final class DrainHandler extends ChannelDuplexHandler {
             isRefusing = drain.isDraining() && !request.uri().startsWith(DrainRequests.PATH);
             isWhole |= isRefusing && HttpUtil.is100ContinueExpected(request);
         }
-        if (phase == Phase.RECEIVING && isWhole) {
+        boolean isNowWhole = isWhole && phase == Phase.RECEIVING;
+        if (isNowWhole) {
             phase = Phase.ANSWERING;
         }
         if (!isRefusing) {
@@ -98,9 +89,8 @@ public final class DrainHandler extends ChannelDuplexHandler {
             return;
         }
         ReferenceCountUtil.release(message);
-        if (phase == Phase.ANSWERING) {
-            FullHttpResponse refusal =
-                    Answer.error(HttpResponseStatus.SERVICE_UNAVAILABLE, Drain.CODE, Drain.MESSAGE);
+        if (isNowWhole) {
+            FullHttpResponse refusal = Answer.error(HttpResponseStatus.SERVICE_UNAVAILABLE, Drain.CODE, Drain.MESSAGE);
             refusal.headers().set(HttpHeaderNames.RETRY_AFTER, 1);
             write(ctx, refusal, ctx.newPromise());
             ctx.flush();
@@ -109,22 +99,22 @@ public final class DrainHandler extends ChannelDuplexHandler {
 
     @Override
     public void write(ChannelHandlerContext ctx, Object message, ChannelPromise promise) {
-        boolean isInterim = message instanceof HttpResponse && ((HttpResponse) message).status().code() < 200;
-        if (message instanceof HttpResponse && !isInterim && drain.isDraining()) {
+        boolean isHead = message instanceof HttpResponse;
+        boolean isInterim = isHead && ((HttpResponse) message).status().code() < 200;
+        if (isHead && !isInterim && drain.isDraining()) {
             ((HttpResponse) message).headers().set(HttpHeaderNames.CONNECTION, HttpHeaderValues.CLOSE);
         }
-        if (!(message instanceof LastHttpContent) || isInterim) {
-            ctx.write(message, promise);
-            return;
+        if (message instanceof LastHttpContent && !isInterim) {
+            promise = promise.unvoid().addListener(done -> answered());
         }
-        ctx.write(message, promise.unvoid()).addListener(done -> answered());
+        ctx.write(message, promise);
     }
 
     private void answered() {
         lastNanos = System.nanoTime();
         phase = Phase.IDLE;
         if (drain.isDraining()) {
-            context.channel().close();
+            context.close();
         }
     }
 }

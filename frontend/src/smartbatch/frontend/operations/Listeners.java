@@ -11,8 +11,8 @@ import smartbatch.frontend.Frontend;
 /**
  * Stands in for the group in which TorchServe's ServerGroups keeps its listening sockets.
  *
- * <p>TorchServe's main thread ends the whole server once the inference port is closed. While the server drains it
- * waits here instead; the signal that ends the process comes on another thread, and finds everything as it was.
+ * <p>TorchServe's main thread ends the whole server once the inference port is closed. While the server drains it waits
+ * here instead; the signal that ends the process comes on another thread, and finds everything as it was.
  */
 public final class Listeners extends DefaultChannelGroup {
     private final Thread maker = Thread.currentThread();
@@ -22,11 +22,9 @@ public final class Listeners extends DefaultChannelGroup {
     }
 
     @Override
-    public boolean add(Channel channel) {
-        if (channel instanceof ServerChannel) {
-            Frontend.get().drain().listening((ServerChannel) channel);
-        }
-        return super.add(channel);
+    public boolean add(Channel listener) {
+        Frontend.get().drain().listeners.add((ServerChannel) listener);
+        return super.add(listener);
     }
 
     @Override
