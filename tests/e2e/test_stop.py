@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import threading
@@ -24,6 +25,9 @@ from tests.e2e.serve_process import END_TIMEOUT_S, WAYS_TO_STOP, Served, served
 NUM_CLIENTS = 32
 UNCALIBRATED = {"SMARTBATCH_MICRO_BATCH": "8", "SMARTBATCH_COMPILE": "off"}
 """Measuring a forward that sleeps takes long and tells nothing."""
+mended = pytest.mark.skipif(
+    os.environ.get("SMARTBATCH_FRONTEND") == "stock", reason="TorchServe's own frontend refuses no newcomers"
+)
 
 
 class ClosedLoopClient(threading.Thread):
@@ -75,6 +79,7 @@ def run_clients(server: RunningServer | Served, stop: Callable[[], Any]) -> Coun
     return outcomes
 
 
+@mended
 @pytest.mark.parametrize(("workers", "sleep_s"), [(1, "0"), (2, "0.2")])
 def test_stop_under_32_clients_loses_nothing(start: Any, workers: int, sleep_s: str) -> None:
     server = start(tiny_workers=workers, env={"TINY_SLEEP_S": sleep_s})
@@ -89,6 +94,7 @@ def test_stop_under_32_clients_loses_nothing(start: Any, workers: int, sleep_s: 
     assert not (server.run_dir / "smartbatch.json").exists()
 
 
+@mended
 @pytest.mark.parametrize("way", WAYS_TO_STOP)
 def test_no_way_to_stop_loses_a_request(model_store: Path, tmp_path: Path, way: str) -> None:
     on_a_terminal = way == "the terminal is closed"
@@ -138,6 +144,7 @@ def test_queued_requests_are_answered(start: Any) -> None:
     assert report.complete
 
 
+@mended
 def test_grace_bounds_the_stop_and_late_requests_get_503(start: Any) -> None:
     server = start(tiny_workers=1, batch_size=1, env={"TINY_SLEEP_S": "0.5"})
     warm_up(server)
@@ -207,8 +214,8 @@ def test_an_impatient_human_is_obeyed(model_store: Path, tmp_path: Path, way: st
         assert {path.name for path in server.run_dir.iterdir()} == {"config.properties", "logs"}
 
 
-def test_who_was_forgotten_is_counted(start: Any) -> None:
-    """TorchServe never answers what waits for a version that is removed by its own API."""
+@mended
+def test_who_waits_for_a_removed_model_is_answered(start: Any) -> None:
     server = start(tiny_workers=1, batch_size=1, env={"TINY_SLEEP_S": "1", **UNCALIBRATED})
     warm_up(server)
     outcomes: list[Any] = []
@@ -222,12 +229,12 @@ def test_who_was_forgotten_is_counted(start: Any) -> None:
         sender.join()
 
     assert report is not None
-    assert not report.complete
-    num_reset = sum(isinstance(outcome, str) for outcome in outcomes)
-    assert num_reset >= 4, outcomes
-    assert f"{num_reset} connection(s) got no answer: the model was removed" in report.remark
+    assert report.complete, report
+    assert set(outcomes) <= {200, 500, 503}, outcomes  # the batch in flight is TorchServe's to lose
+    assert outcomes.count(503) >= 4
 
 
+@mended
 def test_half_a_request_is_none(start: Any) -> None:
     server = start(tiny_workers=1)
     warm_up(server)
@@ -244,7 +251,8 @@ def test_half_a_request_is_none(start: Any) -> None:
     assert report.remark == "1 connection(s) had sent a part of a request, and nothing more"
 
 
-def test_what_waits_for_a_model_without_workers_is_answered_at_last(start: Any) -> None:
+@mended
+def test_who_waits_for_a_model_without_workers_is_answered(start: Any) -> None:
     server = start(tiny_workers=1, batch_size=1, env={"TINY_SLEEP_S": "1", **UNCALIBRATED})
     warm_up(server)
     outcomes: list[Any] = []
@@ -259,10 +267,30 @@ def test_what_waits_for_a_model_without_workers_is_answered_at_last(start: Any) 
 
     assert report is not None
     assert report.complete, report
-    assert sorted(set(outcomes)) in ([200], [200, 500]), outcomes
-    assert outcomes.count(200) >= 4
+    assert set(outcomes) <= {200, 500, 503}, outcomes
+    assert outcomes.count(503) >= 4
 
 
+def test_torchserves_own_frontend_answers_what_waits(start: Any) -> None:
+    server = start(
+        tiny_workers=1, batch_size=2, env={"TINY_SLEEP_S": "0.5", "SMARTBATCH_FRONTEND": "stock", **UNCALIBRATED}
+    )
+    warm_up(server)
+    outcomes: list[Any] = []
+    senders = send_many(server, 12, outcomes)
+    wait_queued(server, 8)
+
+    report = server.stop(grace_s=60)
+    for sender in senders:
+        sender.join()
+
+    assert outcomes == [200] * 12
+    assert report is not None
+    assert report.complete, report
+    assert "refuses no newcomers" in report.remark
+
+
+@mended
 def test_a_program_that_started_a_server_outlives_its_stop(start: Any) -> None:
     """This test is that program; two stops take turns, and both say how it went."""
     server = start(tiny_workers=1, env={"TINY_SLEEP_S": "0.2", **UNCALIBRATED})

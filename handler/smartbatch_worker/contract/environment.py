@@ -12,7 +12,7 @@ TOKEN = "SMARTBATCH_TOKEN"
 CA_CERT = "SMARTBATCH_CA_CERT"
 """For the command: what to check a server's certificate against."""
 DRAIN_FILE = "SMARTBATCH_DRAIN_FILE"
-"""For a worker: the file that says from when on newcomers are refused, monotonic seconds."""
+"""Given to workers by the 0.1 command; it means nothing any more."""
 FRONTEND = "SMARTBATCH_FRONTEND"
 """For the frontend's jar: "stock" leaves TorchServe as it came, "mended" (the default) does not."""
 CACHE_DIR = "SMARTBATCH_CACHE_DIR"
@@ -22,9 +22,7 @@ MAX_BYTES_IN_FLIGHT = "SMARTBATCH_MAX_BYTES_IN_FLIGHT"
 CLIENT_TIMEOUT_S = "SMARTBATCH_CLIENT_TIMEOUT_S"
 """For the frontend's jar: how long a client may be silent in the middle of what it sends, or reads."""
 
-RESERVED = frozenset(
-    {RUN_DIR, TOKEN, CA_CERT, DRAIN_FILE, FRONTEND, CACHE_DIR, MAX_BYTES_IN_FLIGHT, CLIENT_TIMEOUT_S}
-)
+RESERVED = frozenset({RUN_DIR, TOKEN, CA_CERT, DRAIN_FILE, FRONTEND, CACHE_DIR, MAX_BYTES_IN_FLIGHT, CLIENT_TIMEOUT_S})
 
 MEASURED_SINCE_FILE = "smartbatch-measured-since"
 """In an archive's folder: what was measured before it was written is measured again."""

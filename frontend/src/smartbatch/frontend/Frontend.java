@@ -7,6 +7,7 @@ import org.slf4j.LoggerFactory;
 import smartbatch.frontend.account.Ledger;
 import smartbatch.frontend.http.BytesInFlight;
 import smartbatch.frontend.models.Models;
+import smartbatch.frontend.operations.Drain;
 import smartbatch.frontend.patch.Patches;
 
 /** What the handlers of one server share. There is one server a JVM; only {@link #get} knows which. */
@@ -33,6 +34,7 @@ public final class Frontend {
     private final long clientTimeoutS;
     private final Models models = new Models();
     private final Ledger ledger = new Ledger(models::versions);
+    private final Drain drain = new Drain(models);
 
     private Frontend(Map<String, String> environment) {
         long most = Runtime.getRuntime().maxMemory() / HEAP_PER_BODY_BYTE;
@@ -104,5 +106,10 @@ public final class Frontend {
     /** What the frontend counts of requests, queues and workers. */
     public Ledger ledger() {
         return ledger;
+    }
+
+    /** Whether it still takes requests. */
+    public Drain drain() {
+        return drain;
     }
 }

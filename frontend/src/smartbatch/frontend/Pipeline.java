@@ -2,6 +2,7 @@ package smartbatch.frontend;
 
 import io.netty.channel.AdaptiveRecvByteBufAllocator;
 import io.netty.channel.Channel;
+import io.netty.channel.ChannelOption;
 import io.netty.channel.ChannelPipeline;
 import io.netty.handler.codec.http.HttpServerCodec;
 import io.netty.handler.ssl.SslContext;
@@ -34,6 +35,8 @@ import smartbatch.frontend.http.Forms;
 import smartbatch.frontend.http.Ordering;
 import smartbatch.frontend.http.Patience;
 import smartbatch.frontend.http.Refusals;
+import smartbatch.frontend.operations.DrainHandler;
+import smartbatch.frontend.operations.DrainRequests;
 
 /**
  * What one connection's bytes pass: ours outside, TorchServe's own chain of handlers inside.
@@ -60,6 +63,8 @@ public final class Pipeline {
         Frontend frontend = Frontend.get();
         boolean all = type == ConnectorType.ALL;
         boolean isInference = all || type == ConnectorType.INFERENCE_CONNECTOR;
+        // TorchServe's 0 ends each connection by a reset, which takes what is still on its way to the client.
+        channel.config().setOption(ChannelOption.SO_LINGER, -1);
         ChannelPipeline pipeline = channel.pipeline();
         if (ssl != null) {
             pipeline.addLast("ssl", new ExtendedSSLHandler(ssl, type));
@@ -70,6 +75,7 @@ public final class Pipeline {
         pipeline.addLast("ordering", new Ordering());
         if (isInference) {
             pipeline.addLast("account", new Account(frontend.ledger()));
+            pipeline.addLast("drain", new DrainHandler(frontend.drain()));
             pipeline.addLast("arrival", new Arrival(sequenceHeaders(config)));
             pipeline.addLast("budget", new Budget(frontend.bytes(), config.getMaxRequestSize()));
         }
@@ -99,7 +105,7 @@ public final class Pipeline {
         }
     }
 
-    /** TorchServe's own handlers, those and in that order in which its ServerInitializer has them. */
+    /** TorchServe's own handlers in the order in which its ServerInitializer has them, and ours behind its tokens. */
     private static HttpRequestHandlerChain chain(ConfigManager config, ConnectorType type) {
         boolean all = type == ConnectorType.ALL;
         HttpRequestHandlerChain first = new ApiDescriptionRequestHandler(type);
@@ -114,6 +120,7 @@ public final class Pipeline {
         }
         if (all || type == ConnectorType.MANAGEMENT_CONNECTOR) {
             last = last.setNextHandler(new TokenAuthorizationHandler(TokenType.MANAGEMENT));
+            last = last.setNextHandler(new DrainRequests(Frontend.get().drain()));
             last = last.setNextHandler(new ManagementRequestHandler(PluginsManager.getInstance().getManagementEndpoints()));
             last = last.setNextHandler(new WorkflowMgmtRequestHandler());
         }

@@ -12,6 +12,8 @@ import java.util.TreeMap;
 import java.util.function.UnaryOperator;
 import smartbatch.frontend.account.RestartListener;
 import smartbatch.frontend.http.RequestIds;
+import smartbatch.frontend.models.JobQueues;
+import smartbatch.frontend.operations.Listeners;
 import smartbatch.frontend.worker.Inline;
 import smartbatch.frontend.worker.WorkerChannels;
 
@@ -72,7 +74,17 @@ public final class Patches {
                             "org.pytorch.serve.wlm.WorkerState",
                             pool ->
                                     pool.construct(
-                                            "org/pytorch/serve/wlm/WorkerStateListener", RestartListener.class)));
+                                            "org/pytorch/serve/wlm/WorkerStateListener", RestartListener.class)),
+                    new Patch(
+                            "org/pytorch/serve/util/ServerGroups",
+                            "8c4327920bcaae8e5f6a9f9b6ec5c028515e95752140a4c74e43ebe29db3ef65",
+                            "org.pytorch.serve.util.ConfigManager",
+                            pool -> pool.construct("io/netty/channel/group/DefaultChannelGroup", Listeners.class)),
+                    new Patch(
+                            "org/pytorch/serve/wlm/Model",
+                            "7c5523f1fe77fe79aa32665469e17725e70518692abcf4987989ef72f10d4cff",
+                            "org.pytorch.serve.wlm.WorkerState",
+                            pool -> pool.construct("java/util/concurrent/ConcurrentHashMap", JobQueues.class)));
 
     private final ClassLoader loader;
 
@@ -89,6 +101,7 @@ public final class Patches {
         }
         return outcomes;
     }
+
 
     private String outcome(Patch patch) {
         try {
