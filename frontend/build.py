@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -87,7 +88,8 @@ def compile_sources(sources: Path, classes: Path, class_path: Sequence[Path]) ->
 
 def write_jar(classes: Path, jar: Path) -> None:
     """Pack the classes; what stands in for TorchServe's lies under mended/, so that it is loaded only on purpose."""
-    contents = {_SERVICE: _PROVIDER.encode(), "META-INF/MANIFEST.MF": b"Manifest-Version: 1.0\r\n\r\n"}
+    manifest = f"Manifest-Version: 1.0\r\nImplementation-Version: {version()}\r\n\r\n"
+    contents = {_SERVICE: _PROVIDER.encode(), "META-INF/MANIFEST.MF": manifest.encode()}
     for path in classes.rglob("*.class"):
         name = path.relative_to(classes).as_posix()
         contents[name if name.startswith("smartbatch/") else f"mended/{name}"] = path.read_bytes()
@@ -97,6 +99,13 @@ def write_jar(classes: Path, jar: Path) -> None:
             info.compress_type = zipfile.ZIP_DEFLATED
             info.external_attr = 0o644 << 16
             archive.writestr(info, contents[name], compresslevel=9)
+
+
+def version() -> str:
+    """Of SmartBatch, as pyproject.toml has it."""
+    found = re.search(r'^version = "(.+)"$', (ROOT.parent / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert found is not None
+    return found[1]
 
 
 def entries(jar: Path) -> list[tuple[str, tuple[int, ...], bytes]]:

@@ -17,5 +17,23 @@ ACCESS_LOG = "SMARTBATCH_ACCESS_LOG"
 """For a worker: the frontend's access log, where it lies elsewhere than TorchServe's settings say."""
 FRONTEND = "SMARTBATCH_FRONTEND"
 """For the frontend's jar: "stock" leaves TorchServe as it came, "mended" (the default) does not."""
+MANAGEMENT_HOSTS = "SMARTBATCH_MANAGEMENT_HOSTS"
+"""For the frontend's jar: names by which clients may call the management port, beside loopback's; commas between."""
+MANAGEMENT_ORIGINS = "SMARTBATCH_MANAGEMENT_ORIGINS"
+"""For the frontend's jar: origins of web pages that may manage the server, as https://console.example."""
+MANAGEMENT_UIDS = "SMARTBATCH_MANAGEMENT_UIDS"
+"""For the frontend's jar: numbers of local users that may manage the server, beside its own and root."""
 
-RESERVED = frozenset({RUN_DIR, TOKEN, CA_CERT, DRAIN_FILE, ACCESS_LOG, FRONTEND})
+RESERVED = frozenset(
+    {
+        RUN_DIR,
+        TOKEN,
+        CA_CERT,
+        DRAIN_FILE,
+        ACCESS_LOG,
+        FRONTEND,
+        MANAGEMENT_HOSTS,
+        MANAGEMENT_ORIGINS,
+        MANAGEMENT_UIDS,
+    }
+)

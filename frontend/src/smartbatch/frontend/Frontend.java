@@ -1,8 +1,14 @@
 package smartbatch.frontend;
 
+import java.net.InetSocketAddress;
+import java.net.SocketAddress;
+import java.nio.file.Path;
 import java.util.Map;
+import org.pytorch.serve.util.ConfigManager;
+import org.pytorch.serve.util.ConnectorType;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
+import smartbatch.frontend.access.Rules;
 import smartbatch.frontend.models.Models;
 import smartbatch.frontend.patch.Patches;
 
@@ -17,8 +23,14 @@ public final class Frontend {
     private final Map<String, String> patches;
     private final Models models = new Models();
 
-    private Frontend(Map<String, String> patches) {
+    private final Rules rules;
+
+    private Frontend(Map<String, String> patches, Map<String, String> environment) {
         this.patches = patches;
+        SocketAddress management =
+                ConfigManager.getInstance().getListener(ConnectorType.MANAGEMENT_CONNECTOR).getSocketAddress();
+        String host = management instanceof InetSocketAddress inet ? inet.getHostString() : "";
+        rules = new Rules(Path.of("/proc"), environment, host);
     }
 
     /** Mend what can be mended, once; a failure leaves TorchServe as it came, and says so in its log. */
@@ -35,7 +47,7 @@ public final class Frontend {
             throw new IllegalArgumentException(MODE + " must be stock or mended, got '" + mode + "'");
         }
         // Before the patches: the classes they put in place ask for it.
-        instance = new Frontend(new java.util.TreeMap<>());
+        instance = new Frontend(new java.util.TreeMap<>(), environment);
         instance.patches.putAll(new Patches(Frontend.class.getClassLoader()).apply());
         instance.patches.forEach(
                 (name, outcome) -> {
@@ -56,6 +68,16 @@ public final class Frontend {
     /** Each class we mend, and {@link Patches#MENDED} or why it was left alone. */
     public Map<String, String> patches() {
         return java.util.Collections.unmodifiableMap(patches);
+    }
+
+    /** SmartBatch's version, as this jar has it. */
+    public String version() {
+        return String.valueOf(Frontend.class.getPackage().getImplementationVersion());
+    }
+
+    /** Who may manage this server. */
+    public Rules rules() {
+        return rules;
     }
 
     /** What is registered, and how it does. */

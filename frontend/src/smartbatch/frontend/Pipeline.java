@@ -18,9 +18,12 @@ import org.pytorch.serve.http.api.rest.PrometheusMetricsRequestHandler;
 import org.pytorch.serve.servingsdk.impl.PluginsManager;
 import org.pytorch.serve.util.ConfigManager;
 import org.pytorch.serve.util.ConnectorType;
+import org.pytorch.serve.util.TokenAuthorization;
 import org.pytorch.serve.util.TokenAuthorization.TokenType;
 import org.pytorch.serve.workflow.api.http.WorkflowInferenceRequestHandler;
 import org.pytorch.serve.workflow.api.http.WorkflowMgmtRequestHandler;
+import smartbatch.frontend.access.Owner;
+import smartbatch.frontend.operations.Operations;
 
 /**
  * What one connection's bytes pass: ours outside, TorchServe's own chain of handlers inside.
@@ -42,6 +45,10 @@ public final class Pipeline {
             pipeline.addLast("ssl", new ExtendedSSLHandler(ssl, type));
         }
         pipeline.addLast("http", new HttpServerCodec());
+        if (type == ConnectorType.ALL || type == ConnectorType.MANAGEMENT_CONNECTOR) {
+            pipeline.addLast("owner", new Owner(Frontend.get().rules(), TokenAuthorization.isEnabled()));
+        }
+        pipeline.addLast("operations", new Operations(Frontend.get(), type));
         pipeline.addLast("aggregator", new HttpObjectAggregator(config.getMaxRequestSize()));
         pipeline.addLast("handler", new HttpRequestHandler(chain(config, type)));
     }

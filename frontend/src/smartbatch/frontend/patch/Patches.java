@@ -38,7 +38,21 @@ public final class Patches {
                             "org/pytorch/serve/ServerInitializer",
                             "096cdc16ec94359c5bafd0fddf4443e3d9a8c7656863d0b57bf1586fd2f8f700",
                             "org.pytorch.serve.ModelServer",
-                            null));
+                            null),
+                    new Patch(
+                            "org/pytorch/serve/grpcimpl/GRPCServiceFactory",
+                            "861b6fe0f5e128fd28731d85ec35aa9190809d1c343b417024201ca4fab5da5f",
+                            "org.pytorch.serve.grpcimpl.GRPCInterceptor",
+                            null),
+                    new Patch(
+                            "org/pytorch/serve/grpcimpl/InferenceImpl",
+                            "8b85e06f700eeb9dc6e595307bcaf38c67209883a08dcd09039f72f1462e36cc",
+                            "org.pytorch.serve.grpcimpl.GRPCInterceptor",
+                            bytes ->
+                                    new ConstantPool(bytes)
+                                            .renameClass(
+                                                    "org/pytorch/serve/job/GRPCJob", "smartbatch/frontend/access/GrpcJob")
+                                            .toByteArray()));
 
     private final ClassLoader loader;
 
