@@ -7,7 +7,7 @@ HANDLER := $(shell find handler -name '*.py' -o -name '*.yaml' -o -name '*.[ch]'
 PIP_INSTALL := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pip install --disable-pip-version-check
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 
-.PHONY: help setup serve test check format frontend bench soak fuzz audit clean FORCE
+.PHONY: help setup serve test check format frontend stock bench soak fuzz audit clean FORCE
 .DELETE_ON_ERROR:
 .PRECIOUS: model_store/.%.settings model_store/%.mar
 
@@ -37,6 +37,9 @@ frontend: .venv/.dev  ## the jar that mends TorchServe's frontend, and its unit 
 bench: .venv/.runtime  ## SmartBatch beside its peers, in bench/results (about an hour; BENCH=--quick for ten minutes)
 	bench/setup.sh
 	bench/.venv/bin/python -m bench.peers $(BENCH)
+
+stock: .venv/.dev  ## the tests with real servers once more, on TorchServe's frontend as it came
+	SMARTBATCH_FRONTEND=stock $(PYTEST) tests/e2e -m 'not slow and not alone' -n 2
 
 fuzz: .venv/.dev  ## a million executions over the decoders
 	$(BIN)/python -m pip install -q atheris

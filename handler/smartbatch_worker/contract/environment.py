@@ -17,6 +17,7 @@ ACCESS_LOG = "SMARTBATCH_ACCESS_LOG"
 """For a worker: the frontend's access log, where it lies elsewhere than TorchServe's settings say."""
 FRONTEND = "SMARTBATCH_FRONTEND"
 """For the frontend's jar: "stock" leaves TorchServe as it came, "mended" (the default) does not."""
+FRONTEND_MODES = ("mended", "stock")
 MANAGEMENT_HOSTS = "SMARTBATCH_MANAGEMENT_HOSTS"
 """For the frontend's jar: names by which clients may call the management port, beside loopback's; commas between."""
 MANAGEMENT_ORIGINS = "SMARTBATCH_MANAGEMENT_ORIGINS"

@@ -1,6 +1,5 @@
 package smartbatch.frontend.access;
 
-import com.google.gson.JsonParseException;
 import com.google.gson.JsonParser;
 import io.grpc.Status;
 import io.grpc.stub.ServerCallStreamObserver;
@@ -72,7 +71,7 @@ public final class GrpcJob extends GRPCJob {
         String text = new String(body, StandardCharsets.UTF_8);
         try {
             return JsonParser.parseString(text).getAsJsonObject().getAsJsonObject("error").get("message").getAsString();
-        } catch (JsonParseException | IllegalStateException | NullPointerException | ClassCastException e) {
+        } catch (RuntimeException e) { // gson has one for each way in which it is of another form
             return text;
         }
     }
