@@ -55,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{JAR.name} is not what its sources give: run `make frontend` and commit it", file=sys.stderr)
             return 1
         if not options.check:
-            shutil.copyfile(built, JAR)
+            shutil.copyfile(built, partial := JAR.with_suffix(".partial"))
+            partial.replace(JAR)  # a server that runs keeps the file that it has open
             print(f"{JAR}: {JAR.stat().st_size:,} bytes")
         return run_tests(Path(folder), built) if options.test else 0
 

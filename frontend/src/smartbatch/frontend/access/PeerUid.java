@@ -7,6 +7,7 @@ import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.List;
 import java.util.OptionalInt;
 
 /**
@@ -27,7 +28,7 @@ record PeerUid(Path proc) {
 
     /** Whether this system tells at all; Linux does. */
     boolean isKnown() {
-        return Files.isReadable(proc.resolve("net/tcp"));
+        return Files.isReadable(proc.resolve("self/net/tcp"));
     }
 
     /** The user that this process acts as. */
@@ -42,9 +43,13 @@ record PeerUid(Path proc) {
 
     /** Empty where no process holds that end any more: a socket that was closed is listed too, as root's. */
     OptionalInt of(InetSocketAddress ours, InetSocketAddress theirs) throws IOException {
-        for (String table : new String[] {"net/tcp", "net/tcp6"}) {
+        String port = String.format(":%04X ", theirs.getPort()); // a table may have thousands of lines
+        for (String table : new String[] {"self/net/tcp", "self/net/tcp6"}) {
             Path path = proc.resolve(table);
-            for (String line : Files.exists(path) ? Files.readAllLines(path) : java.util.List.<String>of()) {
+            for (String line : Files.exists(path) ? Files.readAllLines(path) : List.<String>of()) {
+                if (!line.contains(port)) {
+                    continue;
+                }
                 String[] fields = line.trim().split("\\s+");
                 if (isAt(fields[LOCAL], theirs) && isAt(fields[REMOTE], ours) && !fields[INODE].equals("0")) {
                     return OptionalInt.of(Integer.parseUnsignedInt(fields[UID]));
@@ -54,10 +59,10 @@ record PeerUid(Path proc) {
         return OptionalInt.empty();
     }
 
-    /** Compare with `0100007F:1F91`: words in the machine's order, 4 or 16 bytes; the table's head is no address. */
+    /** Compare with `0100007F:1F91`: words in the machine's order, 4 or 16 bytes. */
     private static boolean isAt(String text, InetSocketAddress address) throws IOException {
         int colon = text.indexOf(':');
-        if (colon < 0 || Integer.parseInt(text.substring(colon + 1), 16) != address.getPort()) {
+        if (Integer.parseInt(text.substring(colon + 1), 16) != address.getPort()) {
             return false;
         }
         ByteBuffer bytes = ByteBuffer.allocate(colon / 2).order(ByteOrder.nativeOrder());

@@ -35,8 +35,7 @@ public class OwnerTest {
     @Before
     public void aMachine() throws Exception {
         proc = folder.getRoot().toPath();
-        Files.createDirectories(proc.resolve("net"));
-        Files.createDirectories(proc.resolve("self"));
+        Files.createDirectories(proc.resolve("self/net"));
         Files.writeString(proc.resolve("self/status"), "Name:\tjava\nUid:\t7\t1000\t7\t7\n");
         peer(1000, "4711");
     }
@@ -45,7 +44,7 @@ public class OwnerTest {
     private void peer(int uid, String inode) throws Exception {
         String ours = "  0: 0100007F:1F91 0100007F:B306 01 00000000:00000000 00:00000000 00000000  33 0 99 1 x\n";
         String theirs = "  1: 0100007F:B306 0100007F:1F91 01 00000000:00000000 00:00000000 00000000  %d 0 %s 1 x\n";
-        Files.writeString(proc.resolve("net/tcp"), HEAD + ours + String.format(theirs, uid, inode));
+        Files.writeString(proc.resolve("self/net/tcp"), HEAD + ours + String.format(theirs, uid, inode));
     }
 
     private boolean asksTokens;
@@ -105,16 +104,16 @@ public class OwnerTest {
     public void aClosedSocketIsNobodysThoughItIsListedAsRoots() throws Exception {
         peer(0, "0");
         assertEquals("not_owner", code(Map.of(), THEIRS));
-        Files.writeString(proc.resolve("net/tcp"), HEAD);
+        Files.writeString(proc.resolve("self/net/tcp"), HEAD);
         assertEquals("not_owner", code(Map.of(), THEIRS));
     }
 
     @Test
     public void aPeerOnADualStackSocketIsFound() throws Exception {
-        Files.writeString(proc.resolve("net/tcp"), HEAD);
+        Files.writeString(proc.resolve("self/net/tcp"), HEAD);
         String mapped = "0000000000000000FFFF00000100007F";
         String line = "  0: %s:B306 %s:1F91 01 0:0 0:0 0 1000 0 4711 1 x\n";
-        Files.writeString(proc.resolve("net/tcp6"), HEAD + String.format(line, mapped, mapped));
+        Files.writeString(proc.resolve("self/net/tcp6"), HEAD + String.format(line, mapped, mapped));
         assertEquals("passed", code(Map.of(), THEIRS));
     }
 
@@ -155,7 +154,7 @@ public class OwnerTest {
 
     @Test
     public void whereTheSystemDoesNotTellNobodyIsRefused() throws Exception {
-        Files.delete(proc.resolve("net/tcp"));
+        Files.delete(proc.resolve("self/net/tcp"));
         assertEquals("passed", code(Map.of(), THEIRS));
         assertTrue(code(Map.of(), THEIRS, "Host", "rebound.example").equals("foreign_host"));
     }
