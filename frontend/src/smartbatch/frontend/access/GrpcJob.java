@@ -12,7 +12,7 @@ import org.pytorch.serve.util.GRPCUtils;
 import org.pytorch.serve.util.messages.RequestInput;
 import org.pytorch.serve.util.messages.WorkerCommands;
 
-/** A `Predictions` call that ends in a status where the handler answered with an error; TorchServe's calls it a reply. */
+/** A `Predictions` call that ends in a status where the handler answers with an error; TorchServe makes it a reply. */
 public final class GrpcJob extends GRPCJob {
     private static final String WORKER_DIED = "Worker died.";
 

@@ -6,10 +6,7 @@ import io.netty.handler.codec.http.FullHttpResponse;
 import io.netty.handler.codec.http.HttpHeaderNames;
 import io.netty.handler.codec.http.HttpRequest;
 import io.netty.handler.codec.http.HttpResponseStatus;
-import io.netty.util.NetUtil;
-import java.net.InetAddress;
 import java.net.InetSocketAddress;
-import java.net.UnknownHostException;
 import smartbatch.frontend.http.Answer;
 import smartbatch.frontend.http.EarlyAnswer;
 
@@ -55,20 +52,12 @@ public final class Owner extends EarlyAnswer {
         return refusal == null ? null : forbidden("not_owner", refusal);
     }
 
-    /** Only names can be made to lead elsewhere: an address will do if it is loopback's or the one that was dialled. */
+    /** A name that a page had made to resolve to this machine is none of ours; addresses cannot be made to. */
     private boolean isOurs(String host, Channel channel) {
-        byte[] address = NetUtil.createByteArrayFromIpAddressString(host);
-        if (address == null) {
-            return rules.isOurs(host);
-        }
-        try {
-            InetAddress named = InetAddress.getByAddress(address);
-            boolean isDialled =
-                    channel.localAddress() instanceof InetSocketAddress local && local.getAddress().equals(named);
-            return isDialled || named.isLoopbackAddress();
-        } catch (UnknownHostException e) {
-            return false; // of neither 4 nor 16 bytes
-        }
+        boolean isDialled =
+                channel.localAddress() instanceof InetSocketAddress dialled
+                        && host.equals(dialled.getAddress().getHostAddress());
+        return isDialled || host.matches("127(\\.\\d{1,3}){3}|\\[::1]") || rules.isOurs(host);
     }
 
     private static FullHttpResponse forbidden(String code, String message) {

@@ -9,6 +9,8 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.OptionalInt;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
 
 /**
  * Whose process is at the other end of a connection on this machine: Linux lists every socket with its owner.
@@ -25,6 +27,7 @@ record PeerUid(Path proc) {
     private static final int REMOTE = 2;
     private static final int UID = 7;
     private static final int INODE = 9;
+    private static final Pattern EFFECTIVE = Pattern.compile("(?m)^Uid:\\s+\\d+\\s+(\\d+)");
 
     /** Whether this system tells at all; Linux does. */
     boolean isKnown() {
@@ -33,12 +36,11 @@ record PeerUid(Path proc) {
 
     /** The user that this process acts as. */
     int own() throws IOException {
-        for (String line : Files.readAllLines(proc.resolve("self/status"))) {
-            if (line.startsWith("Uid:")) {
-                return Integer.parseUnsignedInt(line.split("\\s+")[2]); // real, effective, saved, file system
-            }
+        Matcher ids = EFFECTIVE.matcher(Files.readString(proc.resolve("self/status")));
+        if (!ids.find()) {
+            throw new IOException("no Uid in /proc/self/status");
         }
-        throw new IOException("no Uid in /proc/self/status");
+        return Integer.parseUnsignedInt(ids.group(1));
     }
 
     /** Empty where no process holds that end any more: a socket that was closed is listed too, as root's. */

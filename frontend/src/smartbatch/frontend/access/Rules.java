@@ -64,7 +64,7 @@ public final class Rules {
             }
             String number = Integer.toUnsignedString(uid.getAsInt());
             boolean may = uid.getAsInt() == 0 || uid.getAsInt() == peers.own() || lists(UIDS, number);
-            return may ? null : "user " + number + " may not manage this server: its own and root may, and those in " + UIDS;
+            return may ? null : "user " + number + " may not manage this server; those in " + UIDS + " may";
         } catch (IOException e) {
             return "who asks cannot be told: " + e;
         }

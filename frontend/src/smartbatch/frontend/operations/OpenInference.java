@@ -20,7 +20,7 @@ import smartbatch.frontend.models.Models;
 
 /** What the Open Inference Protocol lets clients ask about server and models, under /v2; its errors are strings. */
 record OpenInference(Models models, String serverVersion) {
-    /** In the archive, {"inputs": […], "outputs": […]}: `smartbatch archive` writes it, what others built has none. */
+    /** In the archive, {"inputs": …, "outputs": …}: `smartbatch archive` writes it, what others built has none. */
     private static final String TENSORS = "oip.json";
 
     private static final Pattern MODEL = Pattern.compile("/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready)?/?");

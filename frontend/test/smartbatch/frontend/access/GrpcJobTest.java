@@ -26,7 +26,8 @@ public class GrpcJobTest {
     @Test
     public void theMessageIsOurErrorsAndOtherBodiesAsTheyAre() {
         assertEquals("too short", message("{\"error\": {\"code\": \"c\", \"message\": \"too short\"}}"));
-        for (String other : new String[] {"", "text", "[1]", "{\"error\": 7}", "{\"error\": {}}", "{\"error\": {\"message\": {}}}"}) {
+        String[] others = {"", "text", "[1]", "{\"error\": 7}", "{\"error\": {}}", "{\"error\": {\"message\": {}}}"};
+        for (String other : others) {
             assertEquals(other, message(other));
         }
     }
