@@ -8,7 +8,7 @@ PIP_INSTALL := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pip install --dis
 C_SOURCES := $(shell find handler -name '*.[ch]')
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 
-.PHONY: help setup serve test check format frontend bench figures soak fuzz audit clean FORCE
+.PHONY: help setup serve test check format frontend stock bench figures soak fuzz audit clean FORCE
 .DELETE_ON_ERROR:
 .PRECIOUS: model_store/.%.settings model_store/%.mar
 
@@ -43,6 +43,9 @@ bench: .venv/.runtime  ## SmartBatch beside its peers, in bench/results (about a
 figures: .venv/.runtime model_store/resnet18.mar  ## every picture and figure of README and docs, anew (an hour and a half; FIGURES=--quick rehearses)
 	bench/setup.sh
 	bench/.venv/bin/python -m bench.figures $(FIGURES)
+
+stock: .venv/.dev  ## the tests with real servers once more, on TorchServe's frontend as it came
+	SMARTBATCH_FRONTEND=stock $(PYTEST) tests/e2e -m 'not slow and not alone' -n 2
 
 fuzz: .venv/.dev  ## a million executions over the decoders
 	$(BIN)/python -m pip install -q atheris

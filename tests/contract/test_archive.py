@@ -62,8 +62,13 @@ def test_a_classifiers_archive_holds_what_a_worker_needs_and_nothing_else(classi
         names = set(mar.namelist())
         labels = json.loads(mar.read("index_to_name.json"))
         manifest = json.loads(mar.read("MAR-INF/MANIFEST.json"))
-    extras = {"model-config.yaml", "weights.safetensors", "index_to_name.json", "MAR-INF/MANIFEST.json"}
+        tensors = json.loads(mar.read("oip.json"))
+    extras = {"model-config.yaml", "weights.safetensors", "index_to_name.json", "oip.json", "MAR-INF/MANIFEST.json"}
     assert names == HANDLER_FILES | extras
+    assert tensors == {
+        "inputs": [{"name": "data", "datatype": "FP32", "shape": [-1, 3, -1, -1]}],
+        "outputs": [{"name": "result", "datatype": "FP32", "shape": [-1, 1000]}],
+    }
     assert (len(labels), labels["0"]) == (1000, "tench")
     assert manifest["model"] == {
         "modelName": "squeezenet1_1",
@@ -117,7 +122,7 @@ def test_handler_labels_and_extra_files_of_ones_own(tmp_path: Path, source: Path
     with zipfile.ZipFile(path) as mar:
         manifest = json.loads(mar.read("MAR-INF/MANIFEST.json"))
         assert json.loads(mar.read("index_to_name.json")) == {"0": "low", "1": "high"}
-        files = {"mine.py", "mine_rules.py", "model.py", "model-config.yaml", "weights.safetensors"}
+        files = {"mine.py", "mine_rules.py", "model.py", "model-config.yaml", "weights.safetensors", "oip.json"}
         assert set(mar.namelist()) == HANDLER_FILES | files | {"index_to_name.json", "MAR-INF/MANIFEST.json"}
     assert manifest["model"]["handler"] == "mine.py"
 
@@ -178,8 +183,9 @@ def test_the_check_asks_the_handler_and_ships_none_of_what_that_leaves(tmp_path:
     (source / "line.csv").write_text("1,2,3,4")
     path = affine(tmp_path, source, handler=source / "mine.py", example=source / "line.csv", labels=None)
     with zipfile.ZipFile(path) as mar:
-        files = {"mine.py", "model.py", "model-config.yaml", "weights.safetensors", "MAR-INF/MANIFEST.json"}
+        files = {"mine.py", "model.py", "model-config.yaml", "weights.safetensors", "oip.json", "MAR-INF/MANIFEST.json"}
         assert set(mar.namelist()) == HANDLER_FILES | files
+        assert json.loads(mar.read("oip.json"))["inputs"] == [], "what its preprocess_item reads is its own affair"
 
 
 def test_what_the_handler_is_refused_for_names_the_users_file(tmp_path: Path, source: Path) -> None:

@@ -25,7 +25,10 @@ CONFIG = Path(__file__).parents[2] / "deploy" / "haproxy.cfg"
 BODY = {"data": [1, 2, 3, 4]}
 FORWARD_S = 0.5
 
-pytestmark = pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy is not installed")
+pytestmark = [
+    pytest.mark.mended,  # the check asks for /readyz
+    pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy is not installed"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +69,9 @@ def proxy(slow_server: RunningServer, tmp_path_factory: pytest.TempPathFactory) 
 def test_predictions_pass_and_nothing_else(proxy: str) -> None:
     assert requests.post(f"{proxy}/predictions/tiny", json=BODY, timeout=60).json() == {"result": [3, 5, 7, 9]}
     assert requests.get(f"{proxy}/ping", timeout=60).json() == {"status": "Healthy"}
-    for path in ("/models", "/explanations/tiny", "/api-description"):
+    assert requests.get(f"{proxy}/readyz", timeout=60).json()["ready"]
+    assert requests.get(f"{proxy}/v2/models/tiny", timeout=60).json()["platform"] == "pytorch"
+    for path in ("/models", "/explanations/tiny", "/api-description", "/frontend"):
         assert requests.get(proxy + path, timeout=60).status_code == 404
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from smartbatch_worker.contract import environment
+from smartbatch_worker.contract.open_inference import TENSORS_FILE
 
 from smartbatch.archive.settings import ArchiveError
 from smartbatch.archive.stage import Staged
@@ -35,6 +36,8 @@ def check(staged: Staged, report: Callable[[str], None]) -> None:
     for key, value in answer["found"].items():
         staged.section[key] = value
     staged.write_config()
+    if TENSORS_FILE not in staged.origins:  # one of the user's own tells better what a handler of theirs makes
+        (staged.folder / TENSORS_FILE).write_text(json.dumps(answer["tensors"]) + "\n", encoding="utf-8")
     for line in answer["notes"]:
         report(line)
 

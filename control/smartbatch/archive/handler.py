@@ -83,6 +83,16 @@ class StartedHandler:
         except Exception as error:
             raise CheckError(f"{self._file}: initialize failed with {cause_of(error)}{_hint(entry)}") from error
 
+    @property
+    def reads_tensors(self) -> bool:
+        """Whether requests are the model's input, not what a handler of the user's own makes that of."""
+        return self.ours is not None and not any(_overrides(type(self.ours), m) for m in ("preprocess_item", "handle"))
+
+    @property
+    def answers_tensors(self) -> bool:
+        """Whether answers are the model's output, not what a handler of the user's own makes of that."""
+        return self.ours is not None and not any(_overrides(type(self.ours), m) for m in ("postprocess_item", "handle"))
+
     def items_of(self, example: Example) -> list[Any] | str:
         """What SmartBatchHandler's `preprocess_item` makes of the body: its tensors, or why it refuses a generated one.
 

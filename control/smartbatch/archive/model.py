@@ -16,6 +16,7 @@ from smartbatch_worker.models.load import max_batch_size
 
 from smartbatch.archive.rows import check_rows_do_not_mix
 from smartbatch.archive.settings import CheckError
+from smartbatch.archive.tensors import Tensors, outputs_of
 
 NUM_ITEMS = 3  # more than one, and no size that another dimension is likely to have
 _OTHER_SIDE = 32  # pixels added to see whether the model takes images of another size
@@ -33,14 +34,19 @@ def check_model(
     shape: tuple[int, ...],
     job: dict[str, Any],
     found: dict[str, Any],
-) -> list[str]:
-    """Run the model as served on items of `shape`; what it shows goes into `found`."""
+) -> tuple[list[str], Tensors]:
+    """Run the model as served on items of `shape`; what it shows goes into `found`.
+
+    Returns:
+        Notes, and the model's outputs.
+    """
     notes: list[str] = []
     model = _as_served(config, folder)
     most = num_together(module, config)
     with model.ready():
         for count in sorted({1, most}):
-            output = _run(model, shape, count)
+            output, answers = _run(model, shape, count)
+        outputs = outputs_of(answers[0], _answer_of_another_size(model, config, shape, answers[0]))
     _check_labels(output, job["num_labels"])
     if most > 1:
         notes += check_rows_do_not_mix(module, _generated(shape, most))
@@ -48,7 +54,7 @@ def check_model(
     if is_image and "input_shape" not in job["section"] and not _takes_other_sizes(module, shape):
         found["input_shape"] = list(shape)
         notes.append(f"the model takes {list(shape)} only: recorded as its input_shape")
-    return notes
+    return notes, outputs
 
 
 def example_shape(config: WorkerConfig) -> tuple[int, ...] | None:
@@ -89,7 +95,21 @@ def _generated(shape: tuple[int, ...], count: int) -> torch.Tensor:
     return torch.rand((count, *shape), generator=torch.Generator().manual_seed(0))
 
 
-def _run(model: ManagedModel, shape: tuple[int, ...], count: int) -> Any:
+def _answer_of_another_size(model: ManagedModel, config: WorkerConfig, shape: tuple[int, ...], answer: Any) -> Any:
+    """Of one item whose free sizes are others; `answer` itself where the model takes none, or has no free size."""
+    declared = config.input_shape
+    if declared is None or None not in declared:
+        return answer
+    larger = (size if fixed else size + _OTHER_SIDE for size, fixed in zip(shape, declared, strict=True))
+    try:
+        return _run(model, tuple(larger), 1)[1][0]
+    except CheckError:
+        return answer
+
+
+def _run(model: ManagedModel, shape: tuple[int, ...], count: int) -> tuple[Any, list[Any]]:
+    """The output for `count` items, and the answers cut from it."""
+
     def run(size: int) -> Any:
         return model.forward(_generated(shape, size))
 
@@ -101,10 +121,9 @@ def _run(model: ManagedModel, shape: tuple[int, ...], count: int) -> Any:
             f"{cause_of(error)}. Does --input-shape say what one item is, without the batch?"
         ) from error
     try:
-        AnswerSplitter().split(output, count, run)
+        return output, AnswerSplitter().split(output, count, run)
     except ModelFailed as error:
         raise CheckError(f"{error}; the answer's first dimension must be the batch") from error
-    return output
 
 
 def _takes_other_sizes(module: torch.nn.Module, shape: tuple[int, ...]) -> bool:

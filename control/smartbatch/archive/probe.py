@@ -1,6 +1,7 @@
 """The child process of the archive check: runs as `python -m smartbatch.archive.probe`, job on stdin.
 
-Reads one JSON job, writes one line of JSON: {"error": message}, or {"found": handler keys, "notes": lines}.
+Reads one JSON job, writes one line of JSON: {"error": message}, or {"found": handler keys, "notes": lines, "tensors":
+what the Open Inference Protocol tells of the model}.
 The staged folder is first on the path, so what is imported is what ships.
 """
 
@@ -31,6 +32,7 @@ from smartbatch.archive.model import NUM_ITEMS, as_checked, check_model, example
 from smartbatch.archive.rows import check_rows_do_not_mix
 from smartbatch.archive.settings import CheckError
 from smartbatch.archive.stage import CONFIG_FILE
+from smartbatch.archive.tensors import Tensors, inputs_of
 from smartbatch.client import encode_body
 
 _OTHER_SHAPE = re.compile(
@@ -52,17 +54,24 @@ def probe(job: dict[str, Any]) -> dict[str, Any]:
         found["input_shape"] = list(exported_shape)
         config = replace(config, input_shape=exported_shape)
     shape = example_shape(config)
+    outputs: Tensors = []
     if shape is not None:
-        notes += check_model(config, folder, module, shape, job, found)
+        model_notes, outputs = check_model(config, folder, module, shape, job, found)
+        notes += model_notes
     example = _example(job, shape)
     section = {**job["section"], "input_shape": config.as_dict()["input_shape"], **as_checked(config)}
-    notes += _check_handler(job, folder, section, module, example)
-    return {"found": found, "notes": notes}
+    handler, handler_notes = _check_handler(job, folder, section, module, example)
+    notes += handler_notes
+    tensors = {
+        "inputs": inputs_of(found.get("input_shape", config.input_shape)) if handler.reads_tensors else [],
+        "outputs": outputs if handler.answers_tensors else [],
+    }
+    return {"found": found, "notes": notes, "tensors": tensors}
 
 
 def _check_handler(
     job: dict[str, Any], folder: Path, section: dict[str, Any], module: torch.nn.Module, example: Example | None
-) -> list[str]:
+) -> tuple[StartedHandler, list[str]]:
     """Start the handler as a worker does, and have it answer the example alone and among others."""
     with tempfile.TemporaryDirectory(prefix="smartbatch-check-") as scratch:
         # What a handler writes into its archive's folder, such as compiled code, must not be shipped.
@@ -78,8 +87,10 @@ def _check_handler(
             )
             handler = StartedHandler(job["entry_point"], folder, context)
             if example is None:
-                return [f"not run: input_shape {section['input_shape']} leaves sizes open; give --example FILE"]
-            return _ask(handler, example, module, section)
+                return handler, [
+                    f"not run: input_shape {section['input_shape']} leaves sizes open; give --example FILE"
+                ]
+            return handler, _ask(handler, example, module, section)
         except CheckError as error:
             raise CheckError(str(error).replace(scratch, str(folder))) from error
 

@@ -215,6 +215,17 @@ class ManagementClient:
         """How far a drain is."""
         return DrainState(**self._call("GET", "/drain"))
 
+    def frontend(self) -> Mapping[str, Any]:
+        """How much of TorchServe's frontend is mended: "frontend" is "mended", or "stock" and then all there is."""
+        try:
+            found = self._call("GET", "/frontend")
+        except ManagementError as error:
+            if error.status != 404:
+                raise
+            found = {"frontend": "stock"}
+        assert isinstance(found, dict)
+        return found
+
     def new_token(self, kind: str, api_key: str) -> None:
         """Have TorchServe write a fresh `inference` or `management` token to its key file."""
         self._call("GET", "/token", {"type": kind}, token=api_key)
@@ -286,8 +297,10 @@ def _model_path(model: str, version: str | None) -> str:
 
 
 def _error_message(reply: requests.Response) -> str:
+    """TorchServe's word, or that of the frontend's jar, which has the handler's form."""
     try:
-        return str(reply.json()["message"])
+        answer = reply.json()
+        return str(answer["error"]["message"] if "error" in answer else answer["message"])
     except (ValueError, KeyError, TypeError):
         return reply.text.strip() or reply.reason
 

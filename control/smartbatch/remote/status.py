@@ -28,7 +28,8 @@ def collect_status(endpoints: Endpoints) -> dict[str, Any]:
             default = client.describe(entry.model_name).version
             for version in client.versions(entry.model_name):
                 models.append(_version(client, version, is_default=version.version == default))  # noqa: PERF401
-    return {"server": _server(endpoints), "models": models}
+        frontend = client.frontend()
+    return {"server": _server(endpoints), "frontend": frontend, "models": models}
 
 
 def _server(endpoints: Endpoints) -> dict[str, Any]:

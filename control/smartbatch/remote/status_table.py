@@ -26,10 +26,22 @@ def show_status(status: Mapping[str, Any]) -> None:
         f"inference {server['inference_url']}  management {server['management_url']}  metrics {server['metrics_url']}",
         soft_wrap=True,
     )
+    for line in frontend_lines(status["frontend"]):
+        console.print(line, soft_wrap=True)
     if not status["models"]:
         console.print("no model registered")
     for model in status["models"]:
         console.print(_model_table(model))
+
+
+def frontend_lines(frontend: Mapping[str, Any]) -> list[str]:
+    """How much of TorchServe's frontend is mended."""
+    if frontend["frontend"] == "stock":
+        return ["frontend: TorchServe's as it came (docs/decisions/frontend.md says what it lacks)"]
+    left = {name: why for name, why in frontend["classes"].items() if why != "mended"}
+    mended = len(frontend["classes"]) - len(left)
+    lines = [f"frontend: mended {frontend['version']}, {mended} of {len(frontend['classes'])} classes"]
+    return lines + [f"  {name} is left as TorchServe has it: {why}" for name, why in left.items()]
 
 
 def _model_table(model: Mapping[str, Any]) -> Table:

@@ -128,15 +128,16 @@ def _stop(server: RunningServer, grace_s: float, console: Console, at_once: thre
 
 def _bring_up(plan: ServePlan, server: RunningServer, console: Console) -> None:
     with server.management() as client:
+        for model in plan.models:  # all before any is ready: from then on /readyz is to tell of every one
+            client.register(
+                plan.archive(model),
+                _served_name(model),
+                batch_size=plan.batching.batch_size,
+                max_batch_delay_ms=plan.batching.max_batch_delay_ms,
+                workers=plan.batching.workers,
+            )
         for model in plan.models:
             with _step(console, f"Starting {plan.batching.workers} worker(s) of {model}"):
-                client.register(
-                    plan.archive(model),
-                    _served_name(model),
-                    batch_size=plan.batching.batch_size,
-                    max_batch_delay_ms=plan.batching.max_batch_delay_ms,
-                    workers=plan.batching.workers,
-                )
                 client.wait_ready(_served_name(model), plan.ready_timeout_s)
         for model in plan.models:
             _say(console, announcement(server.state, _served_name(model), plan.batching, client))

@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from smartbatch_worker.contract import environment
 from smartbatch_worker.contract.config import WorkerConfig
 
 from smartbatch.errors import StartupError, UsageError
@@ -44,12 +45,12 @@ def start_server(settings: ServerSettings, *, drains_on_sigterm: bool = False) -
             `smartbatch stop` then sends it; else that drains the server itself and leaves this process alone.
 
     Raises:
-        UsageError: on a SMARTBATCH_ variable that no handler knows (every worker would refuse to start), a TMPDIR that
-            is too long, a full disk, or a path that Java cannot spell here.
+        UsageError: on a SMARTBATCH_ variable that is unknown or wrong (every worker would refuse to start), a TMPDIR
+            that is too long, a full disk, or a path that Java cannot spell here.
         OSError: when the folders cannot be made or written.
         StartupError: when a port is taken, the folder already has a running server, or TorchServe gives up.
     """
-    _check_handler_variables({**os.environ, **settings.env})
+    _check_variables({**os.environ, **settings.env})
     settings, grpc_ports, worker_port = _with_ports(settings)
     run_dir = (settings.run_dir or default_run_dir(settings.inference_port)).absolute()
     check_letters([run_dir, settings.model_store.absolute(), settings.base_config.absolute(), site_dir()])
@@ -118,11 +119,15 @@ def _environment(settings: ServerSettings, run_dir: Path, tmp_dir: Path) -> dict
     }
 
 
-def _check_handler_variables(env: Mapping[str, str]) -> None:
+def _check_variables(env: Mapping[str, str]) -> None:
     try:
         WorkerConfig.resolve({}, env)
     except ValueError as e:
         raise UsageError(str(e)) from e
+    mode = env.get(environment.FRONTEND, "")
+    if mode not in ("", *environment.FRONTEND_MODES):
+        accepted = " or ".join(environment.FRONTEND_MODES)
+        raise UsageError(f"{environment.FRONTEND} must be {accepted}; got {mode!r}")
 
 
 def _wait_started(process: subprocess.Popen[bytes], output: Path, timeout_s: float) -> None:

@@ -21,8 +21,29 @@ MAX_BYTES_IN_FLIGHT = "SMARTBATCH_MAX_BYTES_IN_FLIGHT"
 """For the frontend's jar: bytes of all request bodies together, above which newcomers get 503."""
 CLIENT_TIMEOUT_S = "SMARTBATCH_CLIENT_TIMEOUT_S"
 """For the frontend's jar: how long a client may be silent in the middle of what it sends, or reads."""
+FRONTEND_MODES = ("mended", "stock")
+MANAGEMENT_HOSTS = "SMARTBATCH_MANAGEMENT_HOSTS"
+"""For the frontend's jar: names by which clients may call the management port, beside loopback's; commas between."""
+MANAGEMENT_ORIGINS = "SMARTBATCH_MANAGEMENT_ORIGINS"
+"""For the frontend's jar: origins of web pages that may manage the server, as https://console.example."""
+MANAGEMENT_UIDS = "SMARTBATCH_MANAGEMENT_UIDS"
+"""For the frontend's jar: numbers of local users that may manage the server, beside its own and root."""
 
-RESERVED = frozenset({RUN_DIR, TOKEN, CA_CERT, DRAIN_FILE, FRONTEND, CACHE_DIR, MAX_BYTES_IN_FLIGHT, CLIENT_TIMEOUT_S})
+RESERVED = frozenset(
+    {
+        RUN_DIR,
+        TOKEN,
+        CA_CERT,
+        DRAIN_FILE,
+        FRONTEND,
+        CACHE_DIR,
+        MAX_BYTES_IN_FLIGHT,
+        CLIENT_TIMEOUT_S,
+        MANAGEMENT_HOSTS,
+        MANAGEMENT_ORIGINS,
+        MANAGEMENT_UIDS,
+    }
+)
 
 MEASURED_SINCE_FILE = "smartbatch-measured-since"
 """In an archive's folder: what was measured before it was written is measured again."""

@@ -1,9 +1,15 @@
 package smartbatch.frontend;
 
+import java.net.InetSocketAddress;
+import java.net.SocketAddress;
+import java.nio.file.Path;
 import java.util.Map;
 import java.util.TreeMap;
+import org.pytorch.serve.util.ConfigManager;
+import org.pytorch.serve.util.ConnectorType;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
+import smartbatch.frontend.access.Rules;
 import smartbatch.frontend.account.Ledger;
 import smartbatch.frontend.http.BytesInFlight;
 import smartbatch.frontend.models.Models;
@@ -36,11 +42,17 @@ public final class Frontend {
     private final Ledger ledger = new Ledger(models::versions);
     private final Drain drain = new Drain(models);
 
+    private final Rules rules;
+
     private Frontend(Map<String, String> environment) {
         long most = Runtime.getRuntime().maxMemory() / HEAP_PER_BODY_BYTE;
         bytes = new BytesInFlight(number(environment, MAX_BYTES, most));
         clientTimeoutS = number(environment, CLIENT_TIMEOUT, DEFAULT_CLIENT_TIMEOUT_S);
         ledger.watchBytes(bytes::bytesInFlight, bytes::limitBytes);
+        SocketAddress management =
+                ConfigManager.getInstance().getListener(ConnectorType.MANAGEMENT_CONNECTOR).getSocketAddress();
+        String host = management instanceof InetSocketAddress inet ? inet.getHostString() : "";
+        rules = new Rules(Path.of("/proc"), environment, host);
     }
 
     private static long number(Map<String, String> environment, String name, long byDefault) {
@@ -96,6 +108,16 @@ public final class Frontend {
     /** Each class we mend, and {@link Patches#MENDED} or why it was left alone. */
     public Map<String, String> patches() {
         return java.util.Collections.unmodifiableMap(patches);
+    }
+
+    /** SmartBatch's version, as this jar has it. */
+    public String version() {
+        return String.valueOf(Frontend.class.getPackage().getImplementationVersion());
+    }
+
+    /** Who may manage this server. */
+    public Rules rules() {
+        return rules;
     }
 
     /** What is registered, and how it does. */

@@ -21,11 +21,13 @@ import org.pytorch.serve.http.api.rest.OpenInferenceProtocolRequestHandler;
 import org.pytorch.serve.servingsdk.impl.PluginsManager;
 import org.pytorch.serve.util.ConfigManager;
 import org.pytorch.serve.util.ConnectorType;
+import org.pytorch.serve.util.TokenAuthorization;
 import org.pytorch.serve.util.TokenAuthorization.TokenType;
 import org.pytorch.serve.wlm.Model;
 import org.pytorch.serve.wlm.ModelManager;
 import org.pytorch.serve.workflow.api.http.WorkflowInferenceRequestHandler;
 import org.pytorch.serve.workflow.api.http.WorkflowMgmtRequestHandler;
+import smartbatch.frontend.access.Owner;
 import smartbatch.frontend.account.Account;
 import smartbatch.frontend.account.Exposition;
 import smartbatch.frontend.http.Aggregator;
@@ -37,6 +39,7 @@ import smartbatch.frontend.http.Patience;
 import smartbatch.frontend.http.Refusals;
 import smartbatch.frontend.operations.DrainHandler;
 import smartbatch.frontend.operations.DrainRequests;
+import smartbatch.frontend.operations.Operations;
 
 /**
  * What one connection's bytes pass: ours outside, TorchServe's own chain of handlers inside.
@@ -79,6 +82,10 @@ public final class Pipeline {
             pipeline.addLast("arrival", new Arrival(sequenceHeaders(config)));
             pipeline.addLast("budget", new Budget(frontend.bytes(), config.getMaxRequestSize()));
         }
+        if (all || type == ConnectorType.MANAGEMENT_CONNECTOR) {
+            pipeline.addLast("owner", new Owner(frontend.rules(), TokenAuthorization.isEnabled()));
+        }
+        pipeline.addLast("operations", new Operations(frontend, type));
         pipeline.addLast("aggregator", new Aggregator(config.getMaxRequestSize()));
         if (isInference) {
             pipeline.addLast("forms", new Forms());

@@ -42,11 +42,18 @@ def refusal_of_affine(tmp_path: Path, source: Path, **keys: Any) -> str:
 
 
 def test_a_good_model_finds_nothing(tmp_path: Path, source: Path) -> None:
-    assert run_affine(tmp_path, source) == {"found": {}, "notes": []}
+    tensors = {
+        "inputs": [{"name": "data", "datatype": "FP32", "shape": [-1, 4]}],
+        "outputs": [{"name": "result", "datatype": "FP32", "shape": [-1, 2]}],
+    }
+    assert run_affine(tmp_path, source) == {"found": {}, "notes": [], "tensors": tensors}
 
 
 def test_open_sizes_are_not_guessed(tmp_path: Path, source: Path) -> None:
-    (note,) = run_affine(tmp_path, source, input_shape="*")["notes"]
+    answer = run_affine(tmp_path, source, input_shape="*")
+    (note,) = answer["notes"]
+    assert answer["tensors"]["inputs"][0]["shape"] == [-1, -1]
+    assert answer["tensors"]["outputs"] == []
     assert note == "not run: input_shape [None] leaves sizes open; give --example FILE"
 
 
@@ -93,6 +100,8 @@ def test_a_model_of_one_image_size_says_so(tmp_path: Path, source: Path) -> None
     answer = run_affine(tmp_path, source, overrides={"image_crop": "8", "image_resize": "8"}, **keys)
     assert answer["found"] == {"input_shape": [3, 8, 8]}
     assert "takes [3, 8, 8] only" in answer["notes"][0]
+    assert answer["tensors"]["inputs"][0]["shape"] == [-1, 3, 8, 8]
+    assert answer["tensors"]["outputs"][0]["shape"] == [-1, 2]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
 import java.util.function.UnaryOperator;
+import smartbatch.frontend.access.GrpcJob;
 import smartbatch.frontend.account.RestartListener;
 import smartbatch.frontend.http.RequestIds;
 import smartbatch.frontend.models.JobQueues;
@@ -84,7 +85,17 @@ public final class Patches {
                             "org/pytorch/serve/wlm/Model",
                             "7c5523f1fe77fe79aa32665469e17725e70518692abcf4987989ef72f10d4cff",
                             "org.pytorch.serve.wlm.WorkerState",
-                            pool -> pool.construct("java/util/concurrent/ConcurrentHashMap", JobQueues.class)));
+                            pool -> pool.construct("java/util/concurrent/ConcurrentHashMap", JobQueues.class)),
+                    new Patch(
+                            "org/pytorch/serve/grpcimpl/GRPCServiceFactory",
+                            "861b6fe0f5e128fd28731d85ec35aa9190809d1c343b417024201ca4fab5da5f",
+                            "org.pytorch.serve.grpcimpl.GRPCInterceptor",
+                            null),
+                    new Patch(
+                            "org/pytorch/serve/grpcimpl/InferenceImpl",
+                            "8b85e06f700eeb9dc6e595307bcaf38c67209883a08dcd09039f72f1462e36cc",
+                            "org.pytorch.serve.grpcimpl.GRPCInterceptor",
+                            pool -> pool.construct("org/pytorch/serve/job/GRPCJob", GrpcJob.class)));
 
     private final ClassLoader loader;
 
