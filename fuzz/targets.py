@@ -211,7 +211,7 @@ def _run_headers(data: bytes) -> bool:
     names = ("X-Request-Deadline-Ms", "x-request-start", "Content-Type", "Accept")
     headers = dict(zip(names, lines, strict=False))
     body = b'{"data": [1, 2, 3, 4]}'
-    (row,) = read_rows([{"body": body}], _Context(headers), {})
+    (row,) = read_rows([{"body": body}], _Context(headers))
     if row.error is not None:
         check_answer(row.error)
         return False

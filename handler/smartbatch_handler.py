@@ -97,7 +97,7 @@ class SmartBatchHandler:
             return [json.dumps(self.describe()).encode()]
         timer = StageTimer()
         with self._threads.computing():
-            rows = read_rows(data, context, os.environ)
+            rows = read_rows(data, context)
             with timer.stage("decode"):
                 self._decoders.run(self._decode, rows)
             self._run([row for row in rows if row.error is None], timer)

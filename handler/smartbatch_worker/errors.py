@@ -2,7 +2,7 @@
 
     body ──decode──▶ MalformedBody 400 · BodyTooLarge 413 · UnknownFormat 415 · WrongShape 422
     item ──model───▶ ModelUnavailable 503 · ModelRejected 422 · ModelFailed 500 · NonFiniteOutput 500
-                     WrongAnswerCount 500 · DoesNotFit 507 · DeadlinePassed 504 · Draining 503
+                     WrongAnswerCount 500 · DoesNotFit 507 · DeadlinePassed 504
     answer ─encode─▶ AnswerFailed 500 · AnswerTooLarge 500 · ModelRejected 422
 
 A row that fails is answered on its own; it never fails the batch it came in.
@@ -92,13 +92,6 @@ class ModelUnavailable(RowError):
     """The weights could not be loaded; the next request tries again."""
 
     status, code = 503, "model_unavailable"
-    retry_after_s = 1
-
-
-class Draining(RowError):
-    """The server is stopping and takes no new work."""
-
-    status, code = 503, "draining"
     retry_after_s = 1
 
 

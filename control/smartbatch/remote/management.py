@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,7 +18,7 @@ from smartbatch.remote.model_status import ModelEntry, ModelStatus, WorkerStatus
 from smartbatch.remote.state import KEY_FILE, ServerState
 from smartbatch.remote.worker_log import WorkerLog
 
-__all__ = ["ManagementClient", "ManagementError", "ModelEntry", "ModelStatus", "WorkerStatus"]
+__all__ = ["DrainState", "ManagementClient", "ManagementError", "ModelEntry", "ModelStatus", "WorkerStatus"]
 
 _POLL_S = 0.25
 _DEFAULT_TIMEOUT_S = 60.0
@@ -36,6 +37,24 @@ class ManagementError(SmartBatchError):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DrainState:
+    """What a frontend owes, as `GET /drain` of the management port tells it."""
+
+    draining_since: float | None = None
+    """Unix seconds; None: it takes requests."""
+    queued: int
+    """Requests that wait for a worker."""
+    answering: int
+    """Requests without an answer yet, those that wait included."""
+    receiving: int
+    """Requests of which only a part has come."""
+    quiet_ms: int
+    """Since anything more of those came."""
+    connections: int
+    """Open to the inference port."""
 
 
 class ManagementClient:
@@ -132,15 +151,16 @@ class ManagementClient:
     def scale(self, model: str, workers: int, version: str | None = None) -> str:
         """Set the number of workers; returns before new ones are READY.
 
-        Workers taken away lose their batch in flight, and what waits for a version without any is not answered before
-        it gets one again: `scaling.scale` loses nothing.
+        Workers taken away lose their batch in flight, and what waits for a version without any is refused (by
+        TorchServe's own frontend: not answered before it gets one again): `scaling.scale` loses nothing.
         """
         params: dict[str, str | int] = {"min_worker": workers, "max_worker": workers, "synchronous": "false"}
         return str(self._call("PUT", _model_path(model, version), params)["status"])
 
     def unregister(self, model: str, version: str | None = None) -> str:
-        """Remove a version (None: the default one); requests still in its queue are never answered.
+        """Remove a version (None: the default one); requests still in its queue are refused.
 
+        TorchServe's own frontend never answers them.
         `scaling.unregister` has them answered first.
         """
         return str(self._call("DELETE", _model_path(model, version))["status"])
@@ -178,6 +198,23 @@ class ManagementClient:
                 why = f"; its worker's last error: {error} (see {log.place})" if error else f" (see {log.place})"
                 raise DeadlineError(f"{model} {status.version} is not ready after {timeout_s:g} s: {states}{why}")
             time.sleep(_POLL_S)
+
+    def drain(self, *, refuse_queued: bool = False) -> DrainState | None:
+        """Have the frontend take no more requests; returns at once, None where it is TorchServe's own, which cannot.
+
+        Args:
+            refuse_queued: also answer 503 what still waits for a worker.
+        """
+        try:
+            return DrainState(**self._call("POST", "/drain", {"queued": "refuse"} if refuse_queued else {}))
+        except ManagementError as e:
+            if e.status in (404, 405):
+                return None
+            raise
+
+    def drain_state(self) -> DrainState:
+        """How far a drain is."""
+        return DrainState(**self._call("GET", "/drain"))
 
     def new_token(self, kind: str, api_key: str) -> None:
         """Have TorchServe write a fresh `inference` or `management` token to its key file."""

@@ -16,7 +16,6 @@ from smartbatch.remote.process_identity import live_process
 
 STATE_FILE = "smartbatch.json"
 KEY_FILE = "key_file.json"
-DRAIN_FILE = "drain"
 _MAX_BYTES = 1 << 20
 
 

@@ -23,10 +23,10 @@ from smartbatch_worker.contract.description import as_description
 from smartbatch.errors import DeadlineError, SmartBatchError
 from smartbatch.remote.endpoints import Endpoints
 from smartbatch.remote.management import ManagementClient, ModelStatus
+from smartbatch.remote.queues import pass_queue, wait_workers
 from smartbatch.retune.canary import Canary
 from smartbatch.retune.settings import RetuneReport, RetuneSettings
 from smartbatch.retune.store import Marker, RetuneStore, is_orphan, next_version
-from smartbatch.server.stopping.drain import pass_queue, wait_workers
 
 __all__ = ["RetuneReport", "RetuneSettings", "marker_of_copy", "retire", "retune", "sweep"]
 

@@ -1,7 +1,7 @@
 """More or fewer workers, or none, or no model at all: without losing what was accepted.
 
-TorchServe ends the workers it takes away with their batch in flight, and never answers what waits for a version without
-workers or for one that is removed. So no worker that newcomers may reach is taken away here:
+TorchServe ends the workers it takes away with their batch in flight, and what waits for a version without workers, or
+for one that is removed, is refused (by TorchServe's own frontend: never answered). So no worker that newcomers may reach is taken away here:
 
     more workers    are added
     fewer           is a retune: a copy with fewer takes over, the old version drains and goes
@@ -10,7 +10,7 @@ workers or for one that is removed. So no worker that newcomers may reach is tak
 
 A copy needs the model store, and takes over from the default version alone. For another version, or from where the
 store cannot be written, workers go in a quiet moment: once all that waits is answered and every worker is free. A batch
-that begins in that moment is lost, and the report says that it might be; what only waits then is answered after all.
+that begins in that moment is lost, and the report says that it might be.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from pathlib import Path
 from smartbatch.errors import DeadlineError, UsageError
 from smartbatch.remote.endpoints import Endpoints
 from smartbatch.remote.management import ManagementClient, ModelStatus
+from smartbatch.remote.queues import pass_queue, wait_workers
 from smartbatch.retune.canary import Canary
 from smartbatch.retune.model_lock import changing_models
 from smartbatch.retune.run import RetuneSettings, marker_of_copy, retire, retune, sweep
 from smartbatch.retune.store import RetuneStore, next_version
-from smartbatch.server.stopping.drain import pass_queue, wait_workers
 
 _QUIET_POLL_S = 0.05
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from smartbatch.errors import StartupError
-from smartbatch.remote.state import DRAIN_FILE, KEY_FILE, STATE_FILE, ServerState, UnreadableStateError, read_state
+from smartbatch.remote.state import KEY_FILE, STATE_FILE, ServerState, UnreadableStateError, read_state
 from smartbatch.retune.store import remove_copies_of_server
 from smartbatch.server.java import MAIN_CLASS
 from smartbatch.server.start_checks import TMP_PREFIX
@@ -25,7 +25,7 @@ def clean_up(state: ServerState) -> None:
     tmp_dir = Path(state.tmp_dir)
     if tmp_dir.name.startswith(TMP_PREFIX):  # whatever the file says, nothing else is removed
         shutil.rmtree(tmp_dir, ignore_errors=True)
-    for name in (STATE_FILE, KEY_FILE, DRAIN_FILE):
+    for name in (STATE_FILE, KEY_FILE):
         (Path(state.run_dir) / name).unlink(missing_ok=True)
     remove_requests(Path(state.run_dir))
     remove_copies_of_server(Path(state.model_store), state.pid, state.pid_birth)

@@ -18,7 +18,7 @@ from smartbatch_worker.contract.config import WorkerConfig
 
 from smartbatch.errors import StartupError, UsageError
 from smartbatch.remote.process_identity import birth, own_birth
-from smartbatch.remote.state import DRAIN_FILE, KEY_FILE, ServerState
+from smartbatch.remote.state import KEY_FILE, ServerState
 from smartbatch.server.java import jvm_command, site_dir, start_jvm
 from smartbatch.server.leftovers import CONFIG_FILE, refuse_second
 from smartbatch.server.ports import free_ports, is_free
@@ -58,8 +58,7 @@ def start_server(settings: ServerSettings, *, drains_on_sigterm: bool = False) -
     run_dir.mkdir(mode=0o700, exist_ok=True)
     logs = run_dir / "logs"
     logs.mkdir(exist_ok=True)
-    for leftover in (DRAIN_FILE, KEY_FILE):
-        (run_dir / leftover).unlink(missing_ok=True)
+    (run_dir / KEY_FILE).unlink(missing_ok=True)
     remove_requests(run_dir)
 
     tmp_dir = short_tmp_dir()
@@ -116,7 +115,6 @@ def _environment(settings: ServerSettings, run_dir: Path, tmp_dir: Path) -> dict
         "LOG_LOCATION": str(run_dir / "logs"),
         "METRICS_LOCATION": str(run_dir / "logs"),
         "TMPDIR": str(tmp_dir),
-        "SMARTBATCH_DRAIN_FILE": str(run_dir / DRAIN_FILE),
     }
 
 

@@ -62,8 +62,6 @@ class Replies:
             context.set_response_header(index, headers.WEIGHTS, weights)
             if row.error is not None and row.error.retry_after_s is not None:
                 context.set_response_header(index, "Retry-After", str(row.error.retry_after_s))
-                if row.error.code == "draining":
-                    context.set_response_header(index, "Connection", "close")
             bodies.append(body)
         return bodies
 

@@ -1,16 +1,14 @@
-"""TorchServe's batch to rows, and which of its calls are no batches: headers, deadlines, forms, the drain."""
+"""TorchServe's batch to rows, and which of its calls are no batches: headers, deadlines, forms."""
 
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from smartbatch_worker.contract import environment, headers
-from smartbatch_worker.errors import Draining, MalformedBody, RowError, UnknownFormat
+from smartbatch_worker.contract import headers
+from smartbatch_worker.errors import MalformedBody, RowError, UnknownFormat
 from smartbatch_worker.flow.rows import Row
 from smartbatch_worker.torchserve import forms
 from smartbatch_worker.torchserve.forms import FormField
@@ -19,9 +17,8 @@ from smartbatch_worker.torchserve.wire import MAX_FIELDS, TOO_MANY_FIELDS
 MAX_CLOCK_AHEAD_S = 1.0  # a start further in the future is another clock's, or made up
 
 
-def read_rows(data: Sequence[Mapping[str, Any]], context: Any, env: Mapping[str, str]) -> list[Row]:
+def read_rows(data: Sequence[Mapping[str, Any]], context: Any) -> list[Row]:
     """TorchServe's batch to rows: same length, same order."""
-    draining_since = _draining_since(env)
     now, monotonic_now = time.time(), time.monotonic()
     rows = []
     for index, fields in enumerate(data):
@@ -29,8 +26,6 @@ def read_rows(data: Sequence[Mapping[str, Any]], context: Any, env: Mapping[str,
         row = Row(b"", _lower_case(given))
         row.attempt(_read_body, row, forms.fields_of(fields, given))
         row.attempt(_read_deadline, row, now, monotonic_now)
-        if draining_since is not None and monotonic_now >= draining_since:
-            row.error = Draining("the server is stopping; retry elsewhere")
         rows.append(row)
     return rows
 
@@ -95,14 +90,3 @@ def _number(row: Row, header: str) -> float | None:
     if not math.isfinite(value) or value < 0:
         raise MalformedBody(f"header {header} must be a number of at least 0; got {text[:40]!r}")
     return value
-
-
-def _draining_since(env: Mapping[str, str]) -> float | None:
-    """When to begin refusing newcomers: the monotonic time in SMARTBATCH_DRAIN_FILE, which the control plane writes."""
-    path = env.get(environment.DRAIN_FILE)
-    if path is None or not os.path.exists(path):  # noqa: PTH110  (once a batch: no Path object needed)
-        return None
-    try:
-        return float(Path(path).read_text().strip() or 0)
-    except (OSError, ValueError):
-        return None

@@ -6,7 +6,6 @@ import gzip
 import math
 import re
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,9 +27,8 @@ class Context:
         return self.headers[index]
 
 
-def rows_with(*headers: dict[str, str], drain_file: Path | None = None) -> list[Row]:
-    env = {} if drain_file is None else {"SMARTBATCH_DRAIN_FILE": str(drain_file)}
-    return read_rows([{"body": b"{}"} for _ in headers], Context(*headers), env)
+def rows_with(*headers: dict[str, str]) -> list[Row]:
+    return read_rows([{"body": b"{}"} for _ in headers], Context(*headers))
 
 
 def is_late(row: Row) -> bool:
@@ -67,15 +65,6 @@ def test_a_deadline_that_is_none_fails_its_row_alone(value: str) -> None:
     assert bad.status == 400
     assert "x-request-deadline-ms must be a number" in str(bad.error)
     assert good.status == 200
-
-
-def test_newcomers_are_refused_once_the_drain_file_says_so(tmp_path: Path) -> None:
-    drain_file = tmp_path / "drain"
-    assert rows_with({}, drain_file=drain_file)[0].status == 200
-    drain_file.write_text(f"{time.monotonic() + 60}")
-    assert rows_with({}, drain_file=drain_file)[0].status == 200
-    drain_file.write_text(f"{time.monotonic() - 1}")
-    assert rows_with({}, drain_file=drain_file)[0].status == 503
 
 
 RULE = "preprocess_item must give one tensor, or a list of tensors, one an item; it gave a "
@@ -121,7 +110,7 @@ def row_of(fields: list[FormField], headers: dict[str, Any], *, kept_by_name: bo
         fields = [FormField(FIELDS, "", fields)]
     data = {field.name: field.value for field in fields}
     types = {field.name: {"content-type": field.content_type} for field in fields}
-    (row,) = read_rows([data], Context({**types, **headers}), {})
+    (row,) = read_rows([data], Context({**types, **headers}))
     return row
 
 

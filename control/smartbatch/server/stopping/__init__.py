@@ -1,4 +1,4 @@
-"""How a server ends without losing a request: who asks for it, the signals, the sockets, the drain and its outcome.
+"""How a server ends without losing a request: who asks for it, the signals, the drain and its outcome.
 
-May import from `remote` and `server.running`; `retune` waits for queues and workers with `drain` as well.
+May import from `remote` and `server.running`.
 """

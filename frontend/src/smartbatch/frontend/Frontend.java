@@ -4,6 +4,7 @@ import java.util.Map;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 import smartbatch.frontend.models.Models;
+import smartbatch.frontend.operations.Drain;
 import smartbatch.frontend.patch.Patches;
 
 /** What the handlers of one server share. There is one server a JVM; only {@link #get} knows which. */
@@ -16,6 +17,7 @@ public final class Frontend {
 
     private final Map<String, String> patches;
     private final Models models = new Models();
+    private final Drain drain = new Drain(models);
 
     private Frontend(Map<String, String> patches) {
         this.patches = patches;
@@ -61,5 +63,10 @@ public final class Frontend {
     /** What is registered, and how it does. */
     public Models models() {
         return models;
+    }
+
+    /** Whether it still takes requests. */
+    public Drain drain() {
+        return drain;
     }
 }

@@ -1,6 +1,7 @@
 package smartbatch.frontend;
 
 import io.netty.channel.Channel;
+import io.netty.channel.ChannelOption;
 import io.netty.channel.ChannelPipeline;
 import io.netty.handler.codec.http.HttpObjectAggregator;
 import io.netty.handler.codec.http.HttpServerCodec;
@@ -21,6 +22,8 @@ import org.pytorch.serve.util.ConnectorType;
 import org.pytorch.serve.util.TokenAuthorization.TokenType;
 import org.pytorch.serve.workflow.api.http.WorkflowInferenceRequestHandler;
 import org.pytorch.serve.workflow.api.http.WorkflowMgmtRequestHandler;
+import smartbatch.frontend.operations.DrainHandler;
+import smartbatch.frontend.operations.DrainRequests;
 
 /**
  * What one connection's bytes pass: ours outside, TorchServe's own chain of handlers inside.
@@ -37,16 +40,21 @@ public final class Pipeline {
     /** Fill the pipeline of a connection that has just been accepted on a port of this type. */
     public static void fill(Channel channel, SslContext ssl, ConnectorType type) {
         ConfigManager config = ConfigManager.getInstance();
+        // TorchServe's 0 ends each connection by a reset, which takes what is still on its way to the client.
+        channel.config().setOption(ChannelOption.SO_LINGER, -1);
         ChannelPipeline pipeline = channel.pipeline();
         if (ssl != null) {
             pipeline.addLast("ssl", new ExtendedSSLHandler(ssl, type));
         }
         pipeline.addLast("http", new HttpServerCodec());
+        if (type == ConnectorType.INFERENCE_CONNECTOR || type == ConnectorType.ALL) {
+            pipeline.addLast("drain", new DrainHandler(Frontend.get().drain()));
+        }
         pipeline.addLast("aggregator", new HttpObjectAggregator(config.getMaxRequestSize()));
         pipeline.addLast("handler", new HttpRequestHandler(chain(config, type)));
     }
 
-    /** TorchServe's own handlers, those and in that order in which its ServerInitializer has them. */
+    /** TorchServe's own handlers in the order in which its ServerInitializer has them, and ours behind its tokens. */
     private static HttpRequestHandlerChain chain(ConfigManager config, ConnectorType type) {
         boolean all = type == ConnectorType.ALL;
         HttpRequestHandlerChain first = new ApiDescriptionRequestHandler(type);
@@ -61,6 +69,7 @@ public final class Pipeline {
         }
         if (all || type == ConnectorType.MANAGEMENT_CONNECTOR) {
             last = last.setNextHandler(new TokenAuthorizationHandler(TokenType.MANAGEMENT));
+            last = last.setNextHandler(new DrainRequests(Frontend.get().drain()));
             last = last.setNextHandler(new ManagementRequestHandler(PluginsManager.getInstance().getManagementEndpoints()));
             last = last.setNextHandler(new WorkflowMgmtRequestHandler());
         }

@@ -1,20 +1,29 @@
 package smartbatch.frontend.models;
 
-import java.util.ArrayList;
+import io.netty.handler.codec.http.HttpResponseStatus;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.TreeMap;
+import java.util.concurrent.LinkedBlockingDeque;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.LongAdder;
+import java.util.stream.Stream;
 import org.pytorch.serve.archive.model.ModelConfig;
+import org.pytorch.serve.job.Job;
 import org.pytorch.serve.util.ConfigManager;
 import org.pytorch.serve.wlm.Model;
 import org.pytorch.serve.wlm.ModelManager;
-import org.pytorch.serve.wlm.ModelVersionedRefs;
 import org.pytorch.serve.wlm.WorkerState;
 import org.pytorch.serve.wlm.WorkerThread;
 
-/** What is registered now: models, their versions, queues and workers; looked at, never changed. */
+/** What is registered now: models, their versions, queues and workers; looked at, but for queues that are given up. */
 public final class Models {
+    /** How often a queue looks whether a worker will ever come. */
+    private static final long LOOK_MS = 100;
+
+    private final LongAdder abandoned = new LongAdder();
+
     /**
      * One version of a model, as it was when asked.
      *
@@ -40,17 +49,7 @@ public final class Models {
 
     /** Every version of every model, the functions of workflows included. */
     public List<Version> versions() {
-        List<Version> found = new ArrayList<>();
-        ModelManager manager = ModelManager.getInstance();
-        if (manager != null) { // else the server is still starting
-            for (Map.Entry<String, ModelVersionedRefs> model : manager.getAllModels()) {
-                String standard = model.getValue().getDefaultVersion();
-                for (Map.Entry<String, Model> entry : model.getValue().getAllVersions()) {
-                    found.add(describe(model.getKey(), entry.getValue(), entry.getKey().equals(standard)));
-                }
-            }
-        }
-        return found;
+        return all().map(Models::describe).toList();
     }
 
     /** The version of a model, or with null its default one; empty where there is none. */
@@ -65,16 +64,57 @@ public final class Models {
         return find(name, version).map(Version::isReady).orElse(false);
     }
 
-    private static Version describe(String name, Model model, boolean isDefault) {
+    /** How many requests no worker saw because their clients had gone before. */
+    public long abandoned() {
+        return abandoned.sum();
+    }
+
+    /** Answer all that wait for any model with an error. */
+    public void refuseWaiting(HttpResponseStatus status, String code, String message) {
+        all().map(Inside::queue)
+                .filter(queue -> queue instanceof JobQueue)
+                .forEach(queue -> ((JobQueue) queue).refuseAll(status, code, message));
+    }
+
+    /** A queue for a version that is being registered. */
+    LinkedBlockingDeque<Job> newQueue(int capacity) {
+        return new JobQueue(capacity, Models::isServed, Models::soon, abandoned);
+    }
+
+    private static boolean isServed(JobQueue queue) {
+        return all().anyMatch(model -> Inside.queue(model) == queue && hasWorker(model));
+    }
+
+    private static void soon(Runnable task) {
+        ModelManager.getInstance().getScheduler().schedule(task, LOOK_MS, TimeUnit.MILLISECONDS);
+    }
+
+    private static Stream<Model> all() {
+        ModelManager manager = ModelManager.getInstance();
+        return manager == null // the server is still starting
+                ? Stream.empty()
+                : manager.getAllModels().stream()
+                        .flatMap(model -> model.getValue().getAllVersions().stream())
+                        .map(Map.Entry::getValue);
+    }
+
+    /** Whether one is there that has not been given up, as TorchServe does with one that keeps dying for minutes. */
+    private static boolean hasWorker(Model model) {
+        return ModelManager.getInstance().getWorkers(model.getModelVersionName()).stream()
+                .anyMatch(worker -> worker.getState() != WorkerState.WORKER_STOPPED || worker.isHealthy());
+    }
+
+    private static Version describe(Model model) {
+        ModelManager manager = ModelManager.getInstance();
         Map<String, Integer> workers = new TreeMap<>();
-        for (WorkerThread worker : ModelManager.getInstance().getWorkers(model.getModelVersionName())) {
+        for (WorkerThread worker : manager.getWorkers(model.getModelVersionName())) {
             WorkerState state = worker.getState();
             workers.merge(state == null ? "STARTING" : state.name(), 1, Integer::sum);
         }
         return new Version(
-                name,
+                model.getModelName(),
                 model.getVersion(),
-                isDefault,
+                manager.getDefaultModels().get(model.getModelName()) == model,
                 model.getPendingRequestsInJobQueue(),
                 capacity(model),
                 workers,

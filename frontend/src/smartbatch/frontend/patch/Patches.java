@@ -38,7 +38,21 @@ public final class Patches {
                             "org/pytorch/serve/ServerInitializer",
                             "096cdc16ec94359c5bafd0fddf4443e3d9a8c7656863d0b57bf1586fd2f8f700",
                             "org.pytorch.serve.ModelServer",
-                            null));
+                            null),
+                    new Patch(
+                            "org/pytorch/serve/util/ServerGroups",
+                            "8c4327920bcaae8e5f6a9f9b6ec5c028515e95752140a4c74e43ebe29db3ef65",
+                            "org.pytorch.serve.util.ConfigManager",
+                            renamed(
+                                    "io/netty/channel/group/DefaultChannelGroup",
+                                    "smartbatch/frontend/operations/Listeners")),
+                    new Patch(
+                            "org/pytorch/serve/wlm/Model",
+                            "7c5523f1fe77fe79aa32665469e17725e70518692abcf4987989ef72f10d4cff",
+                            "org.pytorch.serve.wlm.WorkerState",
+                            renamed(
+                                    "java/util/concurrent/ConcurrentHashMap",
+                                    "smartbatch/frontend/models/JobQueues")));
 
     private final ClassLoader loader;
 
@@ -54,6 +68,10 @@ public final class Patches {
             outcomes.put(patch.name().replace('/', '.'), outcome(patch));
         }
         return outcomes;
+    }
+
+    private static UnaryOperator<byte[]> renamed(String from, String to) {
+        return original -> new ConstantPool(original).renameClass(from, to).toByteArray();
     }
 
     private String outcome(Patch patch) {

@@ -1,0 +1,135 @@
+package smartbatch.frontend.models;
+
+import io.netty.channel.ChannelHandlerContext;
+import io.netty.handler.codec.http.FullHttpResponse;
+import io.netty.handler.codec.http.HttpHeaderNames;
+import io.netty.handler.codec.http.HttpResponseStatus;
+import java.util.concurrent.Executor;
+import java.util.concurrent.LinkedBlockingDeque;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.concurrent.atomic.LongAdder;
+import java.util.function.Predicate;
+import org.pytorch.serve.job.Job;
+import org.pytorch.serve.util.NettyUtils;
+import org.pytorch.serve.util.messages.WorkerCommands;
+import smartbatch.frontend.http.Answer;
+
+/**
+ * The requests that wait for a worker of one version of a model, in the order they came.
+ *
+ * <p>No worker sees a request whose deadline has passed, or whose client has gone: whoever polls gets the next one, in
+ * the time he gave. While anybody waits, the queue looks from time to time whether a worker will ever come; those who
+ * would wait for ever are told so.
+ */
+final class JobQueue extends LinkedBlockingDeque<Job> {
+    private final transient Predicate<JobQueue> isServed;
+    private final transient Executor soon;
+    private final LongAdder abandoned;
+    private final AtomicBoolean isWatched = new AtomicBoolean();
+
+    /**
+     * @param isServed whether any worker takes from this queue, or will once it is up.
+     * @param soon runs a task after as long as a client may be left without a worker.
+     * @param abandoned counts the requests whose clients had gone.
+     */
+    JobQueue(int capacity, Predicate<JobQueue> isServed, Executor soon, LongAdder abandoned) {
+        super(capacity);
+        this.isServed = isServed;
+        this.soon = soon;
+        this.abandoned = abandoned;
+    }
+
+    @Override
+    public boolean offer(Job job) {
+        boolean isTaken = super.offer(job);
+        watch();
+        return isTaken;
+    }
+
+    /** Put back what was polled; refused where a newcomer has its place, which TorchServe's worker threads die of. */
+    @Override
+    public void addFirst(Job job) {
+        if (!offerFirst(job)) {
+            refuse(job, HttpResponseStatus.SERVICE_UNAVAILABLE, "overloaded", "too many requests wait for this model");
+        }
+        watch();
+    }
+
+    @Override
+    public Job poll() {
+        Job job = super.poll();
+        while (job != null && isOver(job)) {
+            job = super.poll();
+        }
+        return job;
+    }
+
+    @Override
+    public Job poll(long timeout, TimeUnit unit) throws InterruptedException {
+        long start = System.nanoTime();
+        Job job = super.poll(timeout, unit);
+        while (job != null && isOver(job)) {
+            job = super.poll(unit.toNanos(timeout) - (System.nanoTime() - start), TimeUnit.NANOSECONDS);
+        }
+        return job;
+    }
+
+    /** Answer all that wait with an error. */
+    void refuseAll(HttpResponseStatus status, String code, String message) {
+        for (Job job = super.poll(); job != null; job = super.poll()) {
+            refuse(job, status, code, message);
+        }
+    }
+
+    /** Whether nobody waits for this job's answer any more; who has to be told is told. */
+    private boolean isOver(Job job) {
+        if (job.isControlCmd() || job.getCmd() == WorkerCommands.DESCRIBE) {
+            return false;
+        }
+        ChannelHandlerContext connection = Inside.connection(job);
+        if (connection != null && !connection.channel().isOpen()) {
+            abandoned.increment();
+            return true;
+        }
+        if (Deadline.hasPassed(job.getPayload().getHeaders(), job.getBegin())) {
+            String message = "the deadline (X-Request-Deadline-Ms) passed while the request waited for a worker";
+            refuse(job, HttpResponseStatus.GATEWAY_TIMEOUT, "deadline_passed", message);
+            return true;
+        }
+        return false;
+    }
+
+    private void watch() {
+        if (!isWatched.get() && isWatched.compareAndSet(false, true)) {
+            soon.execute(this::look);
+        }
+    }
+
+    private void look() {
+        try {
+            if (!isEmpty() && !isServed.test(this)) {
+                String message = "no worker serves this model: it was unregistered or scaled to none, or all gave up";
+                refuseAll(HttpResponseStatus.SERVICE_UNAVAILABLE, "no_worker", message);
+            }
+        } finally {
+            isWatched.set(false);
+            if (!isEmpty()) { // asked only now: who came before saw that it is watched
+                watch();
+            }
+        }
+    }
+
+    private static void refuse(Job job, HttpResponseStatus status, String code, String message) {
+        ChannelHandlerContext connection = Inside.connection(job);
+        if (connection == null) {
+            job.sendError(status.code(), message);
+            return;
+        }
+        FullHttpResponse answer = Answer.error(status, code, message);
+        if (status.equals(HttpResponseStatus.SERVICE_UNAVAILABLE)) {
+            answer.headers().set(HttpHeaderNames.RETRY_AFTER, 1);
+        }
+        NettyUtils.sendHttpResponse(connection, answer, true);
+    }
+}
