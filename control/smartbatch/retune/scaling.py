@@ -1,7 +1,8 @@
 """More or fewer workers, or none, or no model at all: without losing what was accepted.
 
 TorchServe ends the workers it takes away with their batch in flight, and what waits for a version without workers, or
-for one that is removed, is refused (by TorchServe's own frontend: never answered). So no worker that newcomers may reach is taken away here:
+for one that is removed, is refused (by TorchServe's own frontend: never answered). So no worker that newcomers may
+reach is taken away here:
 
     more workers    are added
     fewer           is a retune: a copy with fewer takes over, the old version drains and goes

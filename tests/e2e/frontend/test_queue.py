@@ -78,7 +78,7 @@ def num_handled(server: RunningServer) -> float:
 
 def test_workers_see_neither_late_requests_nor_those_of_clients_who_left(server: RunningServer) -> None:
     before = num_handled(server)
-    in_time = Crowd(server, 5)
+    in_time = Crowd(server, 7)
     wait_queued(server, "tiny", 4)  # two seconds of work: whoever comes now waits
     late = Crowd(server, 3, **{"X-Request-Deadline-Ms": "50"})
     old = Crowd(server, 1, **{"x-request-start": f"t={time.time() - 9}", "x-request-deadline-ms": "9000"})
@@ -89,13 +89,13 @@ def test_workers_see_neither_late_requests_nor_those_of_clients_who_left(server:
             left.sendall(HEAD + BODY)
 
     assert late.join() + old.join() == {"504 deadline_passed": 4}
-    assert in_time.join() + patient.join() == {"200": 6}
-    assert num_handled(server) == before + 6
+    assert in_time.join() + patient.join() == {"200": 8}
+    assert num_handled(server) == before + 8
 
 
 def test_who_waits_for_a_removed_model_is_told_at_once(server: RunningServer) -> None:
-    crowd = Crowd(server, 21, "other")
-    wait_queued(server, "other", 20)
+    crowd = Crowd(server, 25, "other")
+    wait_queued(server, "other", 22)
     with server.management() as client:
         client.unregister("other")
 
@@ -105,8 +105,8 @@ def test_who_waits_for_a_removed_model_is_told_at_once(server: RunningServer) ->
 
 
 def test_who_waits_for_a_model_scaled_to_none_is_told_at_once(server: RunningServer) -> None:
-    crowd = Crowd(server, 21)
-    wait_queued(server, "tiny", 20)
+    crowd = Crowd(server, 25)
+    wait_queued(server, "tiny", 22)
     with server.management() as client:
         client.scale("tiny", 0)
         told = crowd.join()
@@ -129,7 +129,7 @@ def test_a_drain_answers_what_waits_and_refuses_newcomers(server: RunningServer)
         open_one.get(f"{server.inference_url}/ping", timeout=TIMEOUT_S)
         half.sendall(HEAD + BODY[:5])
         crowd = Crowd(server, 9)
-        wait_queued(server, "tiny", 8)
+        wait_queued(server, "tiny", 6)
 
         begun = requests.post(url, timeout=TIMEOUT_S).json()
         newcomer = open_one.post(f"{server.inference_url}/predictions/tiny", data=BODY, timeout=TIMEOUT_S)
