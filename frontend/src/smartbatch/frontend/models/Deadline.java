@@ -37,8 +37,12 @@ final class Deadline {
 
     /** NaN, which compares as false with everything, for what is no number of at least 0. */
     private static double number(String text) {
+        if (text == null) {
+            return Double.NaN;
+        }
+        String trimmed = text.trim();
         try {
-            double value = text == null ? Double.NaN : Double.parseDouble(text.trim().replaceFirst("^t=", ""));
+            double value = Double.parseDouble(trimmed.startsWith("t=") ? trimmed.substring(2) : trimmed);
             return value >= 0 ? value : Double.NaN;
         } catch (NumberFormatException e) {
             return Double.NaN;
