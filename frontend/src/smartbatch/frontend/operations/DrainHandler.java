@@ -38,6 +38,7 @@ public final class DrainHandler extends ChannelDuplexHandler {
     private final Drain drain;
     private ChannelHandlerContext context;
     private boolean isRefusing;
+    private int numUnsent;
 
     public DrainHandler(Drain drain) {
         this.drain = drain;
@@ -49,7 +50,7 @@ public final class DrainHandler extends ChannelDuplexHandler {
     }
 
     private void closeIfSilent() {
-        if (phase == Phase.IDLE && System.nanoTime() - lastNanos >= SILENCE_NANOS) {
+        if (phase == Phase.IDLE && numUnsent == 0 && System.nanoTime() - lastNanos >= SILENCE_NANOS) {
             context.close();
         } else if (context.channel().isActive()) {
             closeWhenSilent();
@@ -105,14 +106,16 @@ public final class DrainHandler extends ChannelDuplexHandler {
             ((HttpResponse) message).headers().set(HttpHeaderNames.CONNECTION, HttpHeaderValues.CLOSE);
         }
         if (message instanceof LastHttpContent && !isInterim) {
-            promise = promise.unvoid().addListener(done -> answered());
+            phase = Phase.IDLE; // now: the client's next request may be let in before all of this is sent
+            numUnsent++;
+            promise = promise.unvoid().addListener(done -> sent());
         }
         ctx.write(message, promise);
     }
 
-    private void answered() {
+    private void sent() {
         lastNanos = System.nanoTime();
-        phase = Phase.IDLE;
+        numUnsent--;
         if (drain.isDraining()) {
             context.close();
         }

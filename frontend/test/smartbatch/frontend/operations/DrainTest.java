@@ -8,6 +8,9 @@ import static org.junit.Assert.assertSame;
 import static org.junit.Assert.assertTrue;
 
 import io.netty.buffer.Unpooled;
+import io.netty.channel.ChannelHandlerContext;
+import io.netty.channel.ChannelOutboundHandlerAdapter;
+import io.netty.channel.ChannelPromise;
 import io.netty.channel.embedded.EmbeddedChannel;
 import io.netty.handler.codec.http.DefaultFullHttpRequest;
 import io.netty.handler.codec.http.DefaultFullHttpResponse;
@@ -21,6 +24,8 @@ import io.netty.handler.codec.http.HttpResponseStatus;
 import io.netty.handler.codec.http.HttpVersion;
 import io.netty.handler.codec.http.LastHttpContent;
 import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.List;
 import org.junit.Test;
 import smartbatch.frontend.models.Models;
 
@@ -120,6 +125,27 @@ public class DrainTest {
         accepted.runPendingTasks();
         assertFalse(channel.isActive());
         assertFalse(accepted.isActive());
+    }
+
+    @Test
+    public void aSlowReaderIsNoSilentOne() throws InterruptedException {
+        List<ChannelPromise> unsent = new ArrayList<>();
+        channel.pipeline()
+                .addFirst(
+                        new ChannelOutboundHandlerAdapter() {
+                            @Override
+                            public void write(ChannelHandlerContext ctx, Object message, ChannelPromise promise) {
+                                unsent.add(promise);
+                            }
+                        });
+        channel.writeInbound(head(), rest());
+        channel.writeOneOutbound(answer(HttpResponseStatus.OK));
+        drain.begin();
+        Thread.sleep(600);
+        channel.runPendingTasks();
+        assertTrue(channel.isActive());
+        unsent.get(0).setSuccess();
+        assertFalse(channel.isActive());
     }
 
     @Test
