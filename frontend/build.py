@@ -83,7 +83,7 @@ def compile_sources(sources: Path, classes: Path, class_path: Sequence[Path]) ->
     if not compiler():
         raise SystemExit(_NO_COMPILER)
     jars = [*class_path, site_dir() / "ts" / "frontend" / "model-server.jar"]
-    command = [*compiler(), "-encoding", "UTF-8", "-g:lines", "-d", str(classes)]
+    command = [*compiler(), "-encoding", "UTF-8", "-g:none", "-d", str(classes)]
     command += ["-cp", os.pathsep.join(map(str, jars))]
     finished = subprocess.run([*command, *sorted(map(str, sources.rglob("*.java")))], check=False)
     if finished.returncode:

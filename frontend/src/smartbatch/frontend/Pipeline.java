@@ -8,7 +8,6 @@ import io.netty.handler.codec.http.HttpServerCodec;
 import io.netty.handler.ssl.SslContext;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
-import org.pytorch.serve.archive.model.ModelVersionNotFoundException;
 import org.pytorch.serve.http.ExtendedSSLHandler;
 import org.pytorch.serve.http.HttpRequestHandler;
 import org.pytorch.serve.http.HttpRequestHandlerChain;
@@ -23,8 +22,6 @@ import org.pytorch.serve.util.ConfigManager;
 import org.pytorch.serve.util.ConnectorType;
 import org.pytorch.serve.util.TokenAuthorization;
 import org.pytorch.serve.util.TokenAuthorization.TokenType;
-import org.pytorch.serve.wlm.Model;
-import org.pytorch.serve.wlm.ModelManager;
 import org.pytorch.serve.workflow.api.http.WorkflowInferenceRequestHandler;
 import org.pytorch.serve.workflow.api.http.WorkflowMgmtRequestHandler;
 import smartbatch.frontend.access.Owner;
@@ -91,7 +88,7 @@ public final class Pipeline {
             pipeline.addLast("forms", new Forms());
         }
         if (type == ConnectorType.INFERENCE_CONNECTOR) {
-            pipeline.addLast("refusals", new Refusals(Pipeline::hasWorker));
+            pipeline.addLast("refusals", new Refusals(frontend.models()::hasWorker));
         }
         pipeline.addLast("handler", new HttpRequestHandler(chain(config, type)));
     }
@@ -101,15 +98,6 @@ public final class Pipeline {
                 config.getTsHeaderKeySequenceId(),
                 config.getTsHeaderKeySequenceStart(),
                 config.getTsHeaderKeySequenceEnd());
-    }
-
-    private static boolean hasWorker(String model, String version) {
-        try {
-            Model found = ModelManager.getInstance().getModel(model, version);
-            return found != null && !ModelManager.getInstance().getWorkers(found.getModelVersionName()).isEmpty();
-        } catch (ModelVersionNotFoundException e) {
-            return false;
-        }
     }
 
     /** TorchServe's own handlers in the order in which its ServerInitializer has them, and ours behind its tokens. */

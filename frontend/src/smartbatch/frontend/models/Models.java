@@ -64,6 +64,11 @@ public final class Models {
         return find(name, version).map(Version::isReady).orElse(false);
     }
 
+    /** Whether that version, or with null the default one, has a worker, in whatever state. */
+    public boolean hasWorker(String name, String version) {
+        return find(name, version).map(found -> !found.workers().isEmpty()).orElse(false);
+    }
+
     /** How many requests no worker saw because their clients had gone before. */
     public long abandoned() {
         return abandoned.sum();

@@ -3,6 +3,7 @@ package smartbatch.frontend.operations;
 import com.google.gson.JsonObject;
 import io.netty.handler.codec.http.FullHttpResponse;
 import io.netty.handler.codec.http.HttpResponseStatus;
+import java.util.function.BooleanSupplier;
 import smartbatch.frontend.http.Answer;
 import smartbatch.frontend.models.Models;
 
@@ -10,9 +11,9 @@ import smartbatch.frontend.models.Models;
  * Whether every model that should serve has a worker with its model loaded.
  *
  * <p>One should serve whose default version, which requests reach without naming any, has workers asked for. A version
- * that is brought up beside it, as a retune does, changes nothing.
+ * that is brought up beside it, as a retune does, changes nothing. A server that drains is not ready whatever it has.
  */
-record Health(Models models) {
+record Health(Models models, BooleanSupplier isDraining) {
     /** 200 or 503, {"ready": …, "models": {NAME: {"version": "1.0", "ready": …, "min_workers": 1}}}. */
     FullHttpResponse ready() {
         JsonObject found = new JsonObject();
@@ -32,7 +33,8 @@ record Health(Models models) {
         }
         JsonObject body = new JsonObject();
         body.add("models", found);
-        return answer(body, found.size() == 0 ? "no model is registered" : missing);
+        String reason = found.size() == 0 ? "no model is registered" : missing;
+        return answer(body, isDraining.getAsBoolean() ? "the server is draining" : reason);
     }
 
     /** 200 without a `reason` against being ready and 503 with one; both are told in `body`. */

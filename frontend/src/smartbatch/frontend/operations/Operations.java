@@ -30,7 +30,7 @@ public final class Operations extends EarlyAnswer {
         String path = new QueryStringDecoder(request.uri()).rawPath();
         return switch (path) {
             case "/livez", "/v2/health/live" -> Answer.json(HttpResponseStatus.OK, "{\"live\": true}");
-            case "/readyz", "/v2/health/ready" -> new Health(frontend.models()).ready();
+            case "/readyz", "/v2/health/ready" -> new Health(frontend.models(), frontend.drain()::isDraining).ready();
             case "/frontend" -> isManagement ? Answer.json(HttpResponseStatus.OK, description()) : null;
             default -> path.equals("/v2") || path.startsWith("/v2/")
                     ? new OpenInference(frontend.models(), frontend.version()).answer(path)

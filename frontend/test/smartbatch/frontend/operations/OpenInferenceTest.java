@@ -31,9 +31,15 @@ public class OpenInferenceTest {
 
     @Test
     public void aServerWithoutAModelIsNotReady() {
-        FullHttpResponse answer = new Health(new Models()).ready();
+        FullHttpResponse answer = new Health(new Models(), () -> false).ready();
         assertEquals(503, answer.status().code());
         String body = answer.content().toString(StandardCharsets.UTF_8);
         assertEquals("{\"models\":{},\"ready\":false,\"message\":\"no model is registered\"}", body);
+    }
+
+    @Test
+    public void aServerThatDrainsIsNotReady() {
+        String body = new Health(new Models(), () -> true).ready().content().toString(StandardCharsets.UTF_8);
+        assertEquals("{\"models\":{},\"ready\":false,\"message\":\"the server is draining\"}", body);
     }
 }
