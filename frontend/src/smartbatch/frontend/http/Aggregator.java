@@ -7,6 +7,7 @@ import io.netty.channel.ChannelInboundHandlerAdapter;
 import io.netty.handler.codec.DecoderResult;
 import io.netty.handler.codec.TooLongFrameException;
 import io.netty.handler.codec.http.DefaultFullHttpRequest;
+import io.netty.handler.codec.http.EmptyHttpHeaders;
 import io.netty.handler.codec.http.HttpContent;
 import io.netty.handler.codec.http.HttpRequest;
 import io.netty.handler.codec.http.HttpUtil;
@@ -49,13 +50,15 @@ public final class Aggregator extends ChannelInboundHandlerAdapter {
         int size = (int) Math.min(length, maxBytes);
         ByteBuf body = length >= 0 ? Unpooled.buffer(size, maxBytes) : Unpooled.buffer(FIRST_GUESS_BYTES, maxBytes);
         request = new DefaultFullHttpRequest(head.protocolVersion(), head.method(), head.uri(), body, head.headers(),
-                io.netty.handler.codec.http.EmptyHttpHeaders.INSTANCE);
+                EmptyHttpHeaders.INSTANCE);
         request.setDecoderResult(head.decoderResult());
     }
 
     private void add(ChannelHandlerContext ctx, HttpContent piece) {
         ByteBuf body = request.content();
-        if (piece.content().readableBytes() > maxBytes - body.readableBytes()) {
+        if (piece.decoderResult().isFailure()) { // as a chunk's length that is no number: the body ends here
+            request.setDecoderResult(piece.decoderResult());
+        } else if (piece.content().readableBytes() > maxBytes - body.readableBytes()) {
             request.setDecoderResult(DecoderResult.failure(new TooLongFrameException("over " + maxBytes + " bytes")));
         } else {
             body.writeBytes(piece.content());

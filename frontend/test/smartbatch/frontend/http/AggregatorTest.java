@@ -81,6 +81,16 @@ public class AggregatorTest {
     }
 
     @Test
+    public void aBodyThatDidNotDecodeIsPassedOnSo() {
+        channel.writeInbound(head(), new DefaultHttpContent(piece(3, 1)));
+        DefaultLastHttpContent broken = new DefaultLastHttpContent();
+        broken.setDecoderResult(DecoderResult.failure(new NumberFormatException("a chunk's length")));
+        channel.writeInbound(broken);
+        FullHttpRequest request = channel.readInbound();
+        assertTrue(request.decoderResult().isFailure());
+    }
+
+    @Test
     public void aHeadThatDidNotDecodeIsPassedOnSo() {
         HttpRequest head = head();
         head.setDecoderResult(DecoderResult.failure(new IllegalArgumentException("bad")));
