@@ -17,6 +17,7 @@ import io.netty.handler.codec.http.FullHttpRequest;
 import io.netty.handler.codec.http.HttpHeaderNames;
 import io.netty.handler.codec.http.HttpMethod;
 import io.netty.handler.codec.http.HttpRequest;
+import io.netty.handler.codec.http.HttpResponse;
 import io.netty.handler.codec.http.HttpVersion;
 import io.netty.handler.codec.http.LastHttpContent;
 import org.junit.Test;
@@ -64,6 +65,18 @@ public class AggregatorTest {
         FullHttpRequest request = send(head(), 20_000, 30_000);
         assertEquals(50_000, request.content().array().length);
         assertEquals(2, request.content().getByte(49_999));
+    }
+
+    @Test
+    public void aClientThatWaitsToBeAskedIsToldToGoOn() {
+        HttpRequest head = head();
+        head.headers().set(HttpHeaderNames.EXPECT, "100-continue").set(HttpHeaderNames.CONTENT_LENGTH, 3);
+        channel.writeInbound(head);
+        HttpResponse goOn = channel.readOutbound();
+        assertEquals(100, goOn.status().code());
+        channel.writeInbound(new DefaultLastHttpContent(piece(3, 1)));
+        assertEquals(3, ((FullHttpRequest) channel.readInbound()).content().readableBytes());
+        assertNull(channel.readOutbound());
     }
 
     @Test
