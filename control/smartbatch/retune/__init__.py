@@ -1,4 +1,4 @@
 """Changes of a running model that lose no request: retune, scale, register, unregister.
 
-May import from `remote`, and of `server` from `batching`.
+May import from `remote` and `server.batching`.
 """

@@ -22,7 +22,13 @@ import java.util.regex.Pattern;
  *
  * @param proc where the kernel's tables are: /proc, but in tests.
  */
-record PeerUid(Path proc) {
+final class PeerUid {
+    private final Path proc;
+
+    PeerUid(Path proc) {
+        this.proc = proc;
+    }
+
     private static final int LOCAL = 1;
     private static final int REMOTE = 2;
     private static final int UID = 7;

@@ -2,6 +2,7 @@ package smartbatch.frontend.account;
 
 import io.netty.handler.codec.http.QueryStringDecoder;
 import java.util.List;
+import java.util.Map;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
@@ -12,10 +13,9 @@ import java.util.regex.Pattern;
  * @param model as the client wrote it, so anything at all; empty where the address does not say.
  */
 record Route(String name, String model) {
-    private record Rule(String name, Pattern path) {}
 
     /** As TorchServe takes a path apart: decoded first, cut at the slashes then. */
-    private static final List<Rule> RULES =
+    private static final List<Map.Entry<String, Pattern>> RULES =
             List.of(
                     rule("predictions", "/predictions(?:/([^/]*).*)?"),
                     rule("v1", "/v1/models/([^/:]*)[^/]*:(?:predict|explain)[^/]*"),
@@ -26,8 +26,8 @@ record Route(String name, String model) {
                     rule("workflow", "/wfpredict/[^/]*()"),
                     rule("legacy", "/(?!(?:ping|api-description|models)/)([^/]+)(?:/[^/]*)?/predict"));
 
-    private static Rule rule(String name, String path) {
-        return new Rule(name, Pattern.compile(path + "/*", Pattern.DOTALL));
+    private static Map.Entry<String, Pattern> rule(String name, String path) {
+        return Map.entry(name, Pattern.compile(path + "/*", Pattern.DOTALL));
     }
 
     /** The route of a request; null for what asks for no prediction. */
@@ -42,11 +42,11 @@ record Route(String name, String model) {
             path = address.rawPath();
             query = "";
         }
-        for (Rule rule : RULES) {
-            Matcher match = rule.path().matcher(path);
+        for (Map.Entry<String, Pattern> rule : RULES) {
+            Matcher match = rule.getValue().matcher(path);
             if (match.matches()) {
                 String named = match.group(1) == null ? "" : match.group(1);
-                return new Route(rule.name(), rule.name().equals("invocations") ? query : named);
+                return new Route(rule.getKey(), rule.getKey().equals("invocations") ? query : named);
             }
         }
         return null;

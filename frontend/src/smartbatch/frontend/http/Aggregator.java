@@ -15,6 +15,7 @@ import io.netty.handler.codec.http.HttpResponseStatus;
 import io.netty.handler.codec.http.HttpUtil;
 import io.netty.handler.codec.http.HttpVersion;
 import io.netty.handler.codec.http.LastHttpContent;
+import io.netty.handler.codec.http.multipart.HttpPostRequestDecoder;
 import io.netty.util.ReferenceCountUtil;
 
 /**
@@ -54,7 +55,10 @@ public final class Aggregator extends ChannelInboundHandlerAdapter {
     private void begin(HttpRequest head) {
         long length = HttpUtil.getContentLength(head, -1L);
         int size = (int) Math.min(length, maxBytes);
-        ByteBuf body = length >= 0 ? Unpooled.buffer(size, maxBytes) : Unpooled.buffer(FIRST_GUESS_BYTES, maxBytes);
+        size = length >= 0 ? size : FIRST_GUESS_BYTES;
+        // TorchServe takes each part of a form from its array too, if it has one: that of the whole form.
+        boolean isForm = HttpPostRequestDecoder.isMultipart(head);
+        ByteBuf body = isForm ? Unpooled.directBuffer(size, maxBytes) : Unpooled.buffer(size, maxBytes);
         request = new DefaultFullHttpRequest(head.protocolVersion(), head.method(), head.uri(), body, head.headers(),
                 EmptyHttpHeaders.INSTANCE);
         request.setDecoderResult(head.decoderResult());
@@ -77,9 +81,17 @@ public final class Aggregator extends ChannelInboundHandlerAdapter {
         }
     }
 
+    @Override
+    public void handlerRemoved(ChannelHandlerContext ctx) {
+        if (request != null) {
+            request.release();
+            request = null;
+        }
+    }
+
     private static DefaultFullHttpRequest exact(DefaultFullHttpRequest request) {
         ByteBuf body = request.content();
-        if (body.array().length == body.readableBytes()) {
+        if (!body.hasArray() || body.array().length == body.readableBytes()) {
             return request;
         }
         byte[] filled = new byte[body.readableBytes()];

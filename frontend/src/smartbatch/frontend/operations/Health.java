@@ -13,7 +13,15 @@ import smartbatch.frontend.models.Models;
  * <p>One should serve whose default version, which requests reach without naming any, has workers asked for. A version
  * that is brought up beside it, as a retune does, changes nothing. A server that drains is not ready whatever it has.
  */
-record Health(Models models, BooleanSupplier isDraining) {
+final class Health {
+    private final Models models;
+    private final BooleanSupplier isDraining;
+
+    Health(Models models, BooleanSupplier isDraining) {
+        this.models = models;
+        this.isDraining = isDraining;
+    }
+
     /** 200 or 503, {"ready": …, "models": {NAME: {"version": "1.0", "ready": …, "min_workers": 1}}}. */
     FullHttpResponse ready() {
         JsonObject found = new JsonObject();

@@ -19,7 +19,15 @@ import smartbatch.frontend.http.Answer;
 import smartbatch.frontend.models.Models;
 
 /** What the Open Inference Protocol lets clients ask about server and models, under /v2; its errors are strings. */
-record OpenInference(Models models, String serverVersion) {
+final class OpenInference {
+    private final Models models;
+    private final String serverVersion;
+
+    OpenInference(Models models, String serverVersion) {
+        this.models = models;
+        this.serverVersion = serverVersion;
+    }
+
     /** In the archive, {"inputs": …, "outputs": …}: `smartbatch archive` writes it, what others built has none. */
     private static final String TENSORS = "oip.json";
 

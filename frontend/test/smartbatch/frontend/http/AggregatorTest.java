@@ -80,6 +80,16 @@ public class AggregatorTest {
     }
 
     @Test
+    public void aFormHasNoArrayThatItsPartsWouldShare() {
+        HttpRequest head = head();
+        head.headers().set(HttpHeaderNames.CONTENT_TYPE, "multipart/form-data; boundary=x");
+        FullHttpRequest request = send(head, 3, 20_000);
+        assertFalse(request.content().hasArray());
+        assertEquals(20_003, request.content().readableBytes());
+        request.release();
+    }
+
+    @Test
     public void noBodyIsAnEmptyArray() {
         channel.writeInbound(head(), LastHttpContent.EMPTY_LAST_CONTENT);
         FullHttpRequest request = channel.readInbound();
