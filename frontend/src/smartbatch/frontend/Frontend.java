@@ -76,6 +76,11 @@ public final class Frontend {
         if (!mode.isEmpty() && !mode.equals("mended")) {
             throw new IllegalArgumentException(MODE + " must be stock or mended, got '" + mode + "'");
         }
+        // config.properties' flags are for TorchServe's buffers of whole batches. Ours are pieces of 1 MiB at most, which
+        // chunks of 4 MiB hold; Netty reads this when the first buffer is made.
+        System.setProperty("io.netty.allocator.maxOrder", "9");
+        System.clearProperty("io.netty.allocator.numDirectArenas");
+        System.clearProperty("io.netty.threadLocalDirectBufferSize");
         // Before the patches: the classes they put in place ask for it.
         instance = new Frontend(environment);
         instance.patches.putAll(new Patches(Frontend.class.getClassLoader()).apply());
