@@ -84,12 +84,15 @@ class Client:
         assert url.hostname is not None
         self._connection = http.client.HTTPConnection(url.hostname, url.port, timeout=TIMEOUT_S)
         self.close = self._connection.close
+        self.num_from_workers = 0
+        """Answers that the frontend did not give by itself."""
 
     def complaint(self, name: str, sent: Sent) -> str | None:
         """What is wrong with the answer; None where nothing is."""
         self._connection.request("POST", sent.path, sent.body, dict(sent.headers))
         reply = self._connection.getresponse()
         body = reply.read()
+        self.num_from_workers += "X-SmartBatch-Batch-Size" in reply.headers
         if reply.status != sent.status:
             return f"{name}: {reply.status} instead of {sent.status}: {body[:200]!r}"
         if sent.status != 200:
@@ -116,24 +119,29 @@ def test_each_kind_alone(server: RunningServer, name: str) -> None:
 @pytest.mark.parametrize("count", [3_000, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_all_kinds_at_once(server: RunningServer, count: int) -> None:
     before = worker_pids(server)
-    answered_before = scrape(server.metrics_url).total("smartbatch_requests_total")
+    scraped_before = scrape(server.metrics_url)
     order = np.random.default_rng(0).permutation(count)
     names = list(KINDS)
 
-    def send(numbers: Sequence[int]) -> list[str]:
+    def send(numbers: Sequence[int]) -> tuple[list[str], int]:
         with closing(Client(server)) as client:
             sent = [(name := names[n % len(names)], KINDS[name](int(n) // len(names))) for n in numbers]
-            return [complaint for entry in sent if (complaint := client.complaint(*entry)) is not None]
+            complaints = [complaint for entry in sent if (complaint := client.complaint(*entry)) is not None]
+            return complaints, client.num_from_workers
 
     with ThreadPoolExecutor(NUM_CLIENTS) as pool:
-        complaints = [text for of_one in pool.map(send, np.array_split(order, NUM_CLIENTS)) for text in of_one]
+        sent = list(pool.map(send, np.array_split(order, NUM_CLIENTS)))
+    complaints = [text for of_one, _ in sent for text in of_one]
     assert not complaints, (len(complaints), Counter(text.partition(":")[0] for text in complaints), complaints[:5])
     assert worker_pids(server) == before
+    # The frontend's account has every request, the workers' those that it let through.
+    expected = {scraped_before.request_counter(): count, "smartbatch_requests_total": sum(n for _, n in sent)}
 
-    def answered() -> float:
-        return scrape(server.metrics_url).total("smartbatch_requests_total") - answered_before
+    def answered() -> dict[str, float]:
+        now = scrape(server.metrics_url)
+        return {name: now.total(name) - scraped_before.total(name) for name in expected}
 
     deadline = time.monotonic() + TIMEOUT_S
-    while answered() < count and time.monotonic() < deadline:
+    while answered() != expected and time.monotonic() < deadline:
         time.sleep(0.1)  # metrics come a moment after their answers
-    assert answered() == count, "every request is counted once, and nobody writes metrics but the workers"
+    assert answered() == expected, "every request is counted once, and nobody writes metrics but the workers"
