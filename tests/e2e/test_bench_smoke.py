@@ -31,6 +31,7 @@ def test_the_in_process_bench_runs_on_the_cpu(tmp_path: Path) -> None:
     assert set(result["handler_stage_ms_per_batch"]) == {"decode", "stack", "forward", "encode"}
 
 
+@pytest.mark.slow  # what is rendered from measured data, tests/unit/test_figures.py tests
 @pytest.mark.timeout(900)  # several processes that import torch, on a machine that may be busy
 def test_figures_are_measured_and_put_into_the_documents(tmp_path: Path) -> None:
     """Two of the steps of `make figures`, at their smallest: a compiler agrees with eager, and the forward is timed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from smartbatch_worker.kernels import json_numbers
 
 LIMIT = 2**20
 CONFIG = WorkerConfig.resolve({"max_elements": LIMIT}, {})
-often = settings(max_examples=500, derandomize=True, deadline=None, database=None)
+often = settings(
+    max_examples=int(os.environ.get("JSON_EXAMPLES", "500")), derandomize=True, deadline=None, database=None
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
