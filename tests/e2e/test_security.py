@@ -69,6 +69,7 @@ def predict(server: RunningServer, token: str | None) -> requests.Response:
     return requests.post(url, json=BODY, headers=headers, verify=server.state.tls_cert, timeout=60)
 
 
+@pytest.mark.mended
 def test_requests_need_the_inference_token(guarded: RunningServer) -> None:
     tokens = living_tokens(guarded.state)
     assert predict(guarded, tokens.inference).json() == {"result": [3, 5, 7, 9]}
@@ -87,6 +88,7 @@ def test_management_needs_its_own_token(guarded: RunningServer) -> None:
         assert [m.model_name for m in client.models()] == ["tiny"]
 
 
+@pytest.mark.mended
 def test_the_client_needs_certificate_and_token(guarded: RunningServer) -> None:
     endpoints = find_endpoints(guarded.run_dir)
     assert endpoints.inference_url.startswith("https://127.0.0.1:")

@@ -102,7 +102,9 @@ def test_detached_and_stopped_by_command(model_store: Path, tmp_path: Path) -> N
 
     assert stopped.returncode == 0, stopped.stderr
     report = json.loads(stopped.stdout)
-    assert (report["pid"], report["complete"], report["remark"]) == (state.pid, True, "")
+    assert (report["pid"], report["complete"]) == (state.pid, True)
+    # TorchServe's own frontend has no drain, and a stop says what that may cost.
+    assert (report["remark"] == "") == (os.environ.get("SMARTBATCH_FRONTEND") != "stock")
     assert state.jvm() is None
     assert state.supervisor() is None
     left = {path.name for path in (tmp_path / "run").iterdir()}
