@@ -2,7 +2,6 @@ package smartbatch.frontend;
 
 import io.netty.channel.AdaptiveRecvByteBufAllocator;
 import io.netty.channel.Channel;
-import io.netty.channel.ChannelOption;
 import io.netty.channel.ChannelPipeline;
 import io.netty.handler.codec.http.HttpServerCodec;
 import io.netty.handler.ssl.SslContext;
@@ -63,8 +62,6 @@ public final class Pipeline {
         Frontend frontend = Frontend.get();
         boolean all = type == ConnectorType.ALL;
         boolean isInference = all || type == ConnectorType.INFERENCE_CONNECTOR;
-        // TorchServe's 0 ends each connection by a reset, which takes what is still on its way to the client.
-        channel.config().setOption(ChannelOption.SO_LINGER, -1);
         ChannelPipeline pipeline = channel.pipeline();
         if (ssl != null) {
             pipeline.addLast("ssl", new ExtendedSSLHandler(ssl, type));

@@ -9,6 +9,7 @@ import java.util.concurrent.LinkedBlockingDeque;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.LongAdder;
 import java.util.stream.Stream;
+import org.pytorch.serve.archive.model.ModelVersionNotFoundException;
 import org.pytorch.serve.archive.model.ModelConfig;
 import org.pytorch.serve.job.Job;
 import org.pytorch.serve.util.ConfigManager;
@@ -66,7 +67,12 @@ public final class Models {
 
     /** Whether that version, or with null the default one, has a worker, in whatever state. */
     public boolean hasWorker(String name, String version) {
-        return find(name, version).map(found -> !found.workers().isEmpty()).orElse(false);
+        try { // looked up, not described: a flood of refusals asks this
+            Model found = ModelManager.getInstance().getModel(name, version);
+            return found != null && !ModelManager.getInstance().getWorkers(found.getModelVersionName()).isEmpty();
+        } catch (ModelVersionNotFoundException e) {
+            return false;
+        }
     }
 
     /** How many requests no worker saw because their clients had gone before. */
