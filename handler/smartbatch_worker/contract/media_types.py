@@ -4,6 +4,7 @@ from __future__ import annotations
 
 JSON = "application/json"
 NPY = "application/x-npy"
+NPZ = "application/x-npz"
 SAFETENSORS = "application/x-safetensors"
 MSGPACK = "application/msgpack"
 JPEG = "image/jpeg"
@@ -18,7 +19,13 @@ BY_SUFFIX = {
     ".png": PNG,
     ".webp": WEBP,
     ".npy": NPY,
+    ".npz": NPZ,
     ".msgpack": MSGPACK,
     ".safetensors": SAFETENSORS,
 }
 """Of a file, by the end of its name in lower case; of any other, ANY."""
+
+
+def of_file(name: str) -> str:
+    """Of a file, by the end of its name."""
+    return BY_SUFFIX.get("." + name.rpartition(".")[2].lower(), ANY)

@@ -1,9 +1,9 @@
 """Body formats: one file each, and one table of them; how to add one stands in CONTRIBUTING.md.
 
-A reader turns one whole body into one tensor; of model and request it knows the settings only. This room imports from
-kernels, contract and errors. From elsewhere: `recognise`, `ACCEPTED` and `prepare_pictures` are what `flow/decode.py`
-asks, `FORMATS` is what tests and fuzz targets follow from, and `content_encoding` undoes a body's compression before
-any of it.
+A reader turns one whole body into one tensor, or one for each named input of the model; of model and request it knows
+the settings only. This room imports from kernels, contract and errors. From elsewhere: `recognise`, `ACCEPTED` and
+`prepare_pictures` are what `flow/decode.py` asks, `FORMATS` is what tests and fuzz targets follow from, and
+`content_encoding` undoes a body's compression before any of it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import torch
 
 from smartbatch_worker.contract import media_types
 from smartbatch_worker.contract.config import WorkerConfig
-from smartbatch_worker.formats import json_lists, msgpack_lists, npy, safetensors_bodies
+from smartbatch_worker.formats import json_inputs, json_lists, msgpack_lists, npy, npz, safetensors_bodies
 from smartbatch_worker.formats.images import jpeg_files, pictures, png_files, webp_files
 
 Body = bytes | bytearray
+Named = dict[str, torch.Tensor]
+"""Tensors by the names of a model's inputs."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +35,11 @@ class Format:
 
     Raises:
         RowError: the body breaks the format's rules (MalformedBody), or is larger than accepted (BodyTooLarge).
+    """
+    read_named: Callable[[Body, WorkerConfig], Named | list[Named]] | None = None
+    """For a model with named inputs: one body to tensors of the dtypes that were sent, or as many such as items.
+
+    None: what `read` gives is the input of a model that has one.
     """
     begins: Callable[[Body], bool] | None = None
     """Whether the first bytes are this format's beyond doubt: asked first, whatever the Content-Type says."""
@@ -49,17 +56,19 @@ FORMATS = (
         name="json",
         told='JSON {"data": [...]}',
         read=json_lists.read,
+        read_named=json_inputs.read_named,
         media_types=(media_types.JSON, "text/json"),
         resembles=json_lists.resembles,
     ),
     Format(name="jpeg", told="JPEG", read=pictures.read_jpeg, begins=jpeg_files.begins, is_image=True),
     Format(name="png", told="PNG", read=pictures.read_png, begins=png_files.begins, is_image=True),
     Format(name="webp", told="WebP", read=pictures.read_webp, begins=webp_files.begins, is_image=True),
-    Format(name="npy", told=".npy", read=npy.read, begins=npy.begins),
+    Format(name="npy", told=".npy", read=npy.read, read_named=npy.read_named, begins=npy.begins),
     Format(
         name="safetensors",
         told=f'{media_types.SAFETENSORS} (tensor "data")',
         read=safetensors_bodies.read,
+        read_named=safetensors_bodies.read_named,
         media_types=(media_types.SAFETENSORS,),
     ),
     Format(
@@ -67,6 +76,14 @@ FORMATS = (
         told=f'{media_types.MSGPACK} {{"data": ...}}',
         read=msgpack_lists.read,
         media_types=(media_types.MSGPACK, "application/x-msgpack", "application/vnd.msgpack"),
+    ),
+    Format(
+        name="npz",
+        told=".npz (named inputs)",
+        read=npz.read,
+        read_named=npz.read_named,
+        begins=npz.begins,
+        media_types=(media_types.NPZ,),
     ),
 )
 """In the order in which a client is told them."""
