@@ -54,7 +54,11 @@ class Example:
         return cls(safetensors.torch.save(whole), media_types.SAFETENSORS, None)
 
     def __str__(self) -> str:
-        return "a generated body" if self.name is None else f"--example {self.name}"
+        return (
+            f"a generated {media_types.suffix_of(self.content_type)} body"
+            if self.name is None
+            else f"--example {self.name}"
+        )
 
 
 class StartedHandler:

@@ -8,7 +8,6 @@ The staged folder is first on the path, so what is imported is what ships.
 from __future__ import annotations
 
 import json
-import mimetypes
 import os
 import re
 import sys
@@ -19,6 +18,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from smartbatch_worker.contract import media_types
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.flow.examples import made_up
 from smartbatch_worker.flow.failures import cause_of
@@ -36,7 +36,6 @@ from smartbatch.archive.rows import check_rows_do_not_mix
 from smartbatch.archive.settings import CheckError
 from smartbatch.archive.stage import CONFIG_FILE, ENTRY_POINT
 from smartbatch.archive.tensors import Tensors, inputs_of, named_inputs_of
-from smartbatch.client import encode_body
 
 _OTHER_SHAPE = re.compile(
     r"has shape \[(?P<rows>\d+)(?P<rest>[^\]]*)\] in the file and \[\d+(?P<model_rest>[^\]]*)\] in the model"
@@ -166,10 +165,7 @@ def _example(job: dict[str, Any], shape: tuple[int, ...] | None, config: WorkerC
             items = made_up(config)
             return Example.of_item(items[0]) if items else None
         return None if shape is None else Example.generated(shape)
-    body, content_type = encode_body(Path(job["example"]))
-    other = mimetypes.guess_type(job["example_name"])[0]  # of what only a handler of the user's own reads
-    unknown = content_type == "application/octet-stream"
-    return Example(body, other if unknown and other else content_type, job["example_name"])
+    return Example(Path(job["example"]).read_bytes(), media_types.of_file(job["example"]), job["example_name"])
 
 
 def _write_weights(config: WorkerConfig, folder: Path, job: dict[str, Any]) -> None:

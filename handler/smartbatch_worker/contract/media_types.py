@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mimetypes
+
 JSON = "application/json"
 NPY = "application/x-npy"
 NPZ = "application/x-npz"
@@ -27,5 +29,10 @@ BY_SUFFIX = {
 
 
 def of_file(name: str) -> str:
-    """Of a file, by the end of its name."""
-    return BY_SUFFIX.get("." + name.rpartition(".")[2].lower(), ANY)
+    """Of a file, by the end of its name; of what only a handler of a user's own reads, as the system has it."""
+    return BY_SUFFIX.get("." + name.rpartition(".")[2].lower()) or mimetypes.guess_type(name)[0] or ANY
+
+
+def suffix_of(media_type: str) -> str:
+    """How the names of such files end."""
+    return next(suffix for suffix, its_type in BY_SUFFIX.items() if its_type == media_type)

@@ -22,6 +22,7 @@ from smartbatch_worker.formats import json_lists
 from smartbatch_worker.formats.images import jpeg_files, pictures, png_files, webp_files
 from smartbatch_worker.formats.limits import MAX_LISTS, check_count, check_names, check_num_items
 
+Named = dict[str, torch.Tensor]
 KEY, SOLE_KEY = "inputs", "data"
 
 _PICTURES = (
@@ -31,9 +32,7 @@ _PICTURES = (
 )
 
 
-def read_named(
-    body: bytes | bytearray, config: WorkerConfig
-) -> dict[str, torch.Tensor] | list[dict[str, torch.Tensor]]:
+def read_named(body: bytes | bytearray, config: WorkerConfig) -> Named | list[Named]:
     """Read the named inputs of one item, or of several: a list of objects, or tensors with one dimension more.
 
     `{"data": …}` is the input of a model that has one.
@@ -90,7 +89,7 @@ class _Reader:
             if json_lists.holds_lists(value, len(shape)):
                 raise MalformedBody(f"{told} mixes numbers and lists at one level")
 
-    def item(self, given: Any, told: str) -> dict[str, torch.Tensor]:
+    def item(self, given: Any, told: str) -> Named:
         if not isinstance(given, simdjson.Object):
             raise MalformedBody(f"{told} must be an object of names and values, or a list of such")
         values = _unique(given, told)
