@@ -4,6 +4,7 @@ from __future__ import annotations
 
 JSON = "application/json"
 NPY = "application/x-npy"
+NPZ = "application/x-npz"
 SAFETENSORS = "application/x-safetensors"
 MSGPACK = "application/msgpack"
 JPEG = "image/jpeg"
