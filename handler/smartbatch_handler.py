@@ -185,7 +185,11 @@ class SmartBatchHandler:
             def run_again(count: int) -> Any:
                 return forward([items[index % len(items)] for index in range(count)])
 
-            return self._splitter.split(forward(items), len(items), run_again)
+            answers = self._splitter.split(forward(items), len(items), run_again)
+            timer.forward_sizes.append(len(items))
+            for item in items:
+                rows[item.row].ran_among(len(items))
+            return answers
 
         answers = recover.run_isolated(run, live, micro_batch.shape, self._ceilings, self._count_split)
         for item, answer in zip(live, answers, strict=True):
@@ -205,7 +209,8 @@ class SmartBatchHandler:
             values[telemetry.key(names.STAGE_SECONDS, stage=stage)] = seconds
         if self.model.compiler == "cuda_graphs":
             telemetry.gauge(names.PADDING_RATIO, self.model.padding_ratio())
-        telemetry.histogram(values, names.BATCH_SIZE, [len(rows)], names.BATCH_SIZE_BOUNDS)
+        for name, sizes in ((names.BATCH_SIZE, [len(rows)]), (names.FORWARD_SIZE, timer.forward_sizes)):
+            telemetry.histogram(values, name, sizes, names.HISTOGRAMS[name])
         telemetry.add(values)
 
     def _count_split(self, reason: str) -> None:
