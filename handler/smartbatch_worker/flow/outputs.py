@@ -96,7 +96,7 @@ def best_labels(answer: Any, labels: Sequence[str] | None) -> Any:
 def found_boxes(answer: Any, threshold: float, labels: Sequence[str] | None) -> list[dict[str, Any]]:
     """What a detector found with a score of at least `threshold`, best first: {"label", "score", "box"} each.
 
-    "box" is [x0, y0, x1, y1], as the model gives it.
+    "box" is a tensor [x0, y0, x1, y1], as the model gives it: written as such, it is as short as its type allows.
 
     Raises:
         MalformedBody: the answer is no detector's.
@@ -104,10 +104,10 @@ def found_boxes(answer: Any, threshold: float, labels: Sequence[str] | None) -> 
     if not is_detection(answer):
         raise misfit("boxes", answer)
     order = answer["scores"].argsort(descending=True, stable=True)
-    scores, classes, boxes = (without_halves(answer[key][order]).tolist() for key in ("scores", "labels", "boxes"))
+    scores, classes = (answer[key][order].tolist() for key in ("scores", "labels"))
     return [
         {"label": _name(labels, index), "score": score, "box": box}
-        for score, index, box in zip(scores, classes, boxes, strict=True)
+        for score, index, box in zip(scores, classes, answer["boxes"][order].unbind(0), strict=True)
         if score >= threshold
     ]
 

@@ -67,9 +67,10 @@ def detection(*scores: float) -> dict[str, torch.Tensor]:
 
 
 def test_boxes_are_those_above_the_threshold_best_first() -> None:
-    assert found_boxes(detection(0.5, 0.25, 0.75, float("nan")), 0.5, LABELS) == [
-        {"label": "cat", "score": 0.75, "box": [8.0, 9.0, 10.0, 11.0]},
-        {"label": "ant", "score": 0.5, "box": [0.0, 1.0, 2.0, 3.0]},
+    found = found_boxes(detection(0.5, 0.25, 0.75, float("nan")), 0.5, LABELS)
+    assert [(entry["label"], entry["score"], entry["box"].tolist()) for entry in found] == [
+        ("cat", 0.75, [8.0, 9.0, 10.0, 11.0]),
+        ("ant", 0.5, [0.0, 1.0, 2.0, 3.0]),
     ]
     assert [found["label"] for found in found_boxes(detection(0.5, 0.5), 0, None)] == ["0", "1"]
     assert found_boxes(detection(), 0.5, LABELS) == []
