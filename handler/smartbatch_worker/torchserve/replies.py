@@ -11,7 +11,8 @@ import torch
 from smartbatch_worker.contract import headers, media_types
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.errors import AnswerFailed, RowError
-from smartbatch_worker.flow import encode, outputs, tensor_files
+from smartbatch_worker.flow import encode
+from smartbatch_worker.flow.answers import outputs, tensor_files
 from smartbatch_worker.flow.rows import Row
 
 logger = logging.getLogger(__name__)

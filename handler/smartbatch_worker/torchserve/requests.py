@@ -10,7 +10,7 @@ from typing import Any
 from smartbatch_worker.contract import headers
 from smartbatch_worker.contract.config import OUTPUTS
 from smartbatch_worker.errors import MalformedBody, RowError, UnknownFormat
-from smartbatch_worker.flow.outputs import needs_words
+from smartbatch_worker.flow.answers.outputs import needs_words
 from smartbatch_worker.flow.rows import Row
 from smartbatch_worker.torchserve import accept, forms
 from smartbatch_worker.torchserve.forms import FormField

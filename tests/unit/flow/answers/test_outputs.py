@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from smartbatch_worker.errors import MalformedBody
-from smartbatch_worker.flow.outputs import (
+from smartbatch_worker.flow.answers.outputs import (
     best_labels,
     best_mask,
     found_boxes,

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load
 from smartbatch_worker.errors import AnswerTooLarge, ModelRejected
-from smartbatch_worker.flow.tensor_files import encode_npy, encode_npz, encode_safetensors, name_tensors
+from smartbatch_worker.flow.answers.tensor_files import encode_npy, encode_npz, encode_safetensors, name_tensors
 
 ENOUGH = 10_000
 DTYPES = [
