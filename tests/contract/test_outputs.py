@@ -63,15 +63,21 @@ class Parts(torch.nn.Module):
 
 
 class Finds(torch.nn.Module):
+    masks = None
+
     def forward(self, x):
         found = []
         for row in x.reshape(len(x), -1):
             n = int(row[0]) % 4
             found.append({
                 "boxes": torch.arange(4.0 * n).view(n, 4) + row[0], "labels": torch.arange(n),
-                "scores": torch.arange(n) / 4 + 0.125, "masks": None,
+                "scores": torch.arange(n) / 4 + 0.125, "masks": self.masks,
             })
         return found
+
+
+class FindsMasks(Finds):
+    masks = torch.zeros(1, 1)
 
 
 class Segments(torch.nn.Module):
@@ -192,6 +198,12 @@ def test_a_picture_to_a_detector_is_answered_with_boxes(serve: Serve) -> None:
     assert boxes.json["result"] == [{"label": "ant", "score": 0.125, "box": [1.0, 2.0, 3.0, 4.0]}]
     assert list(raw.json["result"]) == ["boxes", "labels", "scores"]
     assert npz(npy)["boxes"].tolist() == [[1.0, 2.0, 3.0, 4.0]]
+    worker = serve("FindsMasks", input_shape=[3, None, None], score_threshold=0.1, **preset)
+    whole, asked = worker.answer(
+        request(picture(255), "image/png"), request(picture(255), "image/png", **wanted("boxes"))
+    )
+    assert set(whole.json["result"]) == {"boxes", "labels", "scores", "masks"}, "nothing is lost unasked"
+    assert asked.json == boxes.json
 
 
 def test_a_mask_is_a_byte_a_pixel(serve: Serve) -> None:

@@ -87,7 +87,7 @@ class Replies:
             return "raw"
         if all(map(_is_classifiers, row.outputs)):
             return "topk"
-        return "boxes" if all(map(outputs.is_detection, row.outputs)) else "raw"
+        return "boxes" if all(map(_is_detectors, row.outputs)) else "raw"
 
     def _take_top_classes(self, rows: Sequence[Row], forms: Sequence[str]) -> None:
         """Softmax and top classes for the whole batch at once, per number of classes."""
@@ -140,3 +140,8 @@ def _is_classifiers(output: Any) -> bool:
     """Whether an answer is scores of classes and nothing else."""
     is_alone = isinstance(output, torch.Tensor) or (isinstance(output, Mapping) and set(output) == {"logits"})
     return is_alone and outputs.scores_of(output) is not None
+
+
+def _is_detectors(output: Any) -> bool:
+    """Whether an answer is boxes and nothing else, as masks or keypoints, that would be lost."""
+    return outputs.is_detection(output) and len(output) == 3
