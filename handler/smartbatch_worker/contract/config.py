@@ -14,6 +14,7 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 _COMPILERS = ("auto", "off", "winograd", "inductor", "openvino", "cuda_graphs")
 _LOADS = ("lazy", "eager")
 _OUTPUTS = ("auto", "raw", "topk")
+_ENVELOPES = ("result", "bare")
 _NONFINITE = ("error", "allow")
 _ORIENTATIONS = ("exif", "ignore")
 _COLOURS = {"white": (255, 255, 255), "black": (0, 0, 0)}
@@ -82,6 +83,8 @@ class WorkerConfig:
     """auto (topk for images, raw for tensors), raw or topk."""
     topk: int = 5
     """Classes in a topk answer."""
+    envelope: str = "result"
+    """result: JSON answers are `{"result": …}`; bare: the answer alone, as TorchServe's own handlers give it."""
     max_pixels: int = 50_000_000
     """Largest image accepted, width x height, read from its header before any decoding."""
     max_items: int = 256
@@ -96,6 +99,7 @@ class WorkerConfig:
         _one_of("compile", self.compile, _COMPILERS)
         _one_of("load", self.load, _LOADS)
         _one_of("output", self.output, _OUTPUTS)
+        _one_of("envelope", self.envelope, _ENVELOPES)
         _one_of("nonfinite", self.nonfinite, _NONFINITE)
         _one_of("image_interpolation", self.image_interpolation, _INTERPOLATIONS)
         _one_of("image_orientation", self.image_orientation, _ORIENTATIONS)
@@ -255,6 +259,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "micro_batch": _auto_or_int,
     "output": _str,
     "topk": _int,
+    "envelope": _str,
     "max_pixels": _int,
     "max_items": _int,
     "max_elements": _int,

@@ -45,6 +45,7 @@ class Row:
     outputs: list[Any] = field(default_factory=list)
     is_image: bool = False
     has_batch_dim: bool = False
+    is_instances: bool = False
     error: RowError | None = None
 
     @property
@@ -76,6 +77,7 @@ class Row:
         self.items = decoded.items if config.inputs is not None else [_as_taken(item) for item in decoded.items]
         self.outputs = [None] * len(self.items)
         self.is_image, self.has_batch_dim = decoded.is_image, decoded.has_batch_dim
+        self.is_instances = decoded.is_instances
         self.body = b""  # a batch of 3 MB bodies need not be kept beside its tensors
 
     def put(self, position: int, answer: Any, require_finite: bool) -> None:

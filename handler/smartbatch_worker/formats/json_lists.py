@@ -1,10 +1,14 @@
-"""JSON bodies, `{"data": nested lists of numbers}`, to one float32 tensor, without a Python object per number."""
+"""JSON bodies, `{"data": nested lists of numbers}`, to one float32 tensor, without a Python object per number.
+
+Other servers' clients write `{"instances": [item, …]}` (KServe's protocol v1), and pictures in base64.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,12 +16,31 @@ import simdjson
 import torch
 
 from smartbatch_worker.contract.config import WorkerConfig
-from smartbatch_worker.errors import MalformedBody
+from smartbatch_worker.contract.shapes import takes_pictures
+from smartbatch_worker.errors import MalformedBody, UnknownFormat
 from smartbatch_worker.formats import json_errors
-from smartbatch_worker.formats.limits import MAX_DIMS, MAX_LISTS, check_count, check_num_lists
+from smartbatch_worker.formats.images import base64_files
+from smartbatch_worker.formats.limits import MAX_DIMS, MAX_LISTS, check_count, check_num_items, check_num_lists
 from smartbatch_worker.kernels import json_numbers
 
 _SIMDJSON_MAX_LENGTH = 2**24 - 1  # it counts a list's entries up to here
+
+
+INSTANCES = "instances"
+_KEYS = ("data", "body")
+"""Under which TorchServe's image handlers look for a picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """What a body of another dialect holds: items, each without a batch dimension."""
+
+    items: list[Any]
+    """A tensor each, or named ones."""
+    is_image: bool
+    """All of them were pictures' files."""
+    is_instances: bool
+    """There may be several, and they are answered as `{"predictions": […]}`."""
 
 
 def resembles(body: bytes | bytearray) -> bool:
@@ -35,12 +58,21 @@ def read(body: bytes | bytearray, config: WorkerConfig) -> torch.Tensor:
         MalformedBody: not JSON, no "data", ragged lists, or anything but numbers inside.
         BodyTooLarge: more than max_elements numbers, or MAX_LISTS lists.
     """
-    max_elements = config.max_elements
-    if (tensor := json_numbers.read(body, max_elements, MAX_LISTS)) is not None:
+    given = read_items(body, config)
+    if isinstance(given, Items):
+        raise MalformedBody('the JSON body has no "data" that is a list')
+    return given
+
+
+def read_items(body: bytes | bytearray, config: WorkerConfig) -> torch.Tensor | Items:
+    """As `read` has it, or what a body of another dialect holds."""
+    if (tensor := json_numbers.read(body, config.max_elements, MAX_LISTS)) is not None:
         return tensor
     body, document = parsed(body)
     if not isinstance(document, simdjson.Object):
         raise MalformedBody('the JSON body must be an object {"data": [...]}')
+    if (items := _other_dialect(body, document, config)) is not None:
+        return items
     num_found = _num_keys_named_data(body, document)
     if num_found == 0:
         raise MalformedBody('the JSON body has no "data"; send {"data": [...]} with nested lists of numbers')
@@ -49,23 +81,65 @@ def read(body: bytes | bytearray, config: WorkerConfig) -> torch.Tensor:
     data = document["data"]
     if not isinstance(data, simdjson.Array):
         raise MalformedBody(f'"data" must be a nested list of numbers; got {kind(data)}')
-    shape = shape_of(data, max_elements)
+    return _array(body, data, config.max_elements, '"data"')
+
+
+def _other_dialect(body: bytes | bytearray, document: Any, config: WorkerConfig) -> Items | None:
+    """The items of `{"instances": […]}`, or the picture of `{"data": base64}`; None: the body is neither."""
+    if INSTANCES not in document and not any(isinstance(document.get(key), str) for key in _KEYS):
+        return None
+    found = unique(document, "the JSON body", {INSTANCES, *_KEYS})
+    if INSTANCES not in found:
+        key = next(key for key in _KEYS if isinstance(found.get(key), str))
+        return Items([base64_files.read(found[key], config, f'"{key}"')], True, False) if _shows(config) else None
+    given = found[INSTANCES]
+    if not isinstance(given, simdjson.Array) or len(given) == 0:
+        raise MalformedBody(f'"{INSTANCES}" must be a list, one entry an item')
+    check_num_items(len(given), config.max_items)
+    if not isinstance(given[0], (str, simdjson.Object)):
+        return Items(list(_array(body, given, config.max_elements, f'"{INSTANCES}"').unbind(0)), False, True)
+    items: list[torch.Tensor] = []
+    num_left, are_pictures = config.max_elements, True
+    for index, entry in enumerate(given):
+        told = f'"{INSTANCES}"[{index}]'
+        text = base64_files.text_in(entry)
+        data = entry.get(_KEYS[0]) if isinstance(entry, simdjson.Object) else entry
+        if text is not None and not _shows(config):
+            raise UnknownFormat(f"{told} is text, and the model takes no pictures: send lists of numbers")
+        if text is None and not isinstance(data, simdjson.Array):
+            raise MalformedBody(f'{told} must be lists of numbers, or {{"b64": a picture\'s bytes}}')
+        is_picture = text is not None
+        items.append(base64_files.read(text, config, told) if text is not None else _array(body, data, num_left, told))
+        are_pictures = are_pictures and is_picture
+        if len(given) > 1:  # one picture is bounded by max_pixels
+            check_count(items[-1].numel(), num_left)
+        num_left -= items[-1].numel()
+    return Items(items, are_pictures, True)
+
+
+def _shows(config: WorkerConfig) -> bool:
+    return takes_pictures(config.input_shape, len(config.image_mean))
+
+
+def _array(body: bytes | bytearray, data: Any, max_elements: int, told: str) -> torch.Tensor:
+    """One value of a body, which must be a list, to a tensor."""
+    shape = shape_of(data, max_elements, told)
     try:
         numbers = np.frombuffer(data.as_buffer(of_type="d"), dtype=np.float64)
     except (TypeError, ValueError, RuntimeError):
-        raise MalformedBody(f'"data" must hold numbers only{_no_number(data, len(shape))}') from None
+        raise MalformedBody(f"{told} must hold numbers only{_no_number(data, len(shape))}") from None
     if shape[-1] == _SIMDJSON_MAX_LENGTH and len(shape) == 1:
         shape = (numbers.size,)
     check_count(numbers.size, max_elements)
     if numbers.size != math.prod(shape):
-        raise MalformedBody(_ragged(shape))
+        raise MalformedBody(_ragged(shape, told))
     # as_buffer flattens, so [1, [2]] would pass for two numbers. The bracket count tells that no list hides among the
     # numbers; only a body with other brackets in it is walked.
     if count(body, b"[") != num_lists(shape):
         if numbers.size > MAX_LISTS:
-            raise MalformedBody('with more than a million numbers, nothing but the lists of "data" may hold a "["')
+            raise MalformedBody(f'with more than a million numbers, nothing but the lists of {told} may hold a "["')
         if holds_lists(data, len(shape)):
-            raise MalformedBody('"data" mixes numbers and lists at one level')
+            raise MalformedBody(f"{told} mixes numbers and lists at one level")
     with np.errstate(over="ignore"):
         return torch.from_numpy(numbers.astype(np.float32)).reshape(shape)
 
@@ -132,6 +206,17 @@ def parsed(body: bytes | bytearray) -> tuple[bytes | bytearray, Any]:
         return rewritten, simdjson.Parser().parse(rewritten)
     except (ValueError, RuntimeError, UnicodeDecodeError) as error:
         raise MalformedBody(f"the body is not valid JSON: {json_errors.explain(body, error)}") from None
+
+
+def unique(document: Any, told: str, wanted: set[str] | None = None) -> dict[str, Any]:
+    """An object's entries; simdjson gives the first of two keys where every other reader gives the last."""
+    found: dict[str, Any] = {}
+    for key in itertools.islice(document, MAX_LISTS):
+        if wanted is None or key in wanted:
+            if key in found:
+                raise MalformedBody(f"{told} has two keys named {key[:40]!r}; send one")
+            found[key] = document[key]  # .items() would make Python objects of everything inside
+    return found
 
 
 def _num_keys_named_data(body: bytes | bytearray, document: Any) -> int:

@@ -125,4 +125,5 @@ class Replies:
         results = row.outputs
         if form == "custom":
             results = [self._postprocess_item(output) for output in row.outputs]
-        return encode.encode_result(results if row.has_batch_dim else results[0], self._max_bytes)
+        key = "predictions" if row.is_instances else None if self._config.envelope == "bare" else "result"
+        return encode.encode_result(results if row.has_batch_dim else results[0], self._max_bytes, key)
