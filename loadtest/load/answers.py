@@ -114,7 +114,10 @@ class _Found:
         """Whatever JSON holds."""
         if isinstance(entry, list):
             for each in entry:
-                self.add(each)
+                if type(each) is float:  # a million of them in an answer, so without a call each
+                    self.scores.append(each)
+                else:
+                    self.add(each)
         elif isinstance(entry, dict):
             is_class = "score" in entry and ("label" in entry or "index" in entry)
             if is_class:

@@ -199,6 +199,12 @@ class TestPictures:
         (reply,) = serve(**PICTURES).answer(request(f'{{"data": "{text}", "data": "{text}"}}'.encode()))
         assert reply.error == (400, "malformed")
 
+    def test_lists_beat_what_else_the_body_holds(self, serve: Serve) -> None:
+        planes = np.full((3, 8, 8), 0.5).tolist()
+        worker = serve(**PICTURES, output="raw")
+        replies = worker.answer(posted({"data": planes, "body": "note"}), posted({"data": planes, "instances": 1}))
+        assert [reply.status for reply in replies] == [200, 200]
+
     def test_a_model_of_no_pictures(self, serve: Serve) -> None:
         worker = serve(model_class="Line", input_shape=[2])
         text, instances = worker.answer(posted({"data": "abc"}), posted({"instances": [{"b64": b64(1, 2, 3)}]}))
@@ -240,6 +246,14 @@ class TestInstances:
         worker = serve(model_class="Line", input_shape=[2])
         long, deep = worker.answer(posted({"instances": [[1, 2, 3]]}), posted({"instances": [[[1, 2]], [[3, 4]]]}))
         assert {long.error, deep.error} == {(422, "wrong_shape")}
+
+    @pytest.mark.parametrize("entry", ['{"data": [1, [2]]}', '{"data": [1], "data": [1, 2]}', '{"data": [1, "2"]}'])
+    def test_what_is_no_list_of_numbers(self, serve: Serve, entry: str) -> None:
+        worker = serve(model_class="Line", input_shape=[2])
+        body = f'{{"instances": [{{"data": [1, 2]}}, {entry}]}}'.encode()
+        (reply,) = worker.answer(request(body))
+        assert reply.error == (400, "malformed")
+        assert '"instances"[1]' in reply.json["error"]["message"]
 
     def test_numbers_are_bounded_over_all_instances(self, serve: Serve) -> None:
         worker = serve(model_class="Line", input_shape=[4], max_elements=10)

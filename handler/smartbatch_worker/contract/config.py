@@ -48,7 +48,7 @@ class WorkerConfig:
     max_tokens: int | None = None
     """Most tokens in one forward, padding included: items x the padded letter's size; for named inputs."""
     example: str | None = None
-    """A request's body in the archive, of which calibration, canary and `smartbatch serve`'s advice are made."""
+    """A request's body in the archive: calibration, canary, load tests and `serve`'s curl line are made of it."""
     image_resize: int = 256
     """Shorter side of an image after resizing, pixels."""
     image_crop: int = 224

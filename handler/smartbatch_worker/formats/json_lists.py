@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,67 +82,102 @@ def read_items(body: bytes | bytearray, config: WorkerConfig) -> torch.Tensor | 
     data = document["data"]
     if not isinstance(data, simdjson.Array):
         raise MalformedBody(f'"data" must be a nested list of numbers; got {kind(data)}')
-    return _array(body, data, config.max_elements, '"data"')
+    array = _Array.of(data, config.max_elements, '"data"')
+    _check_lists(body, [array])
+    return array.tensor
 
 
 def _other_dialect(body: bytes | bytearray, document: Any, config: WorkerConfig) -> Items | None:
     """The items of `{"instances": […]}`, or the picture of `{"data": base64}`; None: the body is neither."""
-    if INSTANCES not in document and not any(isinstance(document.get(key), str) for key in _KEYS):
+    key = next((key for key in _KEYS if key in document), "")
+    is_text = isinstance(document.get(key), str)
+    if key == _KEYS[0] and not is_text:
         return None
     found = unique(document, "the JSON body", {INSTANCES, *_KEYS})
-    if INSTANCES not in found:
-        key = next(key for key in _KEYS if isinstance(found.get(key), str))
-        return Items([base64_files.read(found[key], config, f'"{key}"')], True, False) if _shows(config) else None
-    given = found[INSTANCES]
+    if is_text and _shows(config):
+        return Items([base64_files.read(found[key], config, f'"{key}"')], True, False)
+    return _instances(body, found[INSTANCES], config) if INSTANCES in found else None
+
+
+def _instances(body: bytes | bytearray, given: Any, config: WorkerConfig) -> Items:
     if not isinstance(given, simdjson.Array) or len(given) == 0:
         raise MalformedBody(f'"{INSTANCES}" must be a list, one entry an item')
     check_num_items(len(given), config.max_items)
     if not isinstance(given[0], (str, simdjson.Object)):
-        return Items(list(_array(body, given, config.max_elements, f'"{INSTANCES}"').unbind(0)), False, True)
+        array = _Array.of(given, config.max_elements, f'"{INSTANCES}"')
+        _check_lists(body, [array])
+        return Items(list(array.tensor.unbind(0)), False, True)
     items: list[torch.Tensor] = []
-    num_left, are_pictures = config.max_elements, True
+    arrays: list[_Array] = []
+    num_left = config.max_elements
     for index, entry in enumerate(given):
         told = f'"{INSTANCES}"[{index}]'
-        text = base64_files.text_in(entry)
-        data = entry.get(_KEYS[0]) if isinstance(entry, simdjson.Object) else entry
-        if text is not None and not _shows(config):
-            raise UnknownFormat(f"{told} is text, and the model takes no pictures: send lists of numbers")
-        if text is None and not isinstance(data, simdjson.Array):
+        data = unique(entry, told, base64_files.KEYS).get(_KEYS[0]) if isinstance(entry, simdjson.Object) else entry
+        if (text := base64_files.text_in(entry)) is not None:
+            if not _shows(config):
+                raise UnknownFormat(f"{told} is text, and the model takes no pictures: send lists of numbers")
+            items.append(base64_files.read(text, config, told))
+        elif isinstance(data, simdjson.Array):
+            arrays.append(_Array.of(data, num_left, told))
+            items.append(arrays[-1].tensor)
+        else:
             raise MalformedBody(f'{told} must be lists of numbers, or {{"b64": a picture\'s bytes}}')
-        is_picture = text is not None
-        items.append(base64_files.read(text, config, told) if text is not None else _array(body, data, num_left, told))
-        are_pictures = are_pictures and is_picture
         if len(given) > 1:  # one picture is bounded by max_pixels
             check_count(items[-1].numel(), num_left)
         num_left -= items[-1].numel()
-    return Items(items, are_pictures, True)
+    if arrays:
+        _check_lists(body, arrays, num_around=1)
+    return Items(items, not arrays, True)
 
 
 def _shows(config: WorkerConfig) -> bool:
     return takes_pictures(config.input_shape, len(config.image_mean))
 
 
-def _array(body: bytes | bytearray, data: Any, max_elements: int, told: str) -> torch.Tensor:
-    """One value of a body, which must be a list, to a tensor."""
-    shape = shape_of(data, max_elements, told)
-    try:
-        numbers = np.frombuffer(data.as_buffer(of_type="d"), dtype=np.float64)
-    except (TypeError, ValueError, RuntimeError):
-        raise MalformedBody(f"{told} must hold numbers only{_no_number(data, len(shape))}") from None
-    if shape[-1] == _SIMDJSON_MAX_LENGTH and len(shape) == 1:
-        shape = (numbers.size,)
-    check_count(numbers.size, max_elements)
-    if numbers.size != math.prod(shape):
-        raise MalformedBody(_ragged(shape, told))
-    # as_buffer flattens, so [1, [2]] would pass for two numbers. The bracket count tells that no list hides among the
-    # numbers; only a body with other brackets in it is walked.
-    if count(body, b"[") != num_lists(shape):
-        if numbers.size > MAX_LISTS:
-            raise MalformedBody(f'with more than a million numbers, nothing but the lists of {told} may hold a "["')
-        if holds_lists(data, len(shape)):
-            raise MalformedBody(f"{told} mixes numbers and lists at one level")
-    with np.errstate(over="ignore"):
-        return torch.from_numpy(numbers.astype(np.float32)).reshape(shape)
+@dataclass(frozen=True, slots=True)
+class _Array:
+    """Nested lists of a body."""
+
+    tensor: torch.Tensor
+    lists: Any
+    """As simdjson has them."""
+    told: str
+
+    @classmethod
+    def of(cls, lists: Any, max_elements: int, told: str) -> _Array:
+        """Read them; `_check_lists` is to follow."""
+        shape = shape_of(lists, max_elements, told)
+        try:
+            numbers = np.frombuffer(lists.as_buffer(of_type="d"), dtype=np.float64)
+        except (TypeError, ValueError, RuntimeError):
+            raise MalformedBody(f"{told} must hold numbers only{_no_number(lists, len(shape))}") from None
+        if shape[-1] == _SIMDJSON_MAX_LENGTH and len(shape) == 1:
+            shape = (numbers.size,)
+        check_count(numbers.size, max_elements)
+        if numbers.size != math.prod(shape):
+            raise MalformedBody(_ragged(shape, told))
+        with np.errstate(over="ignore"):
+            return cls(torch.from_numpy(numbers.astype(np.float32)).reshape(shape), lists, told)
+
+
+def _check_lists(body: bytes | bytearray, arrays: list[_Array], num_around: int = 0) -> None:
+    """Refuse lists among numbers: as_buffer flattens, so [1, [2]] would pass for two numbers.
+
+    The bracket count tells that none hides there; only a body with other brackets in it is walked.
+
+    Args:
+        body: as it came.
+        arrays: all that were read of it.
+        num_around: the lists that these stand in.
+    """
+    if count(body, b"[") == num_around + sum(num_lists(tuple(array.tensor.shape)) for array in arrays):
+        return
+    if sum(array.tensor.numel() for array in arrays) > MAX_LISTS:
+        told = arrays[0].told
+        raise MalformedBody(f'with more than a million numbers, nothing but the lists of {told} may hold a "["')
+    for array in arrays:
+        if holds_lists(array.lists, array.tensor.ndim):
+            raise MalformedBody(f"{array.told} mixes numbers and lists at one level")
 
 
 def count(body: bytes | bytearray, byte: bytes) -> int:
@@ -208,7 +244,7 @@ def parsed(body: bytes | bytearray) -> tuple[bytes | bytearray, Any]:
         raise MalformedBody(f"the body is not valid JSON: {json_errors.explain(body, error)}") from None
 
 
-def unique(document: Any, told: str, wanted: set[str] | None = None) -> dict[str, Any]:
+def unique(document: Any, told: str, wanted: AbstractSet[str] | None = None) -> dict[str, Any]:
     """An object's entries; simdjson gives the first of two keys where every other reader gives the last."""
     found: dict[str, Any] = {}
     for key in itertools.islice(document, MAX_LISTS):

@@ -18,7 +18,7 @@ _READERS = (
     (png_files.begins, pictures.read_png),
     (webp_files.begins, pictures.read_webp),
 )
-_KEYS = ("b64", "data", "body", "image_bytes")
+KEYS = frozenset(("b64", "data", "body", "image_bytes"))
 """Under which an item has its picture: KServe's, TorchServe's two, TensorFlow's."""
 
 
@@ -33,7 +33,7 @@ def text_in(entry: Any) -> str | None:
             return entry
         if not isinstance(entry, simdjson.Object):
             return None
-        entry = next((entry[key] for key in _KEYS if key in entry), None)
+        entry = next((entry[key] for key in sorted(KEYS) if key in entry), None)
     return entry if isinstance(entry, str) else None
 
 
