@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import shlex
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -164,4 +163,4 @@ def _unknown_attributes(source: HandlerSource, method: Method) -> list[Finding]:
 
 
 def _spelled(value: Any) -> str:
-    return ",".join(f"{entry:g}" for entry in value) if isinstance(value, list) else json.dumps(value)
+    return ",".join(f"{entry:g}" for entry in value) if isinstance(value, list) else str(value)

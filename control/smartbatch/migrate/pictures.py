@@ -14,7 +14,11 @@ DEFAULTS: dict[str, Any] = {
     "image_crop": 224,
     "image_mean": list(IMAGENET_MEAN),
     "image_std": list(IMAGENET_STD),
+    "image_interpolation": "bilinear",
 }
+
+
+_MODES = ("bilinear", "bicubic", "nearest")
 
 
 def transforms_of(source: HandlerSource) -> tuple[int, list[ast.expr]] | None:
@@ -47,8 +51,11 @@ def settings_of(steps: list[ast.expr]) -> dict[str, Any] | str:
         if name in ("Resize", "CenterCrop"):
             side = values.get("size")
             side = side[0] if isinstance(side, (list, tuple)) and len(set(side)) == 1 else side
-            if not isinstance(side, int) or set(values) - {"size", "antialias"}:
+            mode = values.get("interpolation", "bilinear")
+            if not isinstance(side, int) or set(values) - {"size", "antialias", "interpolation"} or mode not in _MODES:
                 return ast.unparse(step)[:60]
+            if name == "Resize":
+                found["image_interpolation"] = mode
             found["image_resize" if name == "Resize" else "image_crop"] = side
         elif name == "Normalize" and {"mean", "std"} <= set(values):
             found |= {"image_mean": list(values["mean"]), "image_std": list(values["std"])}
@@ -66,9 +73,15 @@ def settings_of(steps: list[ast.expr]) -> dict[str, Any] | str:
 def _values(call: ast.Call) -> dict[str, Any] | None:
     """The arguments of a transform by name, the positional ones in torchvision's order; None: they are not literals."""
     name = dotted(call.func).rpartition(".")[2]
-    order = {"Normalize": ("mean", "std")}.get(name, ("size",))
+    order = {"Normalize": ("mean", "std")}.get(name, ("size", "interpolation"))
     try:
-        given = {key: ast.literal_eval(value) for key, value in zip(order, call.args, strict=False)}
-        return given | {each.arg: ast.literal_eval(each.value) for each in call.keywords if each.arg is not None}
+        given = {key: _value(value) for key, value in zip(order, call.args, strict=False)}
+        return given | {each.arg: _value(each.value) for each in call.keywords if each.arg is not None}
     except ValueError:
         return None
+
+
+def _value(node: ast.expr) -> Any:
+    """A literal, or the last part of InterpolationMode.BICUBIC or Image.BICUBIC."""
+    name = dotted(node).rpartition(".")[2].lower()
+    return name if name in _MODES else ast.literal_eval(node)

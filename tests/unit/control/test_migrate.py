@@ -111,11 +111,19 @@ def test_a_classifier_is_a_command(tmp_path: Path) -> None:
     assert [finding.line for finding in advice.findings] == [8, 9, 10, 15]
 
 
+def test_the_interpolation_is_a_setting(tmp_path: Path) -> None:
+    steps = "T.Resize(248, interpolation=T.InterpolationMode.BICUBIC), T.CenterCrop(224), T.ToTensor()"
+    advice = advice_on(tmp_path, f"class A(VisionHandler):\n    image_processing = T.Compose([{steps}])\n")
+    assert advice.num_by_hand == 0
+    assert "--set=image_interpolation=bicubic" in parsed(advice.command)
+
+
 @pytest.mark.parametrize(
     ("steps", "named"),
     [
         ("transforms.Resize(256), transforms.Grayscale(), transforms.ToTensor()", "Grayscale"),
         ("transforms.Resize(SIDE), transforms.ToTensor()", "Resize(SIDE)"),
+        ("transforms.Resize(64, interpolation=LANCZOS), transforms.ToTensor()", "Resize(64"),
         ("transforms.Resize((32, 64)), transforms.ToTensor()", "Resize((32, 64))"),
         ("transforms.ToTensor()", "pictures stay as large as they come"),
     ],
