@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import io
 import json
@@ -16,6 +17,15 @@ import safetensors.numpy
 from PIL import Image
 
 _CHW = (np.arange(3 * 4 * 5, dtype=np.float32) / 7).reshape(3, 4, 5)
+
+
+def _png() -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (4, 3), (255, 0, 51)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+_PNG_IN_BASE64 = base64.b64encode(_png())
 
 
 def seeds() -> dict[str, list[bytes]]:
@@ -60,6 +70,13 @@ def _json() -> list[bytes]:
         b'{"inputs": {"ids": [1, [2]], "x": [1, 2]}}',
         b'{"inputs": {"ids": [9223372036854775808], "x": [1e39, 2]}}',
         b'{"inputs": {"ids": [1], "ids": [2], "x": {"b64": "AAAA"}}}',
+        b'{"instances": [[1, 2, 3, 4], [5, 6, 7, 8]]}',
+        b'{"instances": [{"data": [1, 2, 3, 4]}, {"data": [5, 6, [7], 8]}], "x": "["}',
+        b'{"instances": [{"ids": [1], "x": [1, 2]}, {"ids": [1, 2], "x": [1, 2]}]}',
+        b'{"instances": [{"b64": "%s"}, {"image_bytes": {"b64": "%s"}}]}' % (_PNG_IN_BASE64, _PNG_IN_BASE64),
+        b'{"instances": [[[]], {"data": 1}, "AAAA"]}',
+        b'{"data": "data:image/png;base64,%s"}' % _PNG_IN_BASE64,
+        b'{"body": "%s", "body": "AAAA"}' % _PNG_IN_BASE64,
         b"[1,2,3]",
         b"  \n\t{}",
         b'{"data": [1, 2',

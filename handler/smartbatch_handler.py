@@ -2,12 +2,13 @@
 
     rows ──decode──▶ items ──plan──▶ micro-batches ──forward──▶ answers ──encode──▶ one reply a row, in order
 
-Subclass it to change how one item is read or answered:
+Subclass it to change how one item is read or answered, or what is done with a whole batch:
 
     from smartbatch_handler import SmartBatchHandler
 
     class MyHandler(SmartBatchHandler):
         def preprocess_item(self, body, headers): ...   # bytes -> a tensor, a dict of named inputs, or a list
+        def inference(self, batch): ...                 # a whole micro-batch -> one output an item
         def postprocess_item(self, output): ...         # one item's output -> anything JSON can hold
 """
 
@@ -25,7 +26,7 @@ import torch
 from smartbatch_worker.contract import media_types
 from smartbatch_worker.contract import metrics as names
 from smartbatch_worker.contract.config import WorkerConfig
-from smartbatch_worker.contract.description import Description
+from smartbatch_worker.contract.description import Description, example_of
 from smartbatch_worker.contract.shapes import ItemShape, Sample, spelled
 from smartbatch_worker.errors import RowError, blame_server
 from smartbatch_worker.flow import decode, examples, recover
@@ -65,7 +66,7 @@ class SmartBatchHandler:
         decode.prepare(self.config)
         self.labels = _read_labels(self.model_dir, self.config)
         self.telemetry = Telemetry(context.model_name, _worker_name(sys.argv), write_metrics)
-        device = _pick_device(self.config.device, properties.get("gpu_id"))
+        self.device = device = _pick_device(self.config.device, properties.get("gpu_id"))
         self.model = ManagedModel(
             self.config,
             self.model_dir,
@@ -82,8 +83,10 @@ class SmartBatchHandler:
         self._ceilings = recover.MemoryCeilings()
         self._splitter = AnswerSplitter()
         self._replies = Replies(
-            self.config, self.labels, self.postprocess_item, self._overrides_postprocess(), max_response_bytes()
+            self.config, self.labels, self.postprocess_item, self._overrides("postprocess_item"), max_response_bytes()
         )
+        # The model sees to its own; what a user computes beside it needs no gradients either.
+        self._infer = torch.inference_mode()(self.inference) if self._overrides("inference") else self.inference
         self.telemetry.add(self.telemetry.zeros())
         # Of one tensor, any size runs as it is, but where CUDA graphs pad; dashboards of padding servers expect it.
         self.telemetry.gauge(names.PADDING_RATIO, 0)
@@ -120,6 +123,21 @@ class SmartBatchHandler:
         """
         return decode.decode(body, headers.get("content-type", "").lower(), self.config)
 
+    def inference(self, batch: Any, /) -> Any:
+        """One forward of a micro-batch: the place for what is done to whole batches, before or after the model.
+
+        Called within everything that makes a batch safe: where it fails, or memory is short, it is called again with
+        fewer items, until only the item that it fails for fails. It may be called any number of times, with any number
+        of items.
+
+        Args:
+            batch: on the CPU: float32 [N, …]; a dict of [N, …] by the names of the model's inputs; or a list of N.
+
+        Returns:
+            N answers, in order: [N, …], a dict or tuple of such, or a list of N of anything.
+        """
+        return self.model.forward(batch)
+
     def postprocess_item(self, output: Any) -> Any:
         """One item's output to what stands in its answer's "result"; tensors and NumPy arrays are written as lists."""
         return output
@@ -144,6 +162,7 @@ class SmartBatchHandler:
             "load_seconds": round(self.model.load_seconds, 3),
             "pid": os.getpid(),
             "config": self.config.as_dict(),
+            "example": None if (example := self._example()) is None else example_of(*example),
         }
 
     def _decode(self, row: Row) -> None:
@@ -187,7 +206,7 @@ class SmartBatchHandler:
             with timer.stage("stack"):
                 batch = self._batcher.stack(items)
             with timer.stage("forward"):
-                return self.model.forward(batch)
+                return self._infer(batch)
 
         def run(items: Sequence[Item]) -> list[Any]:
             def run_again(count: int) -> Any:
@@ -215,14 +234,21 @@ class SmartBatchHandler:
 
     def _example_items(self) -> list[Any]:
         """The items of the archive's example; none where it has none, or one that is not read."""
-        if self.config.example is None:
+        example = self._example()
+        if example is None:
             return []
-        path = self.model_dir / self.config.example
-        row = Row(path.read_bytes(), {"content-type": media_types.of_file(path.name)})
+        row = Row(example[0], {"content-type": example[1]})
         row.attempt(self._decode, row)
         if row.error is not None:
             logger.warning("the archive's example is not read, and nothing measured with it: %s", row.error.message)
         return list(row.items)
+
+    def _example(self) -> tuple[bytes, str] | None:
+        """The body in the archive, and its content type."""
+        if self.config.example is None:
+            return None
+        path = self.model_dir / self.config.example
+        return path.read_bytes(), media_types.of_file(path.name)
 
     def _micro_batch_size(self, shape: ItemShape) -> int:
         return self._ceilings.limit(shape, self.model.micro_batch_size(shape))
@@ -256,8 +282,8 @@ class SmartBatchHandler:
     def _unloaded(self) -> None:
         self.telemetry.gauge(names.MODEL_LOADED, 0, per_worker=True)
 
-    def _overrides_postprocess(self) -> bool:
-        return type(self).postprocess_item is not SmartBatchHandler.postprocess_item
+    def _overrides(self, method: str) -> bool:
+        return getattr(type(self), method) is not getattr(SmartBatchHandler, method)
 
 
 def _fail(rows: Sequence[Row], error: RowError) -> None:

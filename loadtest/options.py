@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import strftime
@@ -38,7 +37,10 @@ Precision = Annotated[
 
 # What is sent.
 Images = Annotated[Path | None, typer.Option(help="Folder of JPEG, PNG or WebP to send. [default: seeded ones]")]
-Body = Annotated[list[Path] | None, typer.Option(help="File to send as it is instead of pictures; may be repeated.")]
+Body = Annotated[
+    list[Path] | None,
+    typer.Option(help="File, or folder of files, to send in turn; may be repeated. [default: the archive's example]"),
+]
 NumImages = Annotated[int, typer.Option(min=1, help="Different pictures sent.")]
 Seed = Annotated[int, typer.Option(help="Seed of the made pictures.")]
 
@@ -106,18 +108,23 @@ def server_under_test(
     )
 
 
-def payload_settings(payload: PayloadOptions, formats: Sequence[str]) -> PayloadSettings:
+def payload_settings(payload: PayloadOptions, formats: str | None, default: str = "jpeg") -> PayloadSettings:
     """What the options have sent.
+
+    Args:
+        formats: commas between; None: nobody asked for any.
+        default: what is sent then, if the model takes pictures.
 
     Raises:
         ValueError: unknown or no format.
     """
     return PayloadSettings(
-        formats=tuple(formats),
+        formats=tuple(split(default if formats is None else formats)),
         images=payload.images,
         bodies=tuple(payload.body or ()),
         num_images=payload.num_images,
         seed=payload.seed,
+        is_default=formats is None and payload.images is None and not payload.body,
     )
 
 

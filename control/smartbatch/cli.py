@@ -31,6 +31,7 @@ COMMANDS: dict[str, Command] = {
     "capacity": Command("loadtest.capacity.command", "capacity", plain=True),
     "env": Command("smartbatch.commands.env", "env"),
     "metrics": Command("smartbatch.commands.metrics", "metrics"),
+    "migrate": Command("smartbatch.commands.migrate", "migrate"),
     "predict": Command("smartbatch.commands.predict", "predict"),
     "register": Command("smartbatch.commands.register", "register"),
     "retune": Command("smartbatch.commands.retune", "retune"),

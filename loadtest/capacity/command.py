@@ -36,7 +36,9 @@ def capacity(
     out: Out = None,
     running: RunningOptions,
     asked: ModelOptions,
-    body_format: Annotated[str, typer.Option("--format", help=f"Body format: {FORMATS_LISTED}.")] = "jpeg",
+    body_format: Annotated[
+        str | None, typer.Option("--format", help=f"Body format: {FORMATS_LISTED}.", show_default="jpeg")
+    ] = None,
     payload: PayloadOptions,
     serving: ServingOptions,
 ) -> None:
@@ -48,7 +50,7 @@ def capacity(
         settings = CapacitySettings(
             out=results_folder(out, "capacity"),
             server=server_under_test(console, asked, running, serving),
-            payload=payload_settings(payload, [body_format]),
+            payload=payload_settings(payload, body_format),
             slo_p95_ms=slo_p95_ms,
             duration_s=parse_duration(duration),
             warmup_s=parse_duration(warmup, zero=True),

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from loadtest.capacity.files import Rung, Verdict, judge_rung, write_capacity
 from loadtest.capacity.knee import KneeSearch
 from loadtest.load import solo
 from loadtest.load.answers import Expected
+from loadtest.load.choice import payload_for
 from loadtest.load.config import authorization
 from loadtest.load.interrupt import Interrupt, Interrupted
 from loadtest.load.openloop import Load, Volley, arrivals, fire
@@ -74,6 +75,7 @@ def run_capacity(settings: CapacitySettings, console: Console) -> CapacityOutcom
     settings.out.mkdir(parents=True, exist_ok=True)
     with Interrupt() as interrupt, ExitStack() as stack:
         target = given_or_own_target(settings.server, settings.out / "server", interrupt, stack, console.print)
+        settings = replace(settings, payload=payload_for(settings.payload, target, settings.out, console.print))
         search = _Search(settings, target, console, interrupt)
         try:
             search.run()

@@ -6,8 +6,9 @@ The command line reads the table before it does anything: what is slow to import
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import mimetypes
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,11 +76,13 @@ class PayloadSettings:
     images: Path | None = None
     """Folder of pictures; None makes seeded ones."""
     bodies: tuple[Path, ...] = ()
-    """Files sent as they are instead of pictures."""
+    """Files sent as they are instead of pictures, in turn; of a folder, its files."""
     num_images: int = 8
     """Different pictures at most; a folder may hold fewer."""
     seed: int = 0
     """Of the made pictures."""
+    is_default: bool = field(default=False, compare=False)
+    """Nobody asked for pictures: what the model takes may be sent instead."""
 
     def __post_init__(self) -> None:
         check_formats(self.formats)
@@ -148,13 +151,31 @@ def picture_payloads(format_name: str, *, images: Path | None, count: int, seed:
 def file_payloads(paths: Sequence[Path]) -> list[Payload]:
     """Files sent as they are, for models that do not take pictures; the ending names the content type.
 
+    Args:
+        paths: files, and folders whose files are meant, in the order of their names.
+
     Raises:
-        ValueError: an ending no content type is known for.
+        ValueError: there is no such file, or none in a folder.
     """
-    payloads = []
+    return [
+        Payload(name=f"{FILE}:{path}", body=path.read_bytes(), content_type=_type_of(path)) for path in _files(paths)
+    ]
+
+
+def _files(paths: Sequence[Path]) -> Iterator[Path]:
     for path in paths:
-        content_type = media_types.BY_SUFFIX.get(path.suffix.lower())
-        if content_type is None:
-            raise ValueError(f"a body must end in {', '.join(media_types.BY_SUFFIX)}, got {path}")
-        payloads.append(Payload(name=f"{FILE}:{path}", body=path.read_bytes(), content_type=content_type))
-    return payloads
+        if path.is_file():
+            yield path
+            continue
+        if not path.is_dir():
+            raise ValueError(f"--body must be a file or a folder, got {str(path)!r}")
+        inside = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+        if not inside:
+            raise ValueError(f"--body: there is no file in {str(path)!r}")
+        yield from inside
+
+
+def _type_of(path: Path) -> str:
+    """Of what only a handler of the user's own reads, what the system says."""
+    known = media_types.of_file(path.name)
+    return mimetypes.guess_type(path.name)[0] or known if known == media_types.ANY else known

@@ -19,7 +19,6 @@ from loadtest.options import (
     payload_settings,
     results_folder,
     server_under_test,
-    split,
 )
 
 
@@ -32,7 +31,9 @@ def stress(
     out: Out = None,
     running: RunningOptions,
     asked: ModelOptions,
-    formats: Annotated[str, typer.Option(help=f"Body formats, mixed evenly: {FORMATS_LISTED}.")] = "jpeg",
+    formats: Annotated[
+        str | None, typer.Option(help=f"Body formats, mixed evenly: {FORMATS_LISTED}.", show_default="jpeg")
+    ] = None,
     payload: PayloadOptions,
     serving: ServingOptions,
     processes: Processes = None,
@@ -47,7 +48,7 @@ def stress(
         settings = StressSettings(
             out=results_folder(out, "stress"),
             server=server_under_test(console, asked, running, serving),
-            payload=payload_settings(payload, split(formats)),
+            payload=payload_settings(payload, formats),
             steps=tuple(parse_steps(steps, users, parse_duration(duration))),
             processes=processes,
         )

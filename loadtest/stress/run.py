@@ -10,6 +10,7 @@ from rich.console import Console
 from smartbatch.errors import SmartBatchError
 
 from loadtest.account.progress import LoadProgress
+from loadtest.load.choice import payload_for
 from loadtest.load.closed_loop import ClosedLoopRun, Ending, default_processes, fetch_answers, run_closed_loop
 from loadtest.load.config import LoadConfig
 from loadtest.load.interrupt import Interrupt, Interrupted
@@ -57,10 +58,11 @@ def run_stress(settings: StressSettings, console: Console) -> StressOutcome:
     raw.mkdir(exist_ok=True)
     for leftover in raw.iterdir():
         leftover.unlink()
-    config = LoadConfig(model=settings.server.model, payload=settings.payload, steps=settings.steps).from_anywhere()
     with Interrupt() as interrupt:
         with ExitStack() as stack:
             target = given_or_own_target(settings.server, settings.out / "server", interrupt, stack, console.print)
+            payload = payload_for(settings.payload, target, settings.out, console.print)
+            config = LoadConfig(model=settings.server.model, payload=payload, steps=settings.steps).from_anywhere()
             console.print("Asking for the right answers, one payload at a time")
             config = fetch_answers(config, target, raw, interrupt)
             served = served_as(target)

@@ -30,7 +30,9 @@ def study(
     precisions: Annotated[
         str | None, typer.Option(help="fp32, bf16, fp16 to compare. [default: the archive's]")
     ] = None,
-    formats: Annotated[str, typer.Option(help=f"Body formats to compare: {FORMATS_LISTED}.")] = "npy",
+    formats: Annotated[
+        str | None, typer.Option(help=f"Body formats to compare: {FORMATS_LISTED}.", show_default="npy")
+    ] = None,
     duration: Annotated[str, typer.Option(help="Measured time of each point in each round.")] = "10s",
     rounds: Annotated[int, typer.Option(min=1, help="Times every point is measured, in turn.")] = 3,
     users: Annotated[int, typer.Option(min=1, help="Users at once.")] = 64,
@@ -45,13 +47,16 @@ def study(
     with load_test_door() as console:
         from smartbatch.server.batching import default_workers
 
+        from loadtest.load.choice import payload_for_archive
         from loadtest.load.closed_loop import Ending
         from loadtest.load.durations import parse_duration
         from loadtest.load.target import DEFAULT_STORE, ServerUnderTest
         from loadtest.study.grid import DEFAULT_PRECISION, Grid
         from loadtest.study.run import StudySettings, run_study
 
-        sent = payload_settings(payload, split(formats))
+        folder, store = results_folder(out, "study"), asked.model_store or DEFAULT_STORE
+        sent = payload_settings(payload, formats, default="npy")
+        sent = payload_for_archive(sent, store, asked.model, folder, console.print)
         grid = Grid(
             batch_sizes=numbers("batch-sizes", batch_sizes),
             delays_ms=numbers("delays-ms", delays_ms),
@@ -59,9 +64,8 @@ def study(
             precisions=split(precisions) if precisions else [DEFAULT_PRECISION],
             formats=sent.sources,
         )
-        store = asked.model_store or DEFAULT_STORE
         settings = StudySettings(
-            out=results_folder(out, "study"),
+            out=folder,
             server=ServerUnderTest(model=asked.model, store=store, batching=grid.warm_up().batching),
             payload=sent,
             grid=grid,

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,11 +71,17 @@ class Served:
 
 @contextmanager
 def served(
-    model_store: Path, folder: Path, *args: str, env: Mapping[str, str], on_a_terminal: bool = False
+    model_store: Path,
+    folder: Path,
+    *args: str,
+    env: Mapping[str, str],
+    on_a_terminal: bool = False,
+    models: Sequence[str] = ("tiny",),
 ) -> Iterator[Served]:
-    """Serve one worker of `tiny` for the length of the block."""
+    """Serve one worker of `tiny`, or of each of the models, for the length of the block."""
     run_dir, said = folder / "run", folder / "said"
-    command = [*COMMAND, "serve", f"--model-store={model_store}", "--model=tiny", "--workers=1", *PORTS]
+    command = [*COMMAND, "serve", f"--model-store={model_store}", "--workers=1", *PORTS]
+    command += [f"--model={model}" for model in models]
     command += [f"--run-dir={run_dir}", *args]
     environment = {**os.environ, **env}
     terminal = None

@@ -19,16 +19,32 @@ from smartbatch_worker.contract import media_types
 from smartbatch_worker.errors import RowError
 from smartbatch_worker.flow.failures import Cause, cause_of
 from smartbatch_worker.flow.rows import Row
+from smartbatch_worker.models.load import max_batch_size
 
 from smartbatch.archive.context import Request, receive
 from smartbatch.archive.settings import CheckError
 
 _NEW_NAMES = {
     "preprocess": "preprocess_item(self, body, headers), which reads one request's body to a tensor",
-    "inference": "the model's forward; what comes before and after it are preprocess_item and postprocess_item",
     "postprocess": "postprocess_item(self, output), which takes one item's output to what its answer holds",
 }
-"""The methods of TorchServe's BaseHandler, and what stands for each in a SmartBatchHandler."""
+"""The methods of TorchServe's BaseHandler that have another name in a SmartBatchHandler; `inference` has its own."""
+
+
+class WithHook(torch.nn.Module):
+    """A handler's own `inference` in the place of its model, so that what is checked is what is served."""
+
+    def __init__(self, module: torch.nn.Module, handler: Any) -> None:
+        super().__init__()
+        self.module = module
+        """Whose precision says how exact answers are."""
+        self.max_batch_size = max_batch_size(module)
+        self._handler = handler
+
+    def forward(self, *batch: Any, **named: torch.Tensor) -> Any:
+        """Answers to a batch, or to named ones."""
+        with self._handler.model.ready():
+            return self._handler.inference(batch[0] if batch else named)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +120,13 @@ class StartedHandler:
     @property
     def answers_tensors(self) -> bool:
         """Whether answers are the model's output, not what a handler of the user's own makes of that."""
-        return self.ours is not None and not any(_overrides(type(self.ours), m) for m in ("postprocess_item", "handle"))
+        hooks = ("postprocess_item", "inference", "handle")
+        return self.ours is not None and not any(_overrides(type(self.ours), hook) for hook in hooks)
+
+    def as_called(self, module: torch.nn.Module) -> torch.nn.Module:
+        """The model, or what a handler's own `inference` makes of it."""
+        is_hooked = self.ours is not None and _overrides(type(self.ours), "inference")
+        return WithHook(module, self.ours) if is_hooked else module
 
     def items_of(self, example: Example) -> list[Any] | str:
         """What SmartBatchHandler's `preprocess_item` makes of the body: its tensors, or why it refuses a generated one.
@@ -206,7 +228,8 @@ def _refuse_old_names(handler: type, file: Path) -> None:
     for old, new in _NEW_NAMES.items():
         if hasattr(handler, old) and not _overrides(handler, f"{old}_item"):
             raise CheckError(
-                f"{file}: {handler.__name__}.{old}() is never called; in a SmartBatchHandler that is {new}"
+                f"{file}: {handler.__name__}.{old}() is never called; in a SmartBatchHandler that is {new} "
+                f"(`smartbatch migrate {file.name}` goes through the whole file)"
             )
 
 

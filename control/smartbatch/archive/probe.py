@@ -129,12 +129,13 @@ def _ask(handler: StartedHandler, example: Example, module: torch.nn.Module, sec
         items = handler.items_of(example)
         if isinstance(items, str):
             return Seen([f"not run: the handler refuses a generated body ({items}); give --example FILE"])
+        called = handler.as_called(module)
         if config.inputs is not None and items:
-            seen = check_named(config, module, items)
+            seen = check_named(config, called, items)
             if example.name is None and any("float" not in spec.dtype for spec in config.inputs):
                 seen.notes.append("checked with made-up numbers, all ones where they are integers: --example is better")
-        elif example.name is not None and items:
-            seen.notes += _check_items(module, items[0], config)
+        elif items and (example.name is not None or called is not module):
+            seen.notes += _check_items(called, items[0], config)
     elif example.name is None:
         return Seen(["not run: the handler is no SmartBatchHandler and what it reads is unknown; give --example FILE"])
     for count in (1, NUM_ITEMS):

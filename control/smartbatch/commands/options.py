@@ -59,7 +59,9 @@ Workers = Annotated[
 ]
 
 # How a change is tried, and how long it may take.
-Canary = Annotated[Path | None, typer.Option(help="Body of the canary request; default: made up.")]
+Canary = Annotated[
+    Path | None, typer.Option(help="Body of the canary request; default: the archive's example, or made up.")
+]
 CanaryUrl = Annotated[
     str | None, typer.Option("--url", help="That server's inference address, for the canary.", show_default=False)
 ]

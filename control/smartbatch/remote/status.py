@@ -56,7 +56,11 @@ def _version(client: ManagementClient, status: ModelStatus, *, is_default: bool)
     plain = asdict(status)
     plain.pop("customized")
     for worker in plain["workers"]:
-        worker["handler"] = handlers.get(worker["pid"])
+        described = worker["handler"] = handlers.get(worker["pid"])
+        example = None if described is None else described.get("example")
+        if described is not None and example is not None:
+            # A status is read by people and kept by scripts: that there is one, and of what, not its 64 KiB.
+            worker["handler"] = {**described, "example": {**example, "body": None}}
     return {**plain, "default": is_default, "ready": status.is_ready}
 
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import requests
-from smartbatch_worker.contract.shapes import concrete_shape
 
 from smartbatch.client import encode_body
 from smartbatch.errors import SmartBatchError
 from smartbatch.remote.management import ManagementClient, ModelStatus
 from smartbatch.remote.status import describe_workers
+from smartbatch.sample_request import sample_request
 
-_IMAGE_SIDE, _FREE_SIZE = 224, 8
 _MAX_ROUNDS = 10
 
 
@@ -33,7 +30,7 @@ class Canary:
     token: str | None = None
     verify: bool | str = True
     file: Path | None = None
-    """A body of the user's; None makes one of the model's input shape."""
+    """A body of the user's; None is the archive's example, or one made of the model's inputs."""
     timeout_s: float = 120.0
 
     def check(self, client: ManagementClient, new: ModelStatus, old: ModelStatus) -> str:
@@ -43,11 +40,11 @@ class Canary:
             CanaryError: the new version fails where the old one does not, or answers nothing.
         """
         described = client.describe(new.model_name, new.version, customized=True, timeout_s=self.timeout_s).customized
-        body = self._body(described or {})
+        body = self._body(described)
         if self.inference_url is None:
             return "no canary request: its workers answered (--url names the inference address)"
-        if body is None:
-            return "no canary request: the handler does not say what it takes (--canary FILE sends yours)"
+        if isinstance(body, str):
+            return f"no canary request: {body} (--canary FILE sends yours)"
         status, text = self._send(new, body)
         if status != 200:
             before, _ = self._send(old, body)
@@ -58,14 +55,12 @@ class Canary:
         self._load_all(client, new, body)
         return f"canary request answered {status}"
 
-    def _body(self, described: Any) -> tuple[bytes, str] | None:
+    def _body(self, described: object) -> tuple[bytes, str] | str:
+        """Body and content type, or why there are none."""
         if self.file is not None:
             return encode_body(self.file)
-        config = described.get("config")
-        if not isinstance(config, dict):
-            return None
-        shape = concrete_shape(config.get("input_shape"), config.get("image_crop", _IMAGE_SIDE), _FREE_SIZE)
-        return None if shape is None else encode_body({"data": _filled(shape)})
+        sample = sample_request(described)
+        return sample if isinstance(sample, str) else (sample.body, sample.content_type)
 
     def _send(self, version: ModelStatus, body: tuple[bytes, str]) -> tuple[int, str]:
         headers = {"Content-Type": body[1]}
@@ -88,10 +83,3 @@ class Canary:
                 return
             with ThreadPoolExecutor(len(version.workers)) as pool:
                 list(pool.map(lambda _: self._send(version, body), version.workers))
-
-
-def _filled(shape: Sequence[int]) -> Any:
-    data: Any = 0.5
-    for size in reversed(shape):
-        data = [data] * size
-    return data

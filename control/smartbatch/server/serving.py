@@ -18,6 +18,7 @@ from rich.console import Console
 from smartbatch.errors import DeadlineError, ModelNotReadyError, NotRunningError, SmartBatchError, StartupError
 from smartbatch.remote.state import read_state
 from smartbatch.server.announce import announcement
+from smartbatch.server.archives import lacks
 from smartbatch.server.batching import Batching
 from smartbatch.server.ports import free_ports
 from smartbatch.server.running import RunningServer
@@ -137,6 +138,8 @@ def _bring_up(plan: ServePlan, server: RunningServer, console: Console) -> None:
                 workers=plan.batching.workers,
             )
         for model in plan.models:
+            if (remark := lacks(plan.settings.model_store / plan.archive(model))) is not None:
+                _say(console, f"note: {remark}")
             with _step(console, f"Starting {plan.batching.workers} worker(s) of {model}"):
                 client.wait_ready(_served_name(model), plan.ready_timeout_s)
         for model in plan.models:

@@ -14,6 +14,7 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 _COMPILERS = ("auto", "off", "winograd", "inductor", "openvino", "cuda_graphs")
 _LOADS = ("lazy", "eager")
 OUTPUTS = ("auto", "raw", "topk", "labels", "boxes", "mask", "embedding")
+_ENVELOPES = ("result", "bare")
 _NONFINITE = ("error", "allow")
 _ORIENTATIONS = ("exif", "ignore")
 _COLOURS = {"white": (255, 255, 255), "black": (0, 0, 0)}
@@ -47,7 +48,7 @@ class WorkerConfig:
     max_tokens: int | None = None
     """Most tokens in one forward, padding included: items x the padded letter's size; for named inputs."""
     example: str | None = None
-    """A request's body in the archive, of which calibration, canary and `smartbatch serve`'s advice are made."""
+    """A request's body in the archive: calibration, canary, load tests and `serve`'s curl line are made of it."""
     image_resize: int = 256
     """Shorter side of an image after resizing, pixels."""
     image_crop: int = 224
@@ -84,6 +85,8 @@ class WorkerConfig:
     """Classes in a topk answer."""
     score_threshold: float = 0.5
     """Least score of a box in a boxes answer."""
+    envelope: str = "result"
+    """result: JSON answers are `{"result": …}`; bare: the answer alone, as TorchServe's own handlers give it."""
     max_pixels: int = 50_000_000
     """Largest image accepted, width x height, read from its header before any decoding."""
     max_items: int = 256
@@ -98,6 +101,7 @@ class WorkerConfig:
         _one_of("compile", self.compile, _COMPILERS)
         _one_of("load", self.load, _LOADS)
         _one_of("output", self.output, OUTPUTS)
+        _one_of("envelope", self.envelope, _ENVELOPES)
         _one_of("nonfinite", self.nonfinite, _NONFINITE)
         _one_of("image_interpolation", self.image_interpolation, _INTERPOLATIONS)
         _one_of("image_orientation", self.image_orientation, _ORIENTATIONS)
@@ -260,6 +264,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "output": _str,
     "topk": _int,
     "score_threshold": float,
+    "envelope": _str,
     "max_pixels": _int,
     "max_items": _int,
     "max_elements": _int,

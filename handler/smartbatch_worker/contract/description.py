@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Mapping
 from typing import Any, TypedDict, cast
+
+MAX_EXAMPLE_BYTES = 64 * 1024
+"""Of an example that is told whole; every question to a worker costs that much."""
+
+
+class ExampleBody(TypedDict):
+    """The request's body in the archive that a user gave as `--example`."""
+
+    content_type: str
+    num_bytes: int
+    body: str | None
+    """In base64; None where it is longer than MAX_EXAMPLE_BYTES."""
 
 
 class Description(TypedDict):
@@ -28,8 +42,28 @@ class Description(TypedDict):
     pid: int
     config: Mapping[str, Any]
     """Every key of the handler's configuration."""
+    example: ExampleBody | None
+    """None: the archive has none."""
 
 
 def as_description(answer: object) -> Description | None:
     """A worker's answer, if it is one of ours: other handlers answer what they like, or nothing."""
     return cast(Description, answer) if isinstance(answer, Mapping) and "pid" in answer else None
+
+
+def example_of(content: bytes, content_type: str) -> ExampleBody:
+    """An example as a worker tells it."""
+    is_small = len(content) <= MAX_EXAMPLE_BYTES
+    body = base64.b64encode(content).decode() if is_small else None
+    return {"content_type": content_type, "num_bytes": len(content), "body": body}
+
+
+def told_example(described: Mapping[str, Any]) -> tuple[bytes, str] | None:
+    """The example's body and content type, as a worker told it; None where it told none, or not all of it."""
+    example = described.get("example")
+    if not isinstance(example, Mapping) or not isinstance(example.get("body"), str):
+        return None
+    try:
+        return base64.b64decode(example["body"], validate=True), str(example.get("content_type", ""))
+    except (binascii.Error, ValueError):
+        return None

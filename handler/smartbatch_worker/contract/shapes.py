@@ -42,6 +42,11 @@ def concrete_shape(
     return None if None in sizes else tuple(size for size in sizes if size is not None)
 
 
+def takes_pictures(shape: Sequence[int | None] | None, num_means: int) -> bool:
+    """Whether a model of one input takes pictures' files: [C, H, W], with a mean for each of 1 or 3 channels."""
+    return shape is not None and len(shape) == 3 and shape[0] == num_means and num_means in (1, 3)
+
+
 def spelled(shape: ItemShape) -> str:
     """A shape for people and as a key of JSON: 3x224x224, or ids[128] mask[128]."""
     if not _is_named(shape):

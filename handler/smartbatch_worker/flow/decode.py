@@ -25,6 +25,8 @@ class Decoded:
     is_image: bool
     has_batch_dim: bool
     """Whether the client sent N items in one tensor, and so gets a list of N answers."""
+    is_instances: bool = False
+    """Whether it did so as `{"instances": […]}`, and so gets `{"predictions": […]}`."""
 
 
 def decode(body: bytes | bytearray, content_type: str, config: WorkerConfig) -> Decoded:
@@ -49,7 +51,9 @@ def decode(body: bytes | bytearray, content_type: str, config: WorkerConfig) -> 
     if found.is_image:
         _check_takes_images(config)
         return Decoded([found.read(body, config)], True, False)
-    tensor = found.read(body, config)
+    tensor = (found.read_items or found.read)(body, config)
+    if isinstance(tensor, formats.Items):
+        return _decode_items(tensor, config)
     if config.nonfinite == "error":
         _check_finite(tensor)
     items, has_batch_dim = _split_items(tensor, config)
@@ -59,7 +63,10 @@ def decode(body: bytes | bytearray, content_type: str, config: WorkerConfig) -> 
 def _decode_named(found: formats.Format, body: bytes | bytearray, config: WorkerConfig) -> Decoded:
     specs = config.inputs or ()
     if found.read_named is not None:
-        items, has_batch_dim = inputs.items_of(found.read_named(body, config), config)
+        content = found.read_named(body, config)
+        if isinstance(content, formats.Items):
+            return Decoded(inputs.items_of(content.items, config)[0], content.is_image, True, content.is_instances)
+        items, has_batch_dim = inputs.items_of(content, config)
         return Decoded(items, False, has_batch_dim)
     if len(specs) != 1 or (found.is_image and not specs[0].image):
         kind = "picture" if found.is_image else "tensor"
@@ -69,6 +76,21 @@ def _decode_named(found: formats.Format, body: bytes | bytearray, config: Worker
         )
     items, has_batch_dim = inputs.items_of({specs[0].name: found.read(body, config)}, config)
     return Decoded(items, found.is_image, has_batch_dim)
+
+
+def _decode_items(given: formats.Items, config: WorkerConfig) -> Decoded:
+    items: list[torch.Tensor] = []
+    for item in given.items:
+        if item.dtype == torch.uint8:  # a picture's file, of the size that the model is shown
+            items.append(item)
+            continue
+        if config.nonfinite == "error":
+            _check_finite(item)
+        its_items, has_batch_dim = _split_items(item, config)
+        if has_batch_dim:
+            raise WrongShape(f"each of the instances is one item of {describe_shape(config)}; got {list(item.shape)}")
+        items += its_items
+    return Decoded(items, given.is_image, given.is_instances, given.is_instances)
 
 
 def normalises_uint8(config: WorkerConfig) -> bool:

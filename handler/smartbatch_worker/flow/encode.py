@@ -56,14 +56,16 @@ def to_json(value: object) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def encode_result(result: Any, max_bytes: int) -> bytes:
-    """`{"result": …}`, in JSON.
+def encode_result(result: Any, max_bytes: int, key: str | None = "result") -> bytes:
+    """`{"result": …}` (or another key, or without any), in JSON.
 
     Raises:
         AnswerTooLarge: it has more than `max_bytes`.
         TypeError: it holds what JSON cannot.
     """
-    plain = {"result": to_plain(result)}
+    plain = to_plain(result)
+    if key is not None:
+        plain = {key: plain}
     check_size(_MIN_JSON_BYTES * _count_numbers(plain), max_bytes)  # before gigabytes of text are written
     body = to_json(plain)
     check_size(len(body), max_bytes)

@@ -46,11 +46,13 @@ class Row:
     outputs: list[Any] = field(default_factory=list)
     is_image: bool = False
     has_batch_dim: bool = False
+    is_instances: bool = False
     media_type: str = media_types.JSON
     """What the answer shall be."""
     output: str | None = None
     """What of the model's answer shall be in it, one of `config.OUTPUTS`; None: what the configuration says."""
     forward_size: int = 0
+    """Items of the largest forward that answered some of its own; 0: none did."""
     error: RowError | None = None
 
     @property
@@ -82,6 +84,7 @@ class Row:
         self.items = decoded.items if config.inputs is not None else [_as_taken(item) for item in decoded.items]
         self.outputs = [None] * len(self.items)
         self.is_image, self.has_batch_dim = decoded.is_image, decoded.has_batch_dim
+        self.is_instances = decoded.is_instances
         self.body = b""  # a batch of 3 MB bodies need not be kept beside its tensors
 
     def ran_among(self, count: int) -> None:

@@ -19,6 +19,7 @@ from smartbatch_worker.formats import json_inputs, json_lists, msgpack_lists, np
 from smartbatch_worker.formats.images import jpeg_files, pictures, png_files, webp_files
 
 Body = bytes | bytearray
+Items = json_lists.Items
 Named = dict[str, torch.Tensor]
 """Tensors by the names of a model's inputs."""
 
@@ -36,7 +37,9 @@ class Format:
     Raises:
         RowError: the body breaks the format's rules (MalformedBody), or is larger than accepted (BodyTooLarge).
     """
-    read_named: Callable[[Body, WorkerConfig], Named | list[Named]] | None = None
+    read_items: Callable[[Body, WorkerConfig], torch.Tensor | Items] | None = None
+    """The same, where a body may also hold items in a dialect of other servers; None: it may not."""
+    read_named: Callable[[Body, WorkerConfig], Named | list[Named] | Items] | None = None
     """For a model with named inputs: one body to tensors of the dtypes that were sent, or as many such as items.
 
     None: what `read` gives is the input of a model that has one.
@@ -56,6 +59,7 @@ FORMATS = (
         name="json",
         told='JSON {"data": [...]}',
         read=json_lists.read,
+        read_items=json_lists.read_items,
         read_named=json_inputs.read_named,
         media_types=(media_types.JSON, "text/json"),
         resembles=json_lists.resembles,

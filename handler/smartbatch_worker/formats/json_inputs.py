@@ -5,8 +5,6 @@ Numbers arrive as what the input is declared to be: an integer is never read by 
 
 from __future__ import annotations
 
-import base64
-import binascii
 import itertools
 import math
 from typing import Any
@@ -17,25 +15,20 @@ import torch
 
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.contract.inputs import InputSpec
-from smartbatch_worker.errors import MalformedBody, UnknownFormat
+from smartbatch_worker.errors import MalformedBody
 from smartbatch_worker.formats import json_lists
-from smartbatch_worker.formats.images import jpeg_files, pictures, png_files, webp_files
+from smartbatch_worker.formats.images import base64_files
+from smartbatch_worker.formats.json_lists import INSTANCES, Items, unique
 from smartbatch_worker.formats.limits import MAX_LISTS, check_count, check_names, check_num_items
 
 Named = dict[str, torch.Tensor]
 KEY, SOLE_KEY = "inputs", "data"
 
-_PICTURES = (
-    (jpeg_files.begins, pictures.read_jpeg),
-    (png_files.begins, pictures.read_png),
-    (webp_files.begins, pictures.read_webp),
-)
 
-
-def read_named(body: bytes | bytearray, config: WorkerConfig) -> Named | list[Named]:
+def read_named(body: bytes | bytearray, config: WorkerConfig) -> Named | list[Named] | Items:
     """Read the named inputs of one item, or of several: a list of objects, or tensors with one dimension more.
 
-    `{"data": …}` is the input of a model that has one.
+    `{"data": …}` is the input of a model that has one; `{"instances": […]}` is KServe's spelling of the list.
 
     Raises:
         MalformedBody: not JSON, a key missing or twice, or anything in an input that it does not take.
@@ -45,8 +38,16 @@ def read_named(body: bytes | bytearray, config: WorkerConfig) -> Named | list[Na
     if not isinstance(document, simdjson.Object):
         raise MalformedBody('the JSON body must be an object {"inputs": {…}}')
     specs = config.inputs or ()
-    found = _unique(document, "the JSON body", {KEY, SOLE_KEY})
+    found = unique(document, "the JSON body", {KEY, SOLE_KEY, INSTANCES})
     reader = _Reader(config)
+    if INSTANCES in found:
+        given = found[INSTANCES]
+        if not isinstance(given, simdjson.Array):
+            raise MalformedBody(f'"{INSTANCES}" must be a list, one entry an item; got {json_lists.kind(given)}')
+        check_num_items(len(given), config.max_items)
+        items = [reader.instance(entry, f'"{INSTANCES}"[{index}]') for index, entry in enumerate(given)]
+        reader.check_lists(json_lists.count(body, b"[") - 1)
+        return Items(items, False, True)
     if KEY in found:
         given = found[KEY]
         if isinstance(given, simdjson.Array):
@@ -92,12 +93,19 @@ class _Reader:
     def item(self, given: Any, told: str) -> Named:
         if not isinstance(given, simdjson.Object):
             raise MalformedBody(f"{told} must be an object of names and values, or a list of such")
-        values = _unique(given, told)
+        values = unique(given, told)
         check_names(values, self._config.inputs or ())
         return {name: self.tensor(value, self._specs[name], f"input {name!r}") for name, value in values.items()}
 
+    def instance(self, entry: Any, told: str) -> dict[str, torch.Tensor]:
+        """An item with its inputs by name; of a model that has one, the input alone will do."""
+        name, *others = self._specs
+        if others or (isinstance(entry, simdjson.Object) and name in entry):
+            return self.item(entry, told)
+        return {name: self.tensor(entry, self._specs[name], told)}
+
     def tensor(self, value: Any, spec: InputSpec, told: str) -> torch.Tensor:
-        if isinstance(value, simdjson.Object):
+        if isinstance(value, simdjson.Object) or (spec.image and isinstance(value, str)):
             return self._picture(value, spec, told)
         if isinstance(value, simdjson.Array):
             return self._array(value, spec, told)
@@ -124,29 +132,11 @@ class _Reader:
         return _to_tensor(numbers.reshape(shape), spec)
 
     def _picture(self, value: Any, spec: InputSpec, told: str) -> torch.Tensor:
-        text = value.get("b64") if spec.image else None
-        if not isinstance(text, str):
+        text = base64_files.text_in(value) if spec.image else None
+        if text is None:
             takes = 'lists, or {"b64": a picture\'s bytes}' if spec.image else "lists of numbers"
             raise MalformedBody(f"{told} takes {takes}; got an object")
-        try:
-            file = base64.b64decode(text, validate=True)
-        except (binascii.Error, ValueError):
-            raise MalformedBody(f'{told}: "b64" is not base64') from None
-        for begins, read_picture in _PICTURES:
-            if begins(file):
-                return read_picture(file, self._config)
-        raise UnknownFormat(f'{told}: "b64" holds no JPEG, PNG or WebP')
-
-
-def _unique(document: Any, told: str, wanted: set[str] | None = None) -> dict[str, Any]:
-    """An object's entries; simdjson gives the first of two keys where every other reader gives the last."""
-    found: dict[str, Any] = {}
-    for key in itertools.islice(document, MAX_LISTS):
-        if wanted is None or key in wanted:
-            if key in found:
-                raise MalformedBody(f"{told} has two keys named {key[:40]!r}; send one")
-            found[key] = document[key]  # .items() would make Python objects of everything inside
-    return found
+        return base64_files.read(text, self._config, told)
 
 
 def _booleans(value: Any, depth: int, told: str) -> np.ndarray[Any, Any]:

@@ -109,6 +109,12 @@ class ManagedModel:
         with torch.inference_mode():
             return self._compiled.forward(each(lambda tensor: tensor.to(self.device, non_blocking=True), batch))
 
+    def __call__(self, *batch: Batch, **named: torch.Tensor) -> Any:
+        """As `forward`, or with named inputs by name: how a handler's own `inference` calls its model."""
+        if len(batch) + bool(named) != 1:
+            raise TypeError("the model is called with one batch, or with all of its inputs by name")
+        return self.forward(batch[0] if batch else named)
+
     def padding_ratio(self) -> float:
         """Of the items run since the last call, the share that were padding."""
         num_run = self._num_items + self._num_padded

@@ -133,7 +133,8 @@ class Replies:
     def _encode(self, results: Sequence[Any], row: Row) -> bytes:
         if row.media_type in _FILES:
             return _FILES[row.media_type](results, row.has_batch_dim, self._max_bytes)
-        return encode.encode_result(results if row.has_batch_dim else results[0], self._max_bytes)
+        key = "predictions" if row.is_instances else None if self._config.envelope == "bare" else "result"
+        return encode.encode_result(results if row.has_batch_dim else results[0], self._max_bytes, key)
 
 
 def _is_classifiers(output: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from smartbatch.client import Client, encode_body
 from smartbatch.errors import DeadlineError, ModelNotReadyError, NotRunningError, RequestRefusedError
 from smartbatch.server.ports import free_ports
@@ -228,6 +230,18 @@ class TestBodies:
         content, kind = encode_body(np.arange(3, dtype=np.uint8))
         assert kind == "application/x-npy"
         assert content.startswith(b"\x93NUMPY")
+
+    def test_arrays_by_name_go_as_npz(self) -> None:
+        content, kind = encode_body({"ids": np.arange(3), "file": torch.ones(2, dtype=torch.bool), "x": 0.5})
+        assert kind == "application/x-npz"
+        named = np.load(io.BytesIO(content))
+        assert {name: named[name].tolist() for name in named} == {"ids": [0, 1, 2], "file": [True, True], "x": 0.5}
+        assert named["ids"].dtype == np.int64
+
+    def test_files_of_named_arrays_go_as_they_are(self, tmp_path: Path) -> None:
+        for suffix in ("npz", "safetensors"):
+            (tmp_path / f"a.{suffix}").write_bytes(b"abc")
+            assert encode_body(tmp_path / f"a.{suffix}") == (b"abc", f"application/x-{suffix}")
 
     def test_the_rest(self) -> None:
         assert encode_body(b"x") == (b"x", "application/octet-stream")

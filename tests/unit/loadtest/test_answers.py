@@ -53,13 +53,38 @@ def test_a_shorter_answer_is_wrong() -> None:
     ("body", "says"),
     [
         ("{", "not JSON"),
-        ('{"error": {}}', 'no list under "result"'),
+        ('{"error": {}}', "empty"),
         ('{"result": []}', "empty"),
-        ('{"result": ["cat"]}', "neither number nor label"),
+        ('{"result": ["cat"]}', "answer has 0 entries, alone it had 1"),
     ],
 )
 def test_what_is_no_answer_is_said(body: str, says: str) -> None:
     assert says in (mismatch(Expected((), (1.0,)), body) or "")
+
+
+BOX = '[{"label": "cat", "score": 0.9, "box": [0, 0, 4, 4]}]'
+
+
+@pytest.mark.parametrize(
+    ("alone", "other", "says"),
+    [
+        ('{"result": {"x": [1, 5], "text": "yes"}}', '{"result": {"x": [1, 5], "text": "no"}}', "other texts"),
+        ('{"predictions": [[1, 2], [3, 4]]}', '{"predictions": [[1, 2], [3, 4, 5]]}', "has 5 entries, alone it had 4"),
+        (BOX, "[]", "empty"),
+        (BOX, BOX.replace("cat", "dog"), "other texts"),
+        ("true", "false", "other texts"),
+        ("a,b", "a,c", "other bytes"),
+        ("a,b", "1", "other bytes"),
+    ],
+)
+def test_answers_of_any_form(alone: str, other: str, says: str) -> None:
+    assert mismatch(parse(alone), alone) is None
+    assert says in (mismatch(parse(alone), other) or "")
+    assert from_json(to_json({"a": parse(alone)})) == {"a": parse(alone)}
+
+
+def test_parts_of_an_answer_are_in_one_order() -> None:
+    assert mismatch(parse('{"a": [1], "b": [2]}'), '{"b": [2], "a": [1]}') is None
 
 
 def test_items_of_one_request_are_laid_end_to_end() -> None:

@@ -75,8 +75,27 @@ def test_files_are_sent_as_they_are(tmp_path: Path) -> None:
     path.write_text('{"data": [1]}')
     (payload,) = file_payloads([path])
     assert (payload.body, payload.content_type) == (b'{"data": [1]}', "application/json")
-    with pytest.raises(ValueError, match=r"must end in .*body\.txt"):
-        file_payloads([tmp_path / "body.txt"])
+    with pytest.raises(ValueError, match=r"--body must be a file or a folder, got '.*gone\.json'"):
+        file_payloads([tmp_path / "gone.json"])
+
+
+def test_of_a_folder_all_files_are_sent_whatever_their_format(tmp_path: Path) -> None:
+    kinds = {
+        "a.npz": "application/x-npz",
+        "b.wav": "audio/x-wav",
+        "c.txt": "text/plain",
+        "d.own": "application/octet-stream",
+    }
+    folder = tmp_path / "bodies"
+    folder.mkdir()
+    for name in (*kinds, ".hidden"):
+        (folder / name).write_bytes(name.encode())
+    found = file_payloads([folder, folder / "a.npz"])
+    assert [payload.body.decode() for payload in found] == [*kinds, "a.npz"]
+    assert [payload.content_type for payload in found[:4]] == list(kinds.values())
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="there is no file in"):
+        file_payloads([tmp_path / "empty"])
 
 
 def test_unknown_formats_are_refused() -> None:

@@ -73,11 +73,28 @@ def write(path: Path, body: bytes) -> Path:
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("preprocess", "preprocess_item"), ("inference", "the model's forward"), ("postprocess", "postprocess_item")],
+    [("preprocess", "preprocess_item"), ("postprocess", "postprocess_item")],
 )
 def test_old_method_names_are_refused_and_the_new_ones_said(check: Check, old: str, new: str) -> None:
     message = check.refusal(handler=check.handler(OURS + f"    def {old}(self, data):\n        return data\n"))
     assert f"Mine.{old}() is never called; in a SmartBatchHandler that is {new}" in message
+
+
+INFERENCE = OURS + "    def inference(self, data, *args, **kwargs):\n        return "
+
+
+def test_an_inference_for_whole_batches_is_taken(check: Check) -> None:
+    assert check.notes(handler=check.handler(INFERENCE + "torch.softmax(self.model(data.to(self.device)), 1)\n")) == []
+
+
+def test_an_inference_that_mixes_rows_is_refused(check: Check) -> None:
+    text = INFERENCE + "self.model(data) / self.model(data).sum(0)\n"
+    assert "the model mixes the rows of a batch" in check.refusal(handler=check.handler(text))
+
+
+def test_an_inference_that_gives_too_few_is_refused(check: Check) -> None:
+    message = check.refusal(handler=check.handler(INFERENCE + "self.model(data)[:1]\n"))
+    assert "3 items" in message
 
 
 def test_a_helper_of_an_old_name_may_stay(check: Check) -> None:

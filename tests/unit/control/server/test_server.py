@@ -30,6 +30,7 @@ from smartbatch.server.settings import PROJECT_DIR, ServerSettings
 from smartbatch.server.start_checks import check_free_space, check_letters, short_tmp_dir
 from smartbatch.server.starting import start_server
 from smartbatch.server.torchserve_config import torchserve_properties
+from smartbatch_worker.contract.description import example_of
 
 from tests.disks import fill
 
@@ -397,18 +398,24 @@ class Says(ManagementClient):
         )
 
 
+def told(input_shape: Any, body: bytes | None = None, content_type: str = "application/json", **config: Any) -> Any:
+    """What a worker says of itself."""
+    example = None if body is None else example_of(body, content_type)
+    return {"pid": 1, "config": {"input_shape": input_shape, **config}, "example": example}
+
+
 class TestExampleCurl:
     def test_image_model_gets_a_grey_image(self, tmp_path: Path) -> None:
-        curl = example_curl(state(tmp_path), "resnet18", [3, None, None])
+        curl = example_curl(state(tmp_path), "resnet18", told([3, None, None]))
         assert curl == (
             "curl -s http://127.0.0.1:9080/predictions/resnet18 -H 'Content-Type: application/json' "
             "-d '{\"data\": [[0.1, 0.2], [0.3, 0.4]]}'"
         )
 
     def test_small_shapes_are_filled_and_large_ones_take_a_file(self, tmp_path: Path) -> None:
-        assert '{"data": [0.5, 0.5]}' in example_curl(state(tmp_path), "tiny", [2])
-        assert example_curl(state(tmp_path), "big", [1, 100, 100]).endswith("-T FILE")
-        assert example_curl(state(tmp_path), "any", None).endswith("-T FILE")
+        assert '{"data": [0.5, 0.5]}' in example_curl(state(tmp_path), "tiny", told([2]))
+        assert example_curl(state(tmp_path), "big", told([1, 100, 100])).endswith("-T FILE")
+        assert example_curl(state(tmp_path), "any", told(None)).endswith("-T FILE")
 
     @pytest.mark.parametrize(
         "said", [None, [], "text", {}, {"config": None}, {"config": []}, ManagementError(500, "x")]
@@ -418,8 +425,27 @@ class TestExampleCurl:
         assert text.startswith("any is ready on 1 worker(s)")
         assert text.strip().endswith("-T FILE")
 
+    def test_named_inputs_are_made_up(self, tmp_path: Path) -> None:
+        named = {"ids": {"dtype": "int64", "shape": ["L"], "pad": 0}, "on": {"dtype": "bool", "shape": []}}
+        curl = example_curl(state(tmp_path), "text", told(None, inputs=named, lengths={"L": [3, 6]}))
+        assert '-d \'{"inputs": {"ids": [1, 1, 1], "on": true}}\'' in curl
+        assert example_curl(state(tmp_path), "text", told(None, inputs={"x": {"shape": [None]}})).endswith("-T FILE")
+
+    def test_the_archives_example_is_what_is_sent(self, tmp_path: Path) -> None:
+        curl = example_curl(state(tmp_path), "mine", told([3, None, None], b'{"inputs": {"a": [1]}}\n'))
+        assert curl.endswith("-H 'Content-Type: application/json' -d '{\"inputs\": {\"a\": [1]}}'")
+
+    def test_an_example_that_fits_no_command_line_is_laid_into_the_run_folder(self, tmp_path: Path) -> None:
+        curl = example_curl(state(tmp_path), "mine", told([3, None, None], b"\xff\xd8 picture", "image/jpeg"))
+        assert curl.endswith(f"-H 'Content-Type: image/jpeg' -T {tmp_path}/example-mine.jpg")
+        assert (tmp_path / "example-mine.jpg").read_bytes() == b"\xff\xd8 picture"
+        long = told([9999], b"[" + b"1," * 999 + b"1]")
+        assert example_curl(state(tmp_path), "long", long).endswith(f"-T {tmp_path}/example-long.json")
+        (tmp_path / "example-full.json").mkdir()  # nothing can be written there
+        assert example_curl(state(tmp_path), "full", long).endswith("-T FILE")
+
     def test_tokens_and_certificates_are_part_of_it(self, tmp_path: Path) -> None:
-        curl = example_curl(state(tmp_path, token_auth=True, tls_cert="/c.pem"), "tiny", [1])
+        curl = example_curl(state(tmp_path, token_auth=True, tls_cert="/c.pem"), "tiny", told([1]))
         assert "--cacert /c.pem" in curl
         assert f"Bearer $(smartbatch token show --run-dir {tmp_path})" in curl
 
