@@ -31,6 +31,7 @@ from smartbatch_worker.flow.batch import Item, MicroBatch, Stacker, plan
 from smartbatch_worker.flow.decoder_pool import DecoderPool
 from smartbatch_worker.flow.rows import Row, check_deadline, inflate
 from smartbatch_worker.flow.split import AnswerSplitter
+from smartbatch_worker.flow.texts import TextReader
 from smartbatch_worker.forward.managed import ManagedModel
 from smartbatch_worker.kernels import json_numbers, pixels
 from smartbatch_worker.process import cache, heap
@@ -59,6 +60,7 @@ class SmartBatchHandler:
         json_numbers.prepare(cache_dir)
         pixels.prepare(cache_dir)
         decode.prepare(self.config)
+        self.texts = TextReader.of(self.model_dir, self.config)
         self.labels = _read_labels(self.model_dir, self.config)
         self.telemetry = Telemetry(context.model_name, _worker_name(sys.argv), write_metrics)
         device = _pick_device(self.config.device, properties.get("gpu_id"))
@@ -77,7 +79,12 @@ class SmartBatchHandler:
         self._ceilings = recover.MemoryCeilings()
         self._splitter = AnswerSplitter()
         self._replies = Replies(
-            self.config, self.labels, self.postprocess_item, self._overrides_postprocess(), max_response_bytes()
+            self.config,
+            self.labels,
+            self.postprocess_item,
+            self._overrides_postprocess(),
+            max_response_bytes(),
+            None if self.texts is None else self.texts.spell,
         )
         self.telemetry.add(self.telemetry.zeros())
         # Cuts are even and any size runs as it is: only CUDA graphs pad, but dashboards of padding servers expect it.
@@ -113,7 +120,10 @@ class SmartBatchHandler:
         Raises:
             RowError: (or ValueError, answered as 400) where the body cannot be read.
         """
-        return decode.decode(body, headers.get("content-type", "").lower(), self.config)
+        content_type = headers.get("content-type", "").lower()
+        if self.texts is not None and (read := self.texts.read(body, content_type)) is not None:
+            return read
+        return decode.decode(body, content_type, self.config)
 
     def postprocess_item(self, output: Any) -> Any:
         """One item's output to what stands in its answer's "result"; tensors and NumPy arrays are written as lists."""

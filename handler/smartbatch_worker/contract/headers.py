@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 OUTPUT = "X-SmartBatch-Output"
-"""Of a request: raw or topk."""
+"""Of a request: raw, topk or text."""
 START = "X-Request-Start"
 """Of a request: when it was sent, unix seconds; `t=` may stand before, as proxies write it."""
 DEADLINE_MS = "X-Request-Deadline-Ms"
@@ -12,3 +12,5 @@ BATCH_SIZE = "X-SmartBatch-Batch-Size"
 """Of an answer: requests that TorchServe handed over together."""
 WEIGHTS = "X-SmartBatch-Weights"
 """Of an answer: where the weights are from."""
+TRUNCATED = "X-SmartBatch-Truncated"
+"""Of an answer to text: how many of the request's texts were longer than the model takes, and were cut."""

@@ -9,6 +9,9 @@ MSGPACK = "application/msgpack"
 JPEG = "image/jpeg"
 PNG = "image/png"
 WEBP = "image/webp"
+WAV = "audio/wav"
+FLAC = "audio/flac"
+TEXT = "text/plain"
 ANY = "application/octet-stream"
 
 BY_SUFFIX = {
@@ -20,5 +23,8 @@ BY_SUFFIX = {
     ".npy": NPY,
     ".msgpack": MSGPACK,
     ".safetensors": SAFETENSORS,
+    ".wav": WAV,
+    ".flac": FLAC,
+    ".txt": TEXT,
 }
 """Of a file, by the end of its name in lower case; of any other, ANY."""

@@ -35,6 +35,8 @@ class Row:
     items: list[torch.Tensor] = field(default_factory=list)
     outputs: list[Any] = field(default_factory=list)
     is_image: bool = False
+    is_text: bool = False
+    num_truncated: int = 0
     has_batch_dim: bool = False
     error: RowError | None = None
 
@@ -72,6 +74,7 @@ class Row:
         ]
         self.outputs = [None] * len(self.items)
         self.is_image, self.has_batch_dim = decoded.is_image, decoded.has_batch_dim
+        self.is_text, self.num_truncated = decoded.is_text, decoded.num_truncated
         self.body = b""  # a batch of 3 MB bodies need not be kept beside its tensors
 
     def put(self, position: int, answer: Any, require_finite: bool) -> None:

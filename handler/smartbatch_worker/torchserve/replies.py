@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from smartbatch_worker.contract import headers
-from smartbatch_worker.contract.config import WorkerConfig
-from smartbatch_worker.errors import AnswerFailed, MalformedBody, RowError
+from smartbatch_worker.contract.config import OUTPUTS, WorkerConfig
+from smartbatch_worker.errors import AnswerFailed, MalformedBody, ModelRejected, RowError
 from smartbatch_worker.flow import encode
 from smartbatch_worker.flow.rows import Row
 
@@ -26,6 +26,7 @@ class Replies:
         postprocess_item: one item's output to what stands in its answer.
         is_customised: whether that is a user's.
         max_bytes: the most that the frontend takes as one answer; a longer one costs the whole batch and its worker.
+        spell: an answer in tokens to its text; None where the archive has no tokenizer.
     """
 
     def __init__(
@@ -35,12 +36,14 @@ class Replies:
         postprocess_item: Callable[[Any], Any],
         is_customised: bool,
         max_bytes: int,
+        spell: Callable[[torch.Tensor], str] | None = None,
     ) -> None:
         self._config = config
         self._labels = labels
         self._postprocess_item = postprocess_item
         self._is_customised = is_customised
         self._max_bytes = max_bytes
+        self._spell = spell
 
     def write(self, rows: Sequence[Row], context: Any, weights: str) -> list[bytes]:
         """Encode every row, valid or failed.
@@ -60,24 +63,28 @@ class Replies:
             context.set_response_status(row.status, encode.reason_phrase(row.status), index)
             context.set_response_header(index, headers.BATCH_SIZE, str(len(rows)))
             context.set_response_header(index, headers.WEIGHTS, weights)
+            if row.num_truncated:
+                context.set_response_header(index, headers.TRUNCATED, str(row.num_truncated))
             if row.error is not None and row.error.retry_after_s is not None:
                 context.set_response_header(index, "Retry-After", str(row.error.retry_after_s))
             bodies.append(body)
         return bodies
 
     def _form(self, row: Row) -> str:
-        """npy, custom, topk or json (raw)."""
+        """npy, custom, topk, text or json (raw)."""
         if row.error is not None:
             return "json"
         if row.headers.get("accept", "").split(",")[0].strip() == encode.NPY_TYPE:
             return "npy"
         wanted = row.headers.get(headers.OUTPUT.lower(), self._config.output).lower()
-        if wanted not in ("raw", "topk", "auto"):
-            row.error = MalformedBody(f"{headers.OUTPUT} must be raw or topk; got {wanted[:40]!r}")
+        if wanted not in OUTPUTS:
+            row.error = MalformedBody(f"{headers.OUTPUT} must be one of {', '.join(OUTPUTS)}; got {wanted[:40]!r}")
         elif self._is_customised:
             return "custom"
-        elif wanted == "topk" or (wanted == "auto" and row.is_image and self._is_classifier(row)):
+        elif wanted == "topk" or (wanted == "auto" and (row.is_image or row.is_text) and self._is_classifier(row)):
             return "topk"
+        elif wanted == "text":
+            return "text"
         return "json"
 
     @staticmethod
@@ -123,6 +130,15 @@ class Replies:
         if form == "npy":
             return encode.encode_npy(row.outputs, row.has_batch_dim, self._max_bytes)
         results = row.outputs
-        if form == "custom":
+        if form == "text":
+            results = [self._spelled(output) for output in row.outputs]
+        elif form == "custom":
             results = [self._postprocess_item(output) for output in row.outputs]
         return encode.encode_result(results if row.has_batch_dim else results[0], self._max_bytes)
+
+    def _spelled(self, output: Any) -> str:
+        if self._spell is None:
+            raise ModelRejected(f"{headers.OUTPUT}: text needs a tokenizer in the archive; ask for raw")
+        if not isinstance(output, torch.Tensor) or output.ndim != 1 or output.is_floating_point():
+            raise ModelRejected(f"{headers.OUTPUT}: text needs a model that answers tokens, one list; ask for raw")
+        return self._spell(output)

@@ -27,6 +27,8 @@ NOT_IN_LOADTEST = {
     "png": "jpeg stands for all pictures; `--body FILE.png` sends one",
     "webp": "jpeg stands for all pictures; `--body FILE.webp` sends one",
     "safetensors": "the numbers of npy-float behind another header; `--body FILE.safetensors` sends one",
+    "wav": "a sound, and no picture; `--body FILE.wav` sends one",
+    "flac": "a sound, and no picture; `--body FILE.flac` sends one",
 }
 """Formats that no Locust user sends, and why."""
 
@@ -134,7 +136,9 @@ def test_the_message_lists_what_is_accepted() -> None:
         (b" \n\t{}", "image/jpeg", "json"),
         (b" " * 64 + b"{}", "", None),
         (b"\x93NUMP", "application/x-npy", None),
-        (b"RIFF....WAVE", "image/webp", None),
+        (b"RIFF....WAVE", "image/webp", "wav"),
+        (b"RIFF....AVI ", "", None),
+        (b"fLaC", "audio/wav", "flac"),
     ],
 )
 def test_first_bytes_then_content_type_then_looks(body: bytes, content_type: str, name: str | None) -> None:
