@@ -26,6 +26,7 @@ def seeds() -> dict[str, list[bytes]]:
         "msgpack": _msgpack(),
         "npy": _npy(),
         "safetensors": _safetensors(),
+        "npz": _npz(),
         "image": _images(),
         "wav": _wav(),
         "flac": _flac(),
@@ -56,6 +57,12 @@ def _json() -> list[bytes]:
         b'{"d\\u0061ta":[1,2,3,4]}',
         b'{"data":' + b"[" * 1100 + b"1" + b"]" * 1100 + b"}",
         b'{"data":"\\ud800"}',
+        b'{"inputs": {"ids": [1, 2, 3], "x": [0.5, -1]}}',
+        b'{"inputs": {"ids": [[1, 2], [3, 4]], "x": [[1, 2], [3, 4]]}}',
+        b'{"inputs": [{"ids": [1], "x": [1, 2]}, {"ids": [9007199254740993, 2], "x": [1, 2]}]}',
+        b'{"inputs": {"ids": [1, [2]], "x": [1, 2]}}',
+        b'{"inputs": {"ids": [9223372036854775808], "x": [1e39, 2]}}',
+        b'{"inputs": {"ids": [1], "ids": [2], "x": {"b64": "AAAA"}}}',
         b"[1,2,3]",
         b"  \n\t{}",
         b'{"data": [1, 2',
@@ -114,6 +121,26 @@ def _npy() -> list[bytes]:
         "-" * 9000 + "1",
     ]
     return [_saved(array) for array in arrays] + [npy_of(header.encode(), b"\0" * 16) for header in headers]
+
+
+def _npz() -> list[bytes]:
+    def saved(save: Callable[..., None], **arrays: Any) -> bytes:
+        stream = io.BytesIO()
+        save(stream, **arrays)
+        return stream.getvalue()
+
+    ids, x = np.arange(3), np.array([0.5, -1], dtype=np.float32)
+    whole = saved(np.savez, ids=ids, x=x)
+    return [
+        whole,
+        saved(np.savez_compressed, ids=ids.astype(np.uint8), x=x.astype(np.float64)),
+        saved(np.savez_compressed, ids=np.zeros(2**16, dtype=np.int64), x=x),
+        saved(np.savez, ids=ids, x=np.array([np.nan, np.inf])),
+        saved(np.savez, ids=ids),
+        saved(np.savez, x=np.array([{"a": 1}], dtype=object), ids=ids),
+        whole[:-30],
+        whole.replace(b"ids.npy", b"../.npy"),
+    ]
 
 
 def _safetensors() -> list[bytes]:

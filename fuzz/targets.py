@@ -43,6 +43,16 @@ CONFIGS = (
     WorkerConfig.resolve({**_LIMITS, "input_shape": [4]}, {}),
     WorkerConfig.resolve({**_LIMITS, "input_shape": None, "sample_rate": 16_000}, {}),
     WorkerConfig.resolve({**_LIMITS, "input_shape": [1, None, None], "image_mean": [0.5], "image_std": [0.5]}, {}),
+    WorkerConfig.resolve(
+        {
+            **_LIMITS,
+            "inputs": {
+                "ids": {"dtype": "int64", "shape": ["L"], "pad": 0},
+                "x": {"dtype": "float32", "shape": [2]},
+            },
+        },
+        {},
+    ),
 )
 
 
@@ -90,7 +100,7 @@ class Target:
         return "|".join(found)
 
     def run_once(self, data: bytes) -> None:
-        """Decode `data` once, for a model chosen by its bytes: four times as many bodies in the same time."""
+        """Decode `data` once, for a model chosen by its bytes: as many times more bodies in the same time."""
         if self.name in _OF_NO_MODEL:
             _OF_NO_MODEL[self.name](data)
         else:
@@ -111,7 +121,7 @@ class Target:
             if len(data) <= MAX_BODY_BYTES and growth > MAX_GROWTH_BYTES:
                 raise Finding(f"{len(data)} bytes took {growth} bytes of memory")
         check_items(decoded, config)
-        if self.oracle is not None and config.input_shape is None and not decoded.is_image:
+        if self.oracle is not None and config.input_shape is None and config.inputs is None and not decoded.is_image:
             _compare(decoded.items[0], self.oracle(data))
         if decoded.is_image:
             _check_brightness(decoded.items[0], data)
@@ -153,6 +163,10 @@ def check_items(decoded: Decoded, config: WorkerConfig) -> None:
     """Items are what the model may be given."""
     if not 1 <= len(decoded.items) <= config.max_items:
         raise Finding(f"{len(decoded.items)} items")
+    if config.inputs is not None:
+        for item in decoded.items:
+            _check_named(item)
+        return
     for item in decoded.items:
         if item.dtype not in (torch.float32, torch.uint8) or item.numel() == 0:
             raise Finding(f"an item of {item.dtype} {list(item.shape)}")
@@ -163,6 +177,15 @@ def check_items(decoded: Decoded, config: WorkerConfig) -> None:
             raise Finding(f"an item of shape {list(item.shape)} for {expected}")
         if not bool(torch.isfinite(item.float()).all()):
             raise Finding("an item that is not finite")
+
+
+def _check_named(item: dict[str, torch.Tensor]) -> None:
+    """Of the one model of `CONFIGS` that has named inputs."""
+    ids, x = item["ids"], item["x"]
+    if len(item) != 2 or (ids.dtype, x.dtype) != (torch.int64, torch.float32) or ids.ndim != 1 or x.shape != (2,):
+        raise Finding(f"an item of {ids.dtype} {list(ids.shape)} and {x.dtype} {list(x.shape)}")
+    if ids.numel() == 0 or not bool(torch.isfinite(x).all()):
+        raise Finding("an item that is empty, or not finite")
 
 
 def _compare(item: torch.Tensor, other: Any) -> None:

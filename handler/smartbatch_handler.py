@@ -7,7 +7,7 @@ Subclass it to change how one item is read or answered:
     from smartbatch_handler import SmartBatchHandler
 
     class MyHandler(SmartBatchHandler):
-        def preprocess_item(self, body, headers): ...   # bytes -> one tensor, or a list of tensors
+        def preprocess_item(self, body, headers): ...   # bytes -> a tensor, a dict of named inputs, or a list
         def postprocess_item(self, output): ...         # one item's output -> anything JSON can hold
 """
 
@@ -22,16 +22,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from smartbatch_worker.contract import media_types
 from smartbatch_worker.contract import metrics as names
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.contract.description import Description
+from smartbatch_worker.contract.shapes import ItemShape, Sample, spelled
 from smartbatch_worker.errors import RowError, blame_server
-from smartbatch_worker.flow import decode, recover
-from smartbatch_worker.flow.batch import Item, MicroBatch, Stacker, plan
+from smartbatch_worker.flow import decode, examples, recover
+from smartbatch_worker.flow.batch import Item, MicroBatch
+from smartbatch_worker.flow.batchers import Batcher, ListBatcher, NamedBatcher, TensorBatcher
 from smartbatch_worker.flow.decoder_pool import DecoderPool
 from smartbatch_worker.flow.rows import Row, check_deadline, inflate
 from smartbatch_worker.flow.split import AnswerSplitter
-from smartbatch_worker.flow.texts import TextReader
+from smartbatch_worker.flow.stack import Stacker
+from smartbatch_worker.flow.texts.reader import TextReader
 from smartbatch_worker.forward.managed import ManagedModel
 from smartbatch_worker.kernels import json_numbers, pixels
 from smartbatch_worker.process import cache, heap
@@ -72,10 +76,11 @@ class SmartBatchHandler:
             int(properties["batch_size"] or 1),
             self._loaded,
             self._unloaded,
+            self._samples,
         )
         self._threads = ThreadShare(self.config.threads)
         self._decoders = DecoderPool()
-        self._stacker = Stacker(self.config.image_mean, self.config.image_std, pin_memory=device.type == "cuda")
+        self._batcher = self._named_or_tensor(device.type == "cuda")
         self._ceilings = recover.MemoryCeilings()
         self._splitter = AnswerSplitter()
         self._replies = Replies(
@@ -87,7 +92,7 @@ class SmartBatchHandler:
             None if self.texts is None else self.texts.spell,
         )
         self.telemetry.add(self.telemetry.zeros())
-        # Cuts are even and any size runs as it is: only CUDA graphs pad, but dashboards of padding servers expect it.
+        # Of one tensor, any size runs as it is, but where CUDA graphs pad; dashboards of padding servers expect it.
         self.telemetry.gauge(names.PADDING_RATIO, 0)
         self._unloaded()
         if self.config.load == "eager":
@@ -131,8 +136,7 @@ class SmartBatchHandler:
 
     def describe(self) -> Description:
         """What `GET /models/<name>?customized=true` and `smartbatch status` show of this worker."""
-        calibration = self.model.micro_batch
-        shape = "x".join(map(str, calibration.shape)) if calibration else ""
+        calibrations = self.model.calibrations.measured if self.model.calibrations is not None else ()
         return {
             "loaded": self.model.is_loaded,
             "model": self.config.model,
@@ -141,8 +145,10 @@ class SmartBatchHandler:
             "precision": self.model.precision,
             "compile": self.model.compiler,
             "threads": torch.get_num_threads(),
-            "micro_batch": {shape: calibration.best} if calibration else {},
-            "micro_batch_ms_per_item": {shape: calibration.ms_per_item()} if calibration else {},
+            "micro_batch": {spelled(calibration.shape): calibration.best for calibration in calibrations},
+            "micro_batch_ms_per_item": {
+                spelled(calibration.shape): calibration.ms_per_item() for calibration in calibrations
+            },
             "memory_ceilings": self._ceilings.as_dict(),
             "loads": self.model.num_loads,
             "load_seconds": round(self.model.load_seconds, 3),
@@ -153,14 +159,14 @@ class SmartBatchHandler:
     def _decode(self, row: Row) -> None:
         check_deadline(row)
         inflate(row)
-        row.take(self.preprocess_item(row.body, row.headers))
+        row.take(self.preprocess_item(row.body, row.headers), self.config)
 
     def _run(self, rows: Sequence[Row], timer: StageTimer) -> None:
         """Fill in every row's outputs; what fails, fails for its own row."""
         items = [
-            Item(tensor, index, position, row.deadline)
+            Item(inputs, index, position, row.deadline)
             for index, row in enumerate(rows)
-            for position, tensor in enumerate(row.items)
+            for position, inputs in enumerate(row.items)
         ]
         if not items:
             return
@@ -168,7 +174,9 @@ class SmartBatchHandler:
             self._threads.share()  # what loading measures shall hold when all workers are busy
         try:
             with self.model.ready():
-                for micro_batch in plan(items, self._micro_batch_size):
+                if self.model.takes_list and not isinstance(self._batcher, ListBatcher):
+                    self._batcher = ListBatcher(self._stacker)
+                for micro_batch in self._batcher.plan(items, self._micro_batch_size):
                     self._run_micro_batch(micro_batch, rows, timer)
         except RowError as error:  # the weights cannot be loaded: every row that needs them says so
             _fail(rows, error)
@@ -187,7 +195,7 @@ class SmartBatchHandler:
 
         def forward(items: Sequence[Item]) -> Any:
             with timer.stage("stack"):
-                batch = self._stacker.stack([item.tensor for item in items])
+                batch = self._batcher.stack(items)
             with timer.stage("forward"):
                 return self.model.forward(batch)
 
@@ -195,13 +203,35 @@ class SmartBatchHandler:
             def run_again(count: int) -> Any:
                 return forward([items[index % len(items)] for index in range(count)])
 
-            return self._splitter.split(forward(items), len(items), run_again)
+            answers = self._splitter.split(forward(items), len(items), run_again)
+            return self._batcher.cut_back(answers, items)
 
         answers = recover.run_isolated(run, live, micro_batch.shape, self._ceilings, self._count_split)
         for item, answer in zip(live, answers, strict=True):
             rows[item.row].put(item.position, answer, require_finite=self.config.nonfinite == "error")
 
-    def _micro_batch_size(self, shape: tuple[int, ...]) -> int:
+    def _named_or_tensor(self, pin_memory: bool) -> Batcher:
+        self._stacker = Stacker(self.config.image_mean, self.config.image_std, pin_memory)
+        if self.config.inputs is None:
+            return TensorBatcher(self._stacker)
+        return NamedBatcher(self.config, self._stacker, lambda: self.model.overheads(), pin_memory)
+
+    def _samples(self) -> list[Sample]:
+        """Of named inputs, batches to measure with."""
+        return examples.samples(self.config, self._example_items())
+
+    def _example_items(self) -> list[Any]:
+        """The items of the archive's example; none where it has none, or one that is not read."""
+        if self.config.example is None:
+            return []
+        path = self.model_dir / self.config.example
+        row = Row(path.read_bytes(), {"content-type": media_types.of_file(path.name)})
+        row.attempt(self._decode, row)
+        if row.error is not None:
+            logger.warning("the archive's example is not read, and nothing measured with it: %s", row.error.message)
+        return list(row.items)
+
+    def _micro_batch_size(self, shape: ItemShape) -> int:
         return self._ceilings.limit(shape, self.model.micro_batch_size(shape))
 
     def _count(self, rows: Sequence[Row], timer: StageTimer) -> None:
@@ -213,8 +243,11 @@ class SmartBatchHandler:
         values[telemetry.key(names.ITEMS)] = float(sum(len(row.items) for row in rows))
         for stage, seconds in timer.seconds.items():
             values[telemetry.key(names.STAGE_SECONDS, stage=stage)] = seconds
-        if self.model.compiler == "cuda_graphs":
-            telemetry.gauge(names.PADDING_RATIO, self.model.padding_ratio())
+        padding_ratio = self._batcher.padding_ratio()
+        if padding_ratio is None and self.model.compiler == "cuda_graphs":
+            padding_ratio = self.model.padding_ratio()
+        if padding_ratio is not None:
+            telemetry.gauge(names.PADDING_RATIO, padding_ratio)
         telemetry.histogram(values, names.BATCH_SIZE, [len(rows)], names.BATCH_SIZE_BOUNDS)
         telemetry.add(values)
 

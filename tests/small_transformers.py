@@ -131,8 +131,15 @@ def vit(folder: Path, **processor: Any) -> torch.nn.Module:
         id2label={0: "cat", 1: "dog", 2: "owl"},
         label2id={"cat": 0, "dog": 1, "owl": 2},
     )
-    settings = {"do_resize": True, "size": {"height": 32, "width": 32}, "resample": 2, "do_normalize": True}
-    settings |= {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_rescale": True, "rescale_factor": 1 / 255}
+    settings: dict[str, Any] = {"do_resize": True, "size": {"shortest_edge": 36}, "resample": 2, "do_normalize": True}
+    settings |= {
+        "do_center_crop": True,
+        "crop_size": {"height": 32, "width": 32},
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+    }
     (folder / "preprocessor_config.json").write_text(json.dumps(settings | processor))
     return _save(folder, transformers.ViTForImageClassification, config)
 

@@ -1,6 +1,7 @@
 """Errors of single rows, each with its HTTP status.
 
     body ──decode──▶ MalformedBody 400 · BodyTooLarge 413 · UnknownFormat 415 · WrongShape 422
+                     WrongInputs 422
     item ──model───▶ ModelUnavailable 503 · ModelRejected 422 · ModelFailed 500 · NonFiniteOutput 500
                      WrongAnswerCount 500 · DoesNotFit 507 · DeadlinePassed 504
     answer ─encode─▶ AnswerFailed 500 · AnswerTooLarge 500 · ModelRejected 422
@@ -52,6 +53,12 @@ class WrongShape(RowError):
     """A well-formed tensor that this model does not take."""
 
     status, code = 422, "wrong_shape"
+
+
+class WrongInputs(RowError):
+    """Well-formed tensors that are not the inputs of this model: of other names, dtypes or shapes."""
+
+    status, code = 422, "wrong_inputs"
 
 
 class ModelRejected(RowError):

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smartbatch.archive.context import Request, receive, start_context
+from smartbatch.archive.context import Request as Request
+from smartbatch.archive.context import receive, start_context
 from smartbatch_handler import SmartBatchHandler
 
 

@@ -184,7 +184,7 @@ def test_the_check_asks_the_handler_and_ships_none_of_what_that_leaves(tmp_path:
     path = affine(tmp_path, source, handler=source / "mine.py", example=source / "line.csv", labels=None)
     with zipfile.ZipFile(path) as mar:
         files = {"mine.py", "model.py", "model-config.yaml", "weights.safetensors", "oip.json", "MAR-INF/MANIFEST.json"}
-        assert set(mar.namelist()) == HANDLER_FILES | files
+        assert set(mar.namelist()) == HANDLER_FILES | files | {"example.csv"}
         assert json.loads(mar.read("oip.json"))["inputs"] == [], "what its preprocess_item reads is its own affair"
 
 

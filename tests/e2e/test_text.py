@@ -32,7 +32,6 @@ class Loudness(torch.nn.Module):
     def forward(self, samples):
         return (samples**2).sum(1, keepdim=True)
 """
-SAMPLES = "{samples: {dtype: float32, shape: [T], pad: 0}}"
 
 
 @pytest.fixture(scope="module")
@@ -50,15 +49,23 @@ def bert(folder: Path) -> Any:
 def server(folder: Path, bert: Any) -> Iterator[RunningServer]:
     subprocess.run([sys.executable, str(TEXT / "train.py"), "--build", str(folder)], check=True, timeout=240)
     (folder / "loudness.py").write_text(LOUDNESS)
+    soundfile.write(folder / "example.wav", np.zeros(8_000), 16_000)
     models: dict[str, dict[str, Any]] = {
         "text": {
             "model_file": TEXT / "model.py",
             "model_path": folder / "text.pth",
             "tokenizer": folder / "tokenizer.json",
             "labels": TEXT / "labels.txt",
+            "inputs": ("input_ids:int64:L:0", "attention_mask:int64:L:0"),
+            "example": TEXT / "example.json",
         },
         "bert": {"hf": str(folder / "bert")},
-        "loudness": {"model_file": folder / "loudness.py", "overrides": {"sample_rate": "16000", "inputs": SAMPLES}},
+        "loudness": {
+            "model_file": folder / "loudness.py",
+            "inputs": ("samples:float32:T:0",),
+            "overrides": {"sample_rate": "16000"},
+            "example": folder / "example.wav",
+        },
     }
     for name, keys in models.items():
         build_archive(ArchiveSettings(**keys, name=name, output=folder / "store"))

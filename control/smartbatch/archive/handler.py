@@ -7,12 +7,15 @@ import inspect
 import io
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
+import torch
+from smartbatch_worker.contract import media_types
 from smartbatch_worker.errors import RowError
 from smartbatch_worker.flow.failures import Cause, cause_of
 from smartbatch_worker.flow.rows import Row
@@ -42,10 +45,20 @@ class Example:
         """One item of `shape`, float32 between 0 and 1; a model of integer ids sees zeros."""
         stream = io.BytesIO()
         np.save(stream, np.random.default_rng(0).random(shape, dtype=np.float32), allow_pickle=False)
-        return cls(stream.getvalue(), "application/x-npy", None)
+        return cls(stream.getvalue(), media_types.NPY, None)
+
+    @classmethod
+    def of_item(cls, item: Mapping[str, torch.Tensor]) -> Example:
+        """One item of named inputs."""
+        whole = {name: tensor.contiguous() for name, tensor in item.items()}
+        return cls(safetensors.torch.save(whole), media_types.SAFETENSORS, None)
 
     def __str__(self) -> str:
-        return "a generated .npy body" if self.name is None else f"--example {self.name}"
+        return (
+            f"a generated {media_types.suffix_of(self.content_type)} body"
+            if self.name is None
+            else f"--example {self.name}"
+        )
 
 
 class StartedHandler:
@@ -101,7 +114,7 @@ class StartedHandler:
         """
         row = Row(bytearray(example.body), {"content-type": example.content_type})
         try:
-            row.take(self.ours.preprocess_item(row.body, row.headers))
+            row.take(self.ours.preprocess_item(row.body, row.headers), self.ours.config)
         except (RowError, ValueError) as error:
             status = error.status if isinstance(error, RowError) else 400
             if status >= 500 or example.name is not None:

@@ -8,7 +8,6 @@ The staged folder is first on the path, so what is imported is what ships.
 from __future__ import annotations
 
 import json
-import mimetypes
 import os
 import re
 import sys
@@ -19,21 +18,24 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from smartbatch_worker.contract import media_types
 from smartbatch_worker.contract.config import WorkerConfig
-from smartbatch_worker.flow.batch import Stacker
+from smartbatch_worker.flow.examples import made_up
 from smartbatch_worker.flow.failures import cause_of
+from smartbatch_worker.flow.stack import Stacker
 from smartbatch_worker.models import kind_of
 from smartbatch_worker.models.load import ModelLoadError, build_model
+from smartbatch_worker.models.source import required_arguments
 from smartbatch_worker.models.torchvision import RANDOM_SEED, build_torchvision, without_training_heads
 
 from smartbatch.archive.context import start_context
 from smartbatch.archive.handler import Example, StartedHandler, check_entry_point
 from smartbatch.archive.model import NUM_ITEMS, as_checked, check_model, example_shape, num_together
+from smartbatch.archive.named import Seen, check_named
 from smartbatch.archive.rows import check_rows_do_not_mix
 from smartbatch.archive.settings import CheckError
-from smartbatch.archive.stage import CONFIG_FILE
-from smartbatch.archive.tensors import Tensors, inputs_of
-from smartbatch.client import encode_body
+from smartbatch.archive.stage import CONFIG_FILE, ENTRY_POINT
+from smartbatch.archive.tensors import Tensors, inputs_of, named_inputs_of
 
 _OTHER_SHAPE = re.compile(
     r"has shape \[(?P<rows>\d+)(?P<rest>[^\]]*)\] in the file and \[\d+(?P<model_rest>[^\]]*)\] in the model"
@@ -49,29 +51,55 @@ def probe(job: dict[str, Any]) -> dict[str, Any]:
     module = build_model(config, folder)
     found: dict[str, Any] = {}
     notes: list[str] = []
-    exported_shape = getattr(module, "input_shape", None) if kind_of(config.model).tells_input_shape else None
-    if "input_shape" not in job["section"] and isinstance(exported_shape, tuple):
-        found["input_shape"] = list(exported_shape)
-        config = replace(config, input_shape=exported_shape)
-    shape = example_shape(config)
+    if kind_of(config.model).tells_inputs:
+        found |= _told_inputs(module, job["section"])
+        config = WorkerConfig.resolve({**job["section"], **found}, {})
     outputs: Tensors = []
-    if shape is not None:
-        model_notes, outputs = check_model(config, folder, module, shape, job, found)
-        notes += model_notes
-    example = _example(job, shape)
-    section = {**job["section"], "input_shape": config.as_dict()["input_shape"], **as_checked(config)}
-    handler, handler_notes = _check_handler(job, folder, section, module, example)
-    notes += handler_notes
+    shape = None
+    if config.inputs is None:
+        _refuse_several_arguments(module, job["entry_point"])
+        shape = example_shape(config)
+        if shape is not None:
+            model_notes, outputs = check_model(config, folder, module, shape, job, found)
+            notes += model_notes
+    section = {**job["section"], "input_shape": config.as_dict()["input_shape"], **found, **as_checked(config)}
+    example = _example(job, shape, config)
+    handler, seen = _check_handler(job, folder, section, module, example)
+    notes += seen.notes
+    found |= seen.keys
+    inputs = inputs_of(found.get("input_shape", config.input_shape)) if config.inputs is None else []
     tensors = {
-        "inputs": inputs_of(found.get("input_shape", config.input_shape)) if handler.reads_tensors else [],
-        "outputs": outputs if handler.answers_tensors else [],
+        "inputs": (inputs or named_inputs_of(config.inputs or ())) if handler.reads_tensors else [],
+        "outputs": (outputs or seen.outputs) if handler.answers_tensors else [],
     }
     return {"found": found, "notes": notes, "tensors": tensors}
 
 
+def _told_inputs(module: torch.nn.Module, section: dict[str, Any]) -> dict[str, Any]:
+    """What the program says that it takes, where the user does not."""
+    if "input_shape" in section or "inputs" in section:
+        return {}
+    told = getattr(module, "inputs", None)
+    if told is not None:
+        return {"inputs": told}
+    shape = getattr(module, "input_shape", None)
+    return {"input_shape": list(shape)} if isinstance(shape, tuple) else {}
+
+
+def _refuse_several_arguments(module: torch.nn.Module, entry_point: str) -> None:
+    """A forward that needs several arguments cannot be called with one tensor: say how to declare them."""
+    names = required_arguments(module)
+    if len(names) > 1 and entry_point == ENTRY_POINT:
+        flags = " ".join(f"--input {name}:int64:L:0" for name in names)
+        raise CheckError(
+            f"{type(module).__name__}.forward takes {', '.join(names)}: declare each with "
+            f"--input NAME:DTYPE:SHAPE[:PAD] (a letter is a size that items may differ in), such as {flags}"
+        )
+
+
 def _check_handler(
     job: dict[str, Any], folder: Path, section: dict[str, Any], module: torch.nn.Module, example: Example | None
-) -> tuple[StartedHandler, list[str]]:
+) -> tuple[StartedHandler, Seen]:
     """Start the handler as a worker does, and have it answer the example alone and among others."""
     with tempfile.TemporaryDirectory(prefix="smartbatch-check-") as scratch:
         # What a handler writes into its archive's folder, such as compiled code, must not be shipped.
@@ -87,27 +115,31 @@ def _check_handler(
             )
             handler = StartedHandler(job["entry_point"], folder, context)
             if example is None:
-                return handler, [
-                    f"not run: input_shape {section['input_shape']} leaves sizes open; give --example FILE"
-                ]
+                told = "its inputs leave" if section.get("inputs") else f"input_shape {section['input_shape']} leaves"
+                return handler, Seen([f"not run: {told} sizes open; give --example FILE"])
             return handler, _ask(handler, example, module, section)
         except CheckError as error:
             raise CheckError(str(error).replace(scratch, str(folder))) from error
 
 
-def _ask(handler: StartedHandler, example: Example, module: torch.nn.Module, section: dict[str, Any]) -> list[str]:
-    notes: list[str] = []
+def _ask(handler: StartedHandler, example: Example, module: torch.nn.Module, section: dict[str, Any]) -> Seen:
+    seen = Seen()
+    config = WorkerConfig.resolve(section, {})
     if handler.ours is not None:
         items = handler.items_of(example)
         if isinstance(items, str):
-            return [f"not run: the handler refuses a generated body ({items}); give --example FILE"]
-        if example.name is not None and items:
-            notes += _check_items(module, items[0], WorkerConfig.resolve(section, {}))
+            return Seen([f"not run: the handler refuses a generated body ({items}); give --example FILE"])
+        if config.inputs is not None and items:
+            seen = check_named(config, module, items)
+            if example.name is None and any("float" not in spec.dtype for spec in config.inputs):
+                seen.notes.append("checked with made-up numbers, all ones where they are integers: --example is better")
+        elif example.name is not None and items:
+            seen.notes += _check_items(module, items[0], config)
     elif example.name is None:
-        return ["not run: the handler is no SmartBatchHandler and what it reads is unknown; give --example FILE"]
+        return Seen(["not run: the handler is no SmartBatchHandler and what it reads is unknown; give --example FILE"])
     for count in (1, NUM_ITEMS):
         handler.ask(example, count)
-    return notes
+    return seen
 
 
 def _check_items(module: torch.nn.Module, item: torch.Tensor, config: WorkerConfig) -> list[str]:
@@ -126,14 +158,14 @@ def _check_items(module: torch.nn.Module, item: torch.Tensor, config: WorkerConf
         ) from error
 
 
-def _example(job: dict[str, Any], shape: tuple[int, ...] | None) -> Example | None:
-    """The user's body, or one of `shape`."""
+def _example(job: dict[str, Any], shape: tuple[int, ...] | None, config: WorkerConfig) -> Example | None:
+    """The user's body, or one of `shape`, or of the inputs."""
     if job["example"] is None:
+        if config.inputs is not None:
+            items = made_up(config)
+            return Example.of_item(items[0]) if items else None
         return None if shape is None else Example.generated(shape)
-    body, content_type = encode_body(Path(job["example"]))
-    other = mimetypes.guess_type(job["example_name"])[0]  # of what only a handler of the user's own reads
-    unknown = content_type == "application/octet-stream"
-    return Example(body, other if unknown and other else content_type, job["example_name"])
+    return Example(Path(job["example"]).read_bytes(), media_types.of_file(job["example"]), job["example_name"])
 
 
 def _write_weights(config: WorkerConfig, folder: Path, job: dict[str, Any]) -> None:

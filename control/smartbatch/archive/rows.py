@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from smartbatch_worker.flow.split import AnswerSplitter
+from smartbatch_worker.forward.batches import Batch, each, num_items
 
 from smartbatch.archive.settings import CheckError
 
@@ -26,8 +27,8 @@ class _Difference:
     words: str
 
 
-def check_rows_do_not_mix(module: torch.nn.Module, batch: torch.Tensor) -> list[str]:
-    """Run `batch` [N, ...] together and row by row, in the precision that the module has.
+def check_rows_do_not_mix(module: torch.nn.Module, batch: Batch) -> list[str]:
+    """Run a batch, [N, ...] or named ones, together and row by row, in the precision that the module has.
 
     Returns:
         Notes: what could not be compared.
@@ -36,27 +37,46 @@ def check_rows_do_not_mix(module: torch.nn.Module, batch: torch.Tensor) -> list[
         CheckError: a row's answer depends on the others.
     """
     splitter = AnswerSplitter()
-    together = _answers(module, splitter, batch)
-    alone = [_answers(module, splitter, row)[0] for row in batch.unsqueeze(1)]
+    count = num_items(batch)
+    together = answers_of(module, splitter, batch, list(range(count)))
+    alone = [answers_of(module, splitter, batch, [index])[0] for index in range(count)]
     tolerance = _tolerance(module)
-    if _difference(_answers(module, splitter, batch[:1])[0], alone[0]).relative > tolerance:
+    if _difference(answers_of(module, splitter, batch, [0])[0], alone[0]).relative > tolerance:
         return ["the model answers the same item otherwise each time: not checked that rows do not mix"]
     worst = max((_difference(*pair) for pair in zip(together, alone, strict=True)), key=lambda found: found.relative)
     if worst.relative > tolerance:
         raise CheckError(
-            f"the model mixes the rows of a batch: among {len(batch)} items, one is answered {worst.words} "
+            f"the model mixes the rows of a batch: among {count} items, one is answered {worst.words} "
             f"(allowed: {tolerance:g}). Clients' answers would depend on strangers' requests. Is something computed "
             "over dimension 0, as softmax(0) is, or does a batch norm train? --set micro_batch=1 runs items one by one"
         )
     return []
 
 
-def _answers(module: torch.nn.Module, splitter: AnswerSplitter, batch: torch.Tensor) -> list[Any]:
+def check_padding_is_not_seen(module: torch.nn.Module, padded: Any, alone: Any, told: str) -> None:
+    """Compare one item's answers.
+
+    Raises:
+        CheckError: it is answered otherwise where it was padded.
+    """
+    difference = _difference(padded, alone)
+    if difference.relative > _tolerance(module):
+        raise CheckError(
+            f"the model sees what an item is padded with: {told} is answered {difference.words} "
+            f"(allowed: {_tolerance(module):g}). An item's answer would depend on how long its neighbours are. Does a "
+            "mask tell the model where the item ends? Without pad, only items of one length share a forward"
+        )
+
+
+def answers_of(module: torch.nn.Module, splitter: AnswerSplitter, batch: Batch, rows: list[int]) -> list[Any]:
+    """Some rows of a batch, run together and cut."""
+
     def run(count: int) -> Any:
-        return module(batch[torch.arange(count) % len(batch)])  # a copy: a model may write into its input
+        wanted = torch.tensor([rows[index % len(rows)] for index in range(count)])
+        return module(each(lambda tensor: tensor[wanted], batch))  # a copy: a model may write into its input
 
     with torch.inference_mode():
-        return splitter.split(run(len(batch)), len(batch), run)
+        return splitter.split(run(len(rows)), len(rows), run)
 
 
 def _tolerance(module: torch.nn.Module) -> float:

@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import yaml
 from smartbatch_worker.contract.config import TASKS
 
 from smartbatch.errors import SmartBatchError, UsageError
@@ -58,6 +59,10 @@ class ArchiveSettings:
     """Width of the last layer, where it is not the architecture's own."""
     input_shape: str | None = None
     """Shape of one item, "3,*,*"; None leaves it to the model."""
+    inputs: tuple[str, ...] = ()
+    """Named inputs, each "NAME:DTYPE:SHAPE[:PAD[:left]]"; none leaves them to the model."""
+    lengths: tuple[str, ...] = ()
+    """Sizes to pad to, each "LETTER=16,32,64"."""
     labels: Path | None = None
     """Class names: JSON (list, or index to name) or one name per line."""
     overrides: Mapping[str, str] = field(default_factory=dict)
@@ -81,6 +86,8 @@ class ArchiveSettings:
         _exclude(self, "model_file", "random_weights")
         _exclude(self, "random_weights", "require_pretrained")
         _exclude(self, "random_weights", "model_path")
+        if self.inputs and self.input_shape:
+            raise UsageError("--input and --input-shape exclude each other")
         for option in ("model", "model_file", "model_path", "num_classes", "random_weights", "require_pretrained"):
             _exclude(self, "hf", option)
         _exclude(self, "hf", "tokenizer")
@@ -137,3 +144,34 @@ def _exclude(settings: ArchiveSettings, one: str, other: str) -> None:
     if getattr(settings, one) and getattr(settings, other):
         flags = [f"--{name.replace('_', '-')}" for name in (one, other)]
         raise UsageError(f"{flags[0]} and {flags[1]} exclude each other")
+
+
+def parse_input(text: str) -> tuple[str, dict[str, Any]]:
+    """Read "NAME:DTYPE:SHAPE[:PAD[:left]]", such as "ids:int64:L:0"; the dtype "image" is a picture of that shape.
+
+    Raises:
+        UsageError: a part is missing, or there is one too many.
+    """
+    name, *parts = text.split(":")
+    if not 2 <= len(parts) <= 4 or not name:
+        raise UsageError(f"--input takes NAME:DTYPE:SHAPE[:PAD[:left]], such as ids:int64:L:0; got {text!r}")
+    keys: dict[str, Any] = {"dtype": parts[0], "shape": [part for part in parts[1].split(",") if part]}
+    if parts[0] == "image":
+        keys |= {"dtype": "float32", "image": True}
+    if len(parts) > 2:
+        keys["pad"] = yaml.safe_load(parts[2])
+    if len(parts) > 3:
+        keys["pad_side"] = parts[3]
+    return name, keys
+
+
+def parse_length(text: str) -> tuple[str, list[str]]:
+    """Read "LETTER=16,32,64".
+
+    Raises:
+        UsageError: it has no letter, or no sizes.
+    """
+    letter, _, sizes = text.partition("=")
+    if not letter or not sizes:
+        raise UsageError(f"--lengths takes LETTER=SIZE,SIZE…, such as L=16,32,64; got {text!r}")
+    return letter.strip(), sizes.split(",")

@@ -15,7 +15,7 @@ from smartbatch_worker.contract.config import WorkerConfig
 
 from smartbatch.archive.huggingface.describe import describe
 from smartbatch.archive.huggingface.hub import find
-from smartbatch.archive.settings import DEFAULT_MODEL, ArchiveError, ArchiveSettings
+from smartbatch.archive.settings import DEFAULT_MODEL, ArchiveError, ArchiveSettings, parse_input, parse_length
 from smartbatch.archive.torchvision import choose_weights
 from smartbatch.errors import UsageError
 
@@ -52,7 +52,7 @@ class Staged:
     labels: list[str] | None = None
     """Class names, by index."""
     example: Path | None = None
-    """A request's body for the check; it is not shipped."""
+    """A request's body for the check."""
 
     def write_config(self) -> None:
         """Write model-config.yaml from `frontend` and `section`."""
@@ -85,6 +85,10 @@ def stage(settings: ArchiveSettings, folder: Path, report: Callable[[str], None]
             if not any(path.match(pattern) for pattern in _NEVER_SHIPPED):
                 _add(staged, path, path.name)
     _apply_overrides(settings, staged)
+    if settings.example is not None:
+        name = f"example{settings.example.suffix.lower()}"
+        _add(staged, settings.example, name)
+        staged.section["example"] = name
     if settings.labels is not None:
         staged.labels = read_labels(settings.labels)
     if staged.labels is not None:
@@ -173,9 +177,10 @@ def _stage_huggingface(settings: ArchiveSettings, given: str, staged: Staged, re
     staged.labels = described.labels
     for name, path in described.files.items():
         _add(staged, path, name)
-    if described.example is not None and staged.example is None:
-        staged.example = staged.folder / "example.json"
-        staged.example.write_text(json.dumps(described.example) + "\n", encoding="utf-8")
+    if described.example is not None and settings.example is None:
+        example = staged.folder / "example.json"
+        example.write_text(json.dumps(described.example) + "\n", encoding="utf-8")
+        staged.section["example"], staged.example = example.name, example
 
 
 def _take_weights(staged: Staged, path: Path | None, source: str, note: str) -> None:
@@ -185,9 +190,13 @@ def _take_weights(staged: Staged, path: Path | None, source: str, note: str) -> 
 
 
 def _apply_overrides(settings: ArchiveSettings, staged: Staged) -> None:
-    given = dict(settings.overrides)
+    given: dict[str, Any] = dict(settings.overrides)
     if settings.input_shape is not None:
         given["input_shape"] = settings.input_shape
+    if settings.inputs:
+        given["inputs"] = dict(parse_input(text) for text in settings.inputs)
+    if settings.lengths:
+        given["lengths"] = dict(parse_length(text) for text in settings.lengths)
     for key, text in given.items():
         value = yaml.safe_load(text) if key in staged.frontend else text
         (staged.frontend if key in staged.frontend else staged.section)[key] = value

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from smartbatch_worker.contract.inputs import InputSpec
 from smartbatch_worker.contract.open_inference import DATATYPES, FREE, INPUT, OUTPUT
 
 Tensors = list[dict[str, Any]]
@@ -16,6 +17,18 @@ def inputs_of(shape: Sequence[int | None] | None) -> Tensors:
     if shape is None:
         return []
     return [{"name": INPUT, "datatype": "FP32", "shape": [FREE, *(FREE if size is None else size for size in shape)]}]
+
+
+def named_inputs_of(specs: Sequence[InputSpec]) -> Tensors:
+    """The inputs of a model that names them."""
+    return [
+        {
+            "name": spec.name,
+            "datatype": DATATYPES[f"torch.{spec.dtype}"],
+            "shape": [FREE, *(size if isinstance(size, int) else FREE for size in spec.shape)],
+        }
+        for spec in specs
+    ]
 
 
 def outputs_of(answer: Any, other: Any) -> Tensors:

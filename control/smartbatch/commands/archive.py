@@ -44,6 +44,18 @@ def archive(
     handler: Annotated[Path | None, typer.Option(help="Module with a subclass of SmartBatchHandler.")] = None,
     num_classes: Annotated[int | None, typer.Option(help="Width of the last layer.")] = None,
     input_shape: Annotated[str | None, typer.Option(help="Shape of one item, such as 3,*,* or 1,8,8.")] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="NAME:DTYPE:SHAPE[:PAD]",
+            help="A named input, without the batch; a letter in its shape is a size that items may differ in.",
+        ),
+    ] = None,
+    lengths: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LETTER=SIZES", help="Sizes to pad to, such as L=16,32,64; the last is the most."),
+    ] = None,
     labels: Annotated[Path | None, typer.Option(help="Class names: JSON, or one per line.")] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of model-config.yaml.")
@@ -51,7 +63,7 @@ def archive(
     example: Annotated[
         Path | None,
         typer.Option(
-            help="A request's body that must be answered; its type is told by its suffix.",
+            help="A request's body that must be answered, kept in the archive; its type is told by its suffix.",
             show_default="a tensor of --input-shape",
         ),
     ] = None,
@@ -83,6 +95,8 @@ def archive(
         handler=handler,
         num_classes=num_classes,
         input_shape=input_shape,
+        inputs=tuple(inputs or ()),
+        lengths=tuple(lengths or ()),
         labels=labels,
         overrides=parse_overrides(overrides or []),
         example=example,

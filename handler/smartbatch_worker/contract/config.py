@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from smartbatch_worker.contract import environment
+from smartbatch_worker.contract import environment, inputs
+from smartbatch_worker.contract.inputs import Inputs, Lengths, Outputs
 from smartbatch_worker.contract.shapes import IMAGENET_MEAN, IMAGENET_STD
 
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -40,6 +41,16 @@ class WorkerConfig:
     """Width of the classifier's last layer, where it is not the torchvision default."""
     input_shape: tuple[int | None, ...] | None = (3, None, None)
     """Shape of one item, without the batch dimension; a null dimension is free; null accepts any shape."""
+    inputs: Inputs | None = None
+    """Named inputs, each {dtype, shape, pad}, where the model takes others than one of float32; beats input_shape."""
+    lengths: Lengths = ()
+    """By letter, the sizes that items are padded to, the last of them the most; not given: the longest of a forward."""
+    outputs: Outputs = ()
+    """Shapes of outputs in the inputs' letters: what was padded is cut off there."""
+    max_tokens: int | None = None
+    """Most tokens in one forward, padding included: items x the padded letter's size; for named inputs."""
+    example: str | None = None
+    """A request's body in the archive, of which calibration, canary and `smartbatch serve`'s advice are made."""
     image_resize: int = 256
     """Shorter side of an image after resizing, pixels."""
     image_crop: int = 224
@@ -119,8 +130,9 @@ class WorkerConfig:
             if value != "auto":
                 _at_least(name, value, 1)
         _at_least("idle_unload_s", self.idle_unload_s, 0)
-        if self.num_classes is not None:
-            _at_least("num_classes", self.num_classes, 1)
+        for name in ("num_classes", "max_tokens"):
+            if getattr(self, name) is not None:
+                _at_least(name, getattr(self, name), 1)
         if self.image_crop > self.image_resize:
             raise ValueError(f"image_crop must not exceed image_resize; got {self.image_crop} > {self.image_resize}")
         if len(self.image_mean) != len(self.image_std):
@@ -139,6 +151,11 @@ class WorkerConfig:
             raise ValueError(f"device must be auto, cpu, cuda or cuda:N; got {self.device!r}")
         if self.input_shape is not None and any(d is not None and d < 1 for d in self.input_shape):
             raise ValueError(f"input_shape takes positive numbers and null; got {list(self.input_shape)}")
+        if self.inputs is not None and self.input_shape is not None:
+            raise ValueError("inputs and input_shape exclude each other: input_shape is short for one float32 input")
+        padded = inputs.padded_letters(self.inputs or ())
+        if unknown := [letter for letter, _ in self.lengths if letter not in padded]:
+            raise ValueError(f"lengths names {unknown[0]}, which no input pads; padded are {sorted(padded) or 'none'}")
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -165,11 +182,18 @@ class WorkerConfig:
                 accepted = ", ".join(environment.PREFIX + k.upper() for k in cls.names())
                 raise ValueError(f"unknown environment variable {variable}; accepted are {accepted}")
             merged[key] = _parse(key, text)
+        if merged.get("inputs") is not None:
+            merged.setdefault("input_shape", None)
         return cls(**merged)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for YAML and JSON."""
-        return {key: list(value) if isinstance(value := getattr(self, key), tuple) else value for key in self.names()}
+        plain = {key: list(value) if isinstance(value := getattr(self, key), tuple) else value for key in self.names()}
+        plain["inputs"] = None if self.inputs is None else {spec.name: spec.as_dict() for spec in self.inputs}
+        plain["lengths"] = {letter: list(sizes) for letter, sizes in self.lengths}
+        outputs = {name: list(sizes) for name, sizes in self.outputs}
+        plain["outputs"] = outputs.get("", outputs)
+        return plain
 
 
 def _one_of(name: str, value: object, accepted: tuple[str, ...]) -> None:
@@ -241,6 +265,11 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "weights_note": _optional(_str),
     "num_classes": _optional(_int),
     "input_shape": _optional(_shape),
+    "inputs": _optional(inputs.parse_inputs),
+    "lengths": inputs.parse_lengths,
+    "outputs": inputs.parse_outputs,
+    "max_tokens": _optional(_int),
+    "example": _optional(_str),
     "image_resize": _int,
     "image_crop": _int,
     "image_interpolation": _str,
@@ -270,6 +299,8 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "normalize": _bool,
     "max_new_tokens": _int,
 }
+_EXPLAINED = ("inputs", "lengths", "outputs")
+"""Keys whose values can be wrong in so many ways that their parsers say which."""
 assert set(_PARSERS) == {f.name for f in fields(WorkerConfig)}, "every config key needs a parser"
 
 
@@ -277,4 +308,5 @@ def _parse(key: str, value: Any) -> Any:
     try:
         return _PARSERS[key](value)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"bad value for {key}: {value!r}") from error
+        why = f": {error}" if key in _EXPLAINED else ""
+        raise ValueError(f"bad value for {key}: {value!r}{why}") from error

@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+ItemShape: TypeAlias = tuple[Any, ...]
+"""Of one item: the sizes of its one tensor, [3, 224, 224]; or (name, sizes) of each named input."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Batches to measure a model with."""
+
+    shape: ItemShape
+    """Of each item."""
+    batch: Callable[[int], Any]
+    """One of so many items, on the host."""
+
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -23,3 +40,19 @@ def concrete_shape(
     is_image = len(shape) == 3 and shape[0] is not None
     sizes = [(image_side if is_image else free_size) if size is None else size for size in shape]
     return None if None in sizes else tuple(size for size in sizes if size is not None)
+
+
+def spelled(shape: ItemShape) -> str:
+    """A shape for people and as a key of JSON: 3x224x224, or ids[128] mask[128]."""
+    if not _is_named(shape):
+        return "x".join(map(str, shape))
+    return " ".join(f"{name}[{'x'.join(map(str, sizes))}]" for name, sizes in shape)
+
+
+def num_numbers(shape: ItemShape) -> int:
+    """How many numbers an item of this shape has."""
+    return sum(math.prod(sizes) for _, sizes in shape) if _is_named(shape) else math.prod(shape)
+
+
+def _is_named(shape: ItemShape) -> bool:
+    return bool(shape) and isinstance(shape[0], tuple)

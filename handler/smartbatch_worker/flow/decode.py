@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,14 +10,18 @@ import torch
 
 from smartbatch_worker import formats
 from smartbatch_worker.contract.config import WorkerConfig
-from smartbatch_worker.errors import BodyTooLarge, MalformedBody, UnknownFormat, WrongShape
+from smartbatch_worker.contract.inputs import describe_inputs
+from smartbatch_worker.errors import MalformedBody, UnknownFormat, WrongShape
+from smartbatch_worker.flow import inputs
+from smartbatch_worker.flow.inputs import Inputs
+from smartbatch_worker.formats.limits import check_num_items
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """The items of one row, each without a batch dimension, float32 or (to be normalised) uint8."""
+    """The items of one row, each without a batch dimension: float32 or (to be normalised) uint8, or named inputs."""
 
-    items: list[torch.Tensor]
+    items: Sequence[Inputs]
     is_image: bool
     has_batch_dim: bool
     """Whether the client sent N items in one tensor, and so gets a list of N answers."""
@@ -43,6 +48,8 @@ def decode(body: bytes | bytearray, content_type: str, config: WorkerConfig) -> 
     if found is None:
         said = formats.media_type_of(content_type) or "not given"
         raise UnknownFormat(f"unknown body format (Content-Type {said!r}); accepted are {formats.ACCEPTED}")
+    if config.inputs is not None:
+        return _decode_named(found, body, config)
     if found.is_image:
         _check_takes_images(config)
         return Decoded([found.read(body, config)], True, False)
@@ -51,6 +58,21 @@ def decode(body: bytes | bytearray, content_type: str, config: WorkerConfig) -> 
         _check_finite(tensor)
     items, has_batch_dim = _split_items(tensor, config)
     return Decoded(items, False, has_batch_dim)
+
+
+def _decode_named(found: formats.Format, body: bytes | bytearray, config: WorkerConfig) -> Decoded:
+    specs = config.inputs or ()
+    if found.read_named is not None:
+        items, has_batch_dim = inputs.items_of(found.read_named(body, config), config)
+        return Decoded(items, False, has_batch_dim)
+    if len(specs) != 1 or (found.is_image and not specs[0].image):
+        kind = "picture" if found.is_image else "tensor"
+        raise UnknownFormat(
+            f"{found.told} is one {kind}; the model takes {describe_inputs(specs)}: "
+            'send {"inputs": {…}}, safetensors or .npz'
+        )
+    items, has_batch_dim = inputs.items_of({specs[0].name: found.read(body, config)}, config)
+    return Decoded(items, found.is_image, has_batch_dim)
 
 
 def normalises_uint8(config: WorkerConfig) -> bool:
@@ -67,6 +89,8 @@ def prepare(config: WorkerConfig) -> None:
 
 
 def _takes_images(config: WorkerConfig) -> bool:
+    if config.inputs is not None:
+        return any(spec.image for spec in config.inputs)
     return normalises_uint8(config) and len(config.image_mean) in (1, 3)
 
 
@@ -101,10 +125,7 @@ def _split_items(tensor: torch.Tensor, config: WorkerConfig) -> tuple[list[torch
         # A single plane: the original's {"data": [[...]]}. A view, repeated only when stacked.
         tensor = tensor.unsqueeze(0).expand(expected[0] or 3, *tensor.shape)
     if tensor.ndim == num_dims + 1:
-        if tensor.shape[0] > config.max_items:
-            raise BodyTooLarge(
-                f"the request has {tensor.shape[0]} items; at most {config.max_items} are accepted (max_items)"
-            )
+        check_num_items(tensor.shape[0], config.max_items)
         items, has_batch_dim = list(tensor.unbind(0)), True
     else:
         items, has_batch_dim = [tensor], False

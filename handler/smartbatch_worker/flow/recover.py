@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from smartbatch_worker.contract.shapes import ItemShape, spelled
 from smartbatch_worker.errors import DoesNotFit, ModelFailed, ModelRejected, RowError
 from smartbatch_worker.flow.failures import cause_of
 
@@ -27,20 +28,20 @@ class MemoryCeilings:
     """The largest micro-batch that fits in memory, per item shape; learned from failures."""
 
     def __init__(self) -> None:
-        self._ceilings: dict[tuple[int, ...], int] = {}
-        self._successes: dict[tuple[int, ...], int] = {}
+        self._ceilings: dict[ItemShape, int] = {}
+        self._successes: dict[ItemShape, int] = {}
 
-    def limit(self, shape: tuple[int, ...], size: int) -> int:
+    def limit(self, shape: ItemShape, size: int) -> int:
         """`size`, or less where a smaller micro-batch is known to be all that fits."""
         return min(size, self._ceilings.get(shape, size))
 
-    def failed(self, shape: tuple[int, ...], size: int) -> None:
+    def failed(self, shape: ItemShape, size: int) -> None:
         """A micro-batch of `size` did not fit."""
         self._ceilings[shape] = max(1, min(size // 2, self._ceilings.get(shape, size)))
         self._successes[shape] = 0
-        logger.warning("out of memory at %d items of %s: now at most %d", size, shape, self._ceilings[shape])
+        logger.warning("out of memory at %d items of %s: now at most %d", size, spelled(shape), self._ceilings[shape])
 
-    def succeeded(self, shape: tuple[int, ...], size: int) -> None:
+    def succeeded(self, shape: ItemShape, size: int) -> None:
         """A micro-batch of `size` fitted; often enough at the ceiling, and the ceiling is tried higher."""
         ceiling = self._ceilings.get(shape)
         if ceiling is None or size < ceiling:
@@ -52,13 +53,13 @@ class MemoryCeilings:
 
     def as_dict(self) -> dict[str, int]:
         """Ceilings by shape, for status."""
-        return {"x".join(map(str, shape)): ceiling for shape, ceiling in self._ceilings.items()}
+        return {spelled(shape): ceiling for shape, ceiling in self._ceilings.items()}
 
 
 def run_isolated(
     run: Callable[[Sequence[Any]], Sequence[Any]],
     items: Sequence[Any],
-    shape: tuple[int, ...],
+    shape: ItemShape,
     ceilings: MemoryCeilings,
     on_split: Callable[[str], None],
 ) -> list[Any]:
@@ -79,7 +80,7 @@ def run_isolated(
     except RowError as error:
         # The model's fault whatever the items are, as a wrong number of answers. Fewer at a time might give a number
         # that happens to fit, and with it one client's answer to another.
-        logger.error("the model failed on %d items of shape %s: %s", len(items), shape, error)
+        logger.error("the model failed on %d items of shape %s: %s", len(items), spelled(shape), error)
         return [error] * len(items)
     except Exception as error:  # a model may raise anything, and no item may fail for another's sake
         if is_out_of_memory(error):
@@ -88,10 +89,10 @@ def run_isolated(
             ceilings.failed(shape, len(items))
             on_split("oom")
             if len(items) == 1:
-                return [DoesNotFit(f"one item of shape {list(shape)} does not fit in memory")]
+                return [DoesNotFit(f"one item of shape {_told(shape)} does not fit in memory")]
         else:
             if len(items) == 1:
-                logger.warning("the model failed on one item of shape %s", shape, exc_info=True)
+                logger.warning("the model failed on one item of shape %s", spelled(shape), exc_info=True)
                 return [blame_item(error, shape)]
             on_split("poison")
     else:
@@ -115,8 +116,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def blame_item(error: Exception, shape: tuple[int, ...]) -> RowError:
+def blame_item(error: Exception, shape: ItemShape) -> RowError:
     """The model's failure on one item alone, as that row's error: 422 for shapes and values, else 500."""
     cause = cause_of(error)
-    message = f"the model failed on this item of shape {list(shape)}: {cause}"
+    message = f"the model failed on this item of shape {_told(shape)}: {cause}"
     return ModelRejected(message) if cause.is_about_shape else ModelFailed(message)
+
+
+def _told(shape: ItemShape) -> str:
+    """For clients: [3, 224, 224], or the names and sizes of inputs."""
+    return spelled(shape) if shape and isinstance(shape[0], tuple) else str(list(shape))

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from smartbatch_worker.contract.config import WorkerConfig
+from smartbatch_worker.contract.inputs import describe_inputs
 from smartbatch_worker.errors import (
     DeadlinePassed,
     MalformedBody,
@@ -18,11 +20,18 @@ from smartbatch_worker.errors import (
     RowError,
     blame_server,
 )
+from smartbatch_worker.flow import inputs
 from smartbatch_worker.flow.decode import Decoded
 from smartbatch_worker.flow.encode import is_finite
+from smartbatch_worker.flow.inputs import Inputs
 from smartbatch_worker.formats import content_encoding
 
 logger = logging.getLogger(__name__)
+
+_RULE = (
+    "preprocess_item must give one tensor, or a dict of named inputs where the model has such, or a list of either, "
+    "one an item"
+)
 
 
 @dataclass(slots=True)
@@ -32,7 +41,7 @@ class Row:
     body: bytes | bytearray
     headers: Mapping[str, str]
     deadline: float = math.inf  # on the monotonic clock: a step of the machine's time expires nobody
-    items: list[torch.Tensor] = field(default_factory=list)
+    items: Sequence[Inputs] = ()
     outputs: list[Any] = field(default_factory=list)
     is_image: bool = False
     is_text: bool = False
@@ -59,19 +68,14 @@ class Row:
             logger.exception("a request failed")
             self.error = blame_server(error)
 
-    def take(self, decoded: Decoded | torch.Tensor | Sequence[torch.Tensor]) -> None:
-        """Accept what preprocess_item gave.
+    def take(self, given: Any, config: WorkerConfig) -> None:
+        """Accept what preprocess_item gave: what `decode` gives, or an item's inputs, or several items'.
 
         Raises:
-            RowError: it is no tensor and no list of them; the message says what it is.
+            RowError: it is nothing of that, and the message says what it is; or the model does not take such inputs.
         """
-        if isinstance(decoded, torch.Tensor):
-            decoded = Decoded([decoded], False, False)
-        elif not isinstance(decoded, Decoded):
-            decoded = Decoded(_items_of(decoded), False, True)
-        self.items = [
-            item if item.dtype in (torch.uint8, torch.float32) else item.to(torch.float32) for item in decoded.items
-        ]
+        decoded = given if isinstance(given, Decoded) else _decoded(given, config)
+        self.items = decoded.items if config.inputs is not None else [_as_taken(item) for item in decoded.items]
         self.outputs = [None] * len(self.items)
         self.is_image, self.has_batch_dim = decoded.is_image, decoded.has_batch_dim
         self.is_text, self.num_truncated = decoded.is_text, decoded.num_truncated
@@ -87,19 +91,42 @@ class Row:
             self.outputs[position] = answer
 
 
-def _items_of(given: Any) -> list[torch.Tensor]:
-    rule = "preprocess_item must give one tensor, or a list of tensors, one an item"
-    if isinstance(given, (Mapping, str, bytes, bytearray)) or not isinstance(given, Iterable):
-        raise RowError(f"{rule}; it gave a {type(given).__name__}")
-    items = list(given)
+def _decoded(given: Any, config: WorkerConfig) -> Decoded:
+    """What a user's preprocess_item gave, checked."""
+    has_several = not isinstance(given, (torch.Tensor, Mapping))
+    if config.inputs is not None:
+        items: list[Any] = _several(given) if has_several else [given]
+        sole = config.inputs[0].name if len(config.inputs) == 1 else None
+        named = [{sole: item} if sole and isinstance(item, torch.Tensor) else item for item in items]
+        for item in named:
+            if not isinstance(item, Mapping):
+                raise RowError(
+                    f"{_RULE}; the model takes {describe_inputs(config.inputs)}, and it gave a {type(item).__name__}"
+                )
+        return Decoded([inputs.checked(item, config) for item in named], False, has_several)
+    if isinstance(given, Mapping):
+        raise RowError(f"{_RULE}; it gave a {type(given).__name__}, and the model has no named inputs (inputs:)")
+    items = _several(given) if has_several else [given]
     for item in items:
         if not isinstance(item, torch.Tensor):
-            raise RowError(f"{rule}; it gave a {type(given).__name__} that holds a {type(item).__name__}")
+            raise RowError(f"{_RULE}; it gave a {type(given).__name__} that holds a {type(item).__name__}")
     # A list may: its items run in groups of one shape. A tuple that does is meant to be one item of several inputs.
     if isinstance(given, tuple) and len({item.shape for item in items}) > 1:
         shapes = ", ".join(str(list(item.shape)) for item in items)
-        raise RowError(f"{rule}; it gave a tuple of shapes {shapes}: one item of several inputs is not taken")
-    return items
+        raise RowError(f"{_RULE}; it gave a tuple of shapes {shapes}: one item of several inputs is a dict")
+    return Decoded(items, False, has_several)
+
+
+def _as_taken(item: Any) -> torch.Tensor:
+    """uint8, which may be pixels, stays."""
+    taken: torch.Tensor = item if item.dtype in (torch.uint8, torch.float32) else item.to(torch.float32)
+    return taken
+
+
+def _several(given: Any) -> list[Any]:
+    if isinstance(given, (str, bytes, bytearray)) or not isinstance(given, Iterable):
+        raise RowError(f"{_RULE}; it gave a {type(given).__name__}")
+    return list(given)
 
 
 def check_deadline(row: Row) -> None:

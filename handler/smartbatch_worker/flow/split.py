@@ -43,8 +43,8 @@ class AnswerSplitter:
             run_again: runs the model on the first `n` of these items, or on two of one.
 
         Returns:
-            N answers, in order: CPU tensors of float32 or integers, or dicts and lists of them. Their memory is their
-            own, not the model's nor the batch's.
+            N answers, in order: CPU tensors of float32, float64 or integers, or dicts and lists of them. Their memory
+            is their own, not the model's nor the batch's.
 
         Raises:
             WrongAnswerCount: the output is not one answer an item; the message has both numbers.
@@ -123,7 +123,8 @@ def _describe(output: Sequence[Any]) -> str:
 def _own(tensor: torch.Tensor) -> torch.Tensor:
     """On the CPU, in memory of its own: a module may answer with its input, or into a buffer it keeps."""
     tensor = tensor.detach()
-    own = (tensor.float() if tensor.is_floating_point() else tensor).cpu()
+    is_half = tensor.is_floating_point() and tensor.dtype != torch.float64
+    own = (tensor.float() if is_half else tensor).cpu()
     return own.clone() if own.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr() else own
 
 

@@ -1,9 +1,9 @@
 """Body formats: one file each, and one table of them; how to add one stands in CONTRIBUTING.md.
 
-A reader turns one whole body into one tensor; of model and request it knows the settings only. This room imports from
-kernels, contract and errors. From elsewhere: `recognise`, `ACCEPTED`, `prepare_pictures` and `prepare_sounds` are what
-`flow/decode.py` asks, `FORMATS` is what tests and fuzz targets follow from, `texts` what `flow/texts.py` makes items
-of, and `content_encoding` undoes a body's compression before any of it.
+A reader turns one whole body into one tensor, or one for each named input of the model; of model and request it knows
+the settings only. This room imports from kernels, contract and errors. From elsewhere: `recognise`, `ACCEPTED`,
+`prepare_pictures` and `prepare_sounds` are what `flow/decode.py` asks, `FORMATS` is what tests and fuzz targets follow
+from, `texts` what `flow/texts/` makes items of, and `content_encoding` undoes a body's compression before any of it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import torch
 
 from smartbatch_worker.contract import media_types
 from smartbatch_worker.contract.config import WorkerConfig
-from smartbatch_worker.formats import json_lists, msgpack_lists, npy, safetensors_bodies
+from smartbatch_worker.formats import json_inputs, json_lists, msgpack_lists, npy, npz, safetensors_bodies
 from smartbatch_worker.formats.audio import flac_files, sounds, wav_files
 from smartbatch_worker.formats.images import jpeg_files, pictures, png_files, webp_files
 
 Body = bytes | bytearray
+Named = dict[str, torch.Tensor]
+"""Tensors by the names of a model's inputs."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +36,11 @@ class Format:
 
     Raises:
         RowError: the body breaks the format's rules (MalformedBody), or is larger than accepted (BodyTooLarge).
+    """
+    read_named: Callable[[Body, WorkerConfig], Named | list[Named]] | None = None
+    """For a model with named inputs: one body to tensors of the dtypes that were sent, or as many such as items.
+
+    None: what `read` gives is the input of a model that has one.
     """
     begins: Callable[[Body], bool] | None = None
     """Whether the first bytes are this format's beyond doubt: asked first, whatever the Content-Type says."""
@@ -50,17 +57,19 @@ FORMATS = (
         name="json",
         told='JSON {"data": [...]}',
         read=json_lists.read,
+        read_named=json_inputs.read_named,
         media_types=(media_types.JSON, "text/json"),
         resembles=json_lists.resembles,
     ),
     Format(name="jpeg", told="JPEG", read=pictures.read_jpeg, begins=jpeg_files.begins, is_image=True),
     Format(name="png", told="PNG", read=pictures.read_png, begins=png_files.begins, is_image=True),
     Format(name="webp", told="WebP", read=pictures.read_webp, begins=webp_files.begins, is_image=True),
-    Format(name="npy", told=".npy", read=npy.read, begins=npy.begins),
+    Format(name="npy", told=".npy", read=npy.read, read_named=npy.read_named, begins=npy.begins),
     Format(
         name="safetensors",
         told=f'{media_types.SAFETENSORS} (tensor "data")',
         read=safetensors_bodies.read,
+        read_named=safetensors_bodies.read_named,
         media_types=(media_types.SAFETENSORS,),
     ),
     Format(
@@ -68,6 +77,14 @@ FORMATS = (
         told=f'{media_types.MSGPACK} {{"data": ...}}',
         read=msgpack_lists.read,
         media_types=(media_types.MSGPACK, "application/x-msgpack", "application/vnd.msgpack"),
+    ),
+    Format(
+        name="npz",
+        told=".npz (named inputs)",
+        read=npz.read,
+        read_named=npz.read_named,
+        begins=npz.begins,
+        media_types=(media_types.NPZ,),
     ),
     Format(name="wav", told="WAV", read=sounds.read_wav, begins=wav_files.begins),
     Format(name="flac", told="FLAC", read=sounds.read_flac, begins=flac_files.begins),

@@ -38,7 +38,7 @@ def read(body: bytes | bytearray, config: WorkerConfig) -> torch.Tensor:
     max_elements = config.max_elements
     if (tensor := json_numbers.read(body, max_elements, MAX_LISTS)) is not None:
         return tensor
-    body, document = _parsed(body)
+    body, document = parsed(body)
     if not isinstance(document, simdjson.Object):
         raise MalformedBody('the JSON body must be an object {"data": [...]}')
     num_found = _num_keys_named_data(body, document)
@@ -48,8 +48,8 @@ def read(body: bytes | bytearray, config: WorkerConfig) -> torch.Tensor:
         raise MalformedBody(f'the JSON body has {num_found} keys named "data"; send one')
     data = document["data"]
     if not isinstance(data, simdjson.Array):
-        raise MalformedBody(f'"data" must be a nested list of numbers; got {_kind(data)}')
-    shape = _shape(data, max_elements)
+        raise MalformedBody(f'"data" must be a nested list of numbers; got {kind(data)}')
+    shape = shape_of(data, max_elements)
     try:
         numbers = np.frombuffer(data.as_buffer(of_type="d"), dtype=np.float64)
     except (TypeError, ValueError, RuntimeError):
@@ -61,54 +61,65 @@ def read(body: bytes | bytearray, config: WorkerConfig) -> torch.Tensor:
         raise MalformedBody(_ragged(shape))
     # as_buffer flattens, so [1, [2]] would pass for two numbers. The bracket count tells that no list hides among the
     # numbers; only a body with other brackets in it is walked.
-    if _count(body, b"[") != _num_lists(shape):
+    if count(body, b"[") != num_lists(shape):
         if numbers.size > MAX_LISTS:
             raise MalformedBody('with more than a million numbers, nothing but the lists of "data" may hold a "["')
-        if _holds_lists(data, len(shape)):
+        if holds_lists(data, len(shape)):
             raise MalformedBody('"data" mixes numbers and lists at one level')
     with np.errstate(over="ignore"):
         return torch.from_numpy(numbers.astype(np.float32)).reshape(shape)
 
 
-def _count(body: bytes | bytearray, byte: bytes) -> int:
+def count(body: bytes | bytearray, byte: bytes) -> int:
     """As `body.count(byte)`, three times as fast; a piece at a time, so that it needs no memory to speak of."""
     text = np.frombuffer(body, dtype=np.uint8)
     return sum(int(np.count_nonzero(text[at : at + 2**16] == byte[0])) for at in range(0, text.size, 2**16))
 
 
-def _num_lists(shape: tuple[int, ...]) -> int:
+def num_lists(shape: tuple[int, ...]) -> int:
+    """How many lists an array of this shape is written in."""
     return sum(math.prod(shape[:level]) for level in range(len(shape)))
 
 
-def _holds_lists(data: Any, depth: int) -> bool:
+def holds_lists(data: Any, depth: int) -> bool:
     """Whether any entry of the innermost level is a list."""
     if depth == 1:
         return any(isinstance(entry, simdjson.Array) for entry in data)
-    return any(_holds_lists(child, depth - 1) for child in data)
+    return any(holds_lists(child, depth - 1) for child in data)
 
 
-def _shape(data: Any, max_elements: int) -> tuple[int, ...]:
-    """Lengths per level, e.g. [3, H, W]; walks every list above the innermost level, none before it is counted."""
+def shape_of(data: Any, max_elements: int, told: str = '"data"') -> tuple[int, ...]:
+    """Lengths per level, e.g. [3, H, W]; walks every list above the innermost level, none before it is counted.
+
+    Args:
+        data: a list of simdjson's.
+        max_elements: most numbers.
+        told: what it is, for messages.
+
+    Raises:
+        MalformedBody: its lists are ragged, mixed with numbers, or nested too deep.
+        BodyTooLarge: it declares too many numbers or lists.
+    """
     shape: list[int] = []
     level = [data]
     while True:
         length = len(level[0])
         if any(len(entry) != length for entry in level):
-            raise MalformedBody(_ragged((*shape, length)))
+            raise MalformedBody(_ragged((*shape, length), told))
         shape.append(length)
         check_count(math.prod(shape), max_elements)
         if length == 0 or not isinstance(level[0][0], simdjson.Array):
             return tuple(shape)
         if len(shape) == MAX_DIMS:
-            raise MalformedBody(f'"data" is nested deeper than {MAX_DIMS} levels')
+            raise MalformedBody(f"{told} is nested deeper than {MAX_DIMS} levels")
         check_num_lists(shape)
         children = [child for entry in level for child in entry]
         if not all(isinstance(child, simdjson.Array) for child in children):
-            raise MalformedBody('"data" mixes numbers and lists at one level')
+            raise MalformedBody(f"{told} mixes numbers and lists at one level")
         level = children
 
 
-def _parsed(body: bytes | bytearray) -> tuple[bytes | bytearray, Any]:
+def parsed(body: bytes | bytearray) -> tuple[bytes | bytearray, Any]:
     """The text and its document: numbers that simdjson refuses are rewritten in the text, and it is asked again."""
     try:
         # A parser owns its documents' memory and refuses reuse while one is alive, so each body gets its own.
@@ -133,26 +144,28 @@ def _num_keys_named_data(body: bytes | bytearray, document: Any) -> int:
 
 def _no_number(data: Any, depth: int) -> str:
     """What stands at the innermost level and is no number, for a message; "" where it comes too late to look for."""
-    for entry in itertools.islice(_entries(data, depth), MAX_LISTS):
+    for entry in itertools.islice(entries(data, depth), MAX_LISTS):
         if isinstance(entry, bool) or not isinstance(entry, (int, float)):
-            return f"; it holds {_kind(entry)}"
+            return f"; it holds {kind(entry)}"
     return ""
 
 
-def _entries(data: Any, depth: int) -> Iterator[Any]:
+def entries(data: Any, depth: int) -> Iterator[Any]:
+    """What stands at the innermost of `depth` levels, in order."""
     if depth == 1:
         yield from data
     else:
         for child in data:
-            yield from _entries(child, depth - 1)
+            yield from entries(child, depth - 1)
 
 
-def _kind(value: object) -> str:
+def kind(value: object) -> str:
+    """What a value is, for a message."""
     if value is None:
         return "null"
     kinds = {"bool": "true or false", "str": "text", "Object": "an object", "Array": "a list among numbers"}
     return kinds.get(type(value).__name__, "a number")
 
 
-def _ragged(shape: tuple[int, ...]) -> str:
-    return f'"data" is ragged: its first lists say {list(shape)}, and not all lists at a level are equally long'
+def _ragged(shape: tuple[int, ...], told: str = '"data"') -> str:
+    return f"{told} is ragged: its first lists say {list(shape)}, and not all lists at a level are equally long"

@@ -6,11 +6,12 @@ Everything is checked against what a body's header declares, before anything of 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 
-from smartbatch_worker.errors import BodyTooLarge, MalformedBody
+from smartbatch_worker.contract.inputs import InputSpec, describe_inputs
+from smartbatch_worker.errors import BodyTooLarge, MalformedBody, WrongInputs
 from smartbatch_worker.kernels import json_numbers
 
 MAX_DIMS = json_numbers.MAX_DIMS
@@ -37,6 +38,21 @@ def check_count(count: int, max_elements: int) -> None:
     """Refuse more numbers than max_elements, before they are read."""
     if count > max_elements:
         raise BodyTooLarge(f"the tensor has {count} numbers; at most {max_elements} are accepted (max_elements)")
+
+
+def check_num_items(count: int, max_items: int) -> None:
+    """Refuse more items than max_items in one request."""
+    if count > max_items:
+        raise BodyTooLarge(f"the request has {count} items; at most {max_items} are accepted (max_items)")
+
+
+def check_names(given: Collection[str], specs: Sequence[InputSpec]) -> None:
+    """Refuse an item that lacks an input of the model, or has one that the model does not."""
+    names = [spec.name for spec in specs]
+    if missing := [name for name in names if name not in given]:
+        raise WrongInputs(f"input {missing[0]!r} is missing; the model takes {describe_inputs(specs)}")
+    if unknown := [name for name in given if name not in names]:
+        raise WrongInputs(f"there is no input {unknown[0][:40]!r}; the model takes {describe_inputs(specs)}")
 
 
 def to_float32(tensor: torch.Tensor) -> torch.Tensor:

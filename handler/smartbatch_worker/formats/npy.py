@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from smartbatch_worker.contract.config import WorkerConfig
-from smartbatch_worker.errors import MalformedBody
+from smartbatch_worker.contract.inputs import describe_inputs
+from smartbatch_worker.errors import MalformedBody, WrongInputs
 from smartbatch_worker.formats.limits import MAX_DIMS, check_bytes, check_count, first_line, to_float32
 
 MAX_HEADER_BYTES = 10_000
@@ -37,20 +38,40 @@ def read(body: bytes | bytearray, config: WorkerConfig) -> torch.Tensor:
 
     Source: the format's description in numpy.lib.format. Objects (pickle) are never loaded.
     """
+    array = _array(body, config.max_elements, _NUMERIC_KINDS)
+    if array.size == 0:
+        return torch.empty(array.shape)
+    if array.dtype == np.uint8:
+        return torch.from_numpy(_writable(array))
+    with np.errstate(over="ignore"):
+        return to_float32(torch.from_numpy(_writable(array.astype(np.float32, copy=False))))
+
+
+def read_exact(body: bytes | bytearray, max_elements: int) -> torch.Tensor:
+    """Read a NumPy .npy file as it is: numbers of any type and truth values; uint16 to uint64 as torch has them."""
+    array = _array(body, max_elements, _NUMERIC_KINDS + "b")
+    return torch.from_numpy(_writable(array.astype(array.dtype.newbyteorder("="), copy=False)))
+
+
+def read_named(body: bytes | bytearray, config: WorkerConfig) -> dict[str, torch.Tensor]:
+    """Read the one input of a model that has one, as it is."""
+    specs = config.inputs or ()
+    if len(specs) != 1:
+        raise WrongInputs(f"a .npy file is one tensor; the model takes {describe_inputs(specs)}: send .npz")
+    return {specs[0].name: read_exact(body, config.max_elements)}
+
+
+def _array(body: bytes | bytearray, max_elements: int, kinds: str) -> np.ndarray[Any, Any]:
     shape, fortran_order, dtype, offset = _header(body)
-    if dtype.kind not in _NUMERIC_KINDS or dtype.itemsize > 8:
+    if dtype.kind not in kinds or dtype.itemsize > 8:
         raise MalformedBody(f".npy arrays must hold numbers of at most 8 bytes; got dtype {dtype}")
     if len(shape) > MAX_DIMS:
         raise MalformedBody(f".npy arrays take at most {MAX_DIMS} dimensions; got {len(shape)}")
     check_bytes(len(body) - offset, math.prod(shape) * dtype.itemsize, shape)
-    check_count(math.prod(shape), config.max_elements)
+    check_count(math.prod(shape), max_elements)
     if math.prod(shape) == 0:
-        return torch.empty(shape)
-    array = np.frombuffer(body, dtype=dtype, offset=offset).reshape(shape, order="F" if fortran_order else "C")
-    if dtype == np.uint8:
-        return torch.from_numpy(_writable(array))
-    with np.errstate(over="ignore"):
-        return to_float32(torch.from_numpy(_writable(array.astype(np.float32, copy=False))))
+        return np.empty(shape, dtype=dtype)
+    return np.frombuffer(body, dtype=dtype, offset=offset).reshape(shape, order="F" if fortran_order else "C")
 
 
 def _header(body: bytes | bytearray) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:

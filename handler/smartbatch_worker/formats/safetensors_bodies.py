@@ -1,10 +1,10 @@
-"""safetensors bodies: the tensor named `data`, read without the library, which this file is named not to hide."""
+"""safetensors bodies, the tensor `data` or named inputs; the library reads none of them, and has the plain name."""
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import msgspec
@@ -12,10 +12,10 @@ import torch
 
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.errors import MalformedBody
-from smartbatch_worker.formats.limits import MAX_DIMS, check_bytes, check_count, first_line, to_float32
+from smartbatch_worker.formats.limits import MAX_DIMS, check_bytes, check_count, check_names, first_line, to_float32
 
 MAX_HEADER_BYTES = 2**20
-_DTYPES = {
+_NUMERIC = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
@@ -26,6 +26,7 @@ _DTYPES = {
     "I8": torch.int8,
     "U8": torch.uint8,
 }
+_DTYPES = {**_NUMERIC, "BOOL": torch.bool}
 
 
 def read(body: bytes | bytearray, config: WorkerConfig) -> torch.Tensor:
@@ -34,21 +35,45 @@ def read(body: bytes | bytearray, config: WorkerConfig) -> torch.Tensor:
     Source: the format's description (8 bytes of header length, a JSON header, the bytes of all tensors). Only the
     tensor wanted is copied; the library would make objects of every tensor a client chose to declare.
     """
-    entry, start = _data_entry(body)
-    dtype = _DTYPES.get(entry.dtype)
+    entries, start = _entries(body)
+    if "data" not in entries:
+        raise MalformedBody(f'safetensors bodies need a tensor named "data"; got {sorted(n[:40] for n in entries)[:8]}')
+    tensor = _tensor(body, "data", entries["data"], start, _NUMERIC, config.max_elements)
+    return tensor if tensor.dtype == torch.uint8 else to_float32(tensor)
+
+
+def read_named(body: bytes | bytearray, config: WorkerConfig) -> dict[str, torch.Tensor]:
+    """Read the tensors that the model's inputs name, as they are."""
+    entries, start = _entries(body)
+    specs = config.inputs or ()
+    if len(specs) == 1 and list(entries) == ["data"]:
+        entries = {specs[0].name: entries["data"]}
+    check_names(entries, specs)
+    check_count(sum(math.prod(entry.shape) for entry in entries.values()), config.max_elements)
+    return {name: _tensor(body, name, entry, start, _DTYPES, config.max_elements) for name, entry in entries.items()}
+
+
+def _tensor(
+    body: bytes | bytearray,
+    name: str,
+    entry: _TensorEntry,
+    start: int,
+    accepted: Mapping[str, torch.dtype],
+    max_elements: int,
+) -> torch.Tensor:
+    dtype = accepted.get(entry.dtype)
     if dtype is None:
-        accepted = ", ".join(sorted(_DTYPES))
-        raise MalformedBody(f'tensor "data" has dtype {entry.dtype[:16]!r}; accepted are {accepted}')
+        told = ", ".join(sorted(accepted))
+        raise MalformedBody(f'tensor "{name}" has dtype {entry.dtype[:16]!r}; accepted are {told}')
     shape = entry.shape
     if len(shape) > MAX_DIMS:
         raise MalformedBody(f"tensors take at most {MAX_DIMS} dimensions; got {len(shape)}")
     first, last = (start + offset for offset in entry.data_offsets)
     check_bytes(last - first, math.prod(shape) * dtype.itemsize, shape)
-    check_count(math.prod(shape), config.max_elements)
+    check_count(math.prod(shape), max_elements)
     if math.prod(shape) == 0:
-        return torch.empty(shape)
-    tensor = torch.frombuffer(bytearray(body[first:last]), dtype=dtype).reshape(shape)
-    return tensor if dtype == torch.uint8 else to_float32(tensor)
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(bytearray(body[first:last]), dtype=dtype).reshape(shape)
 
 
 class _TensorEntry(msgspec.Struct):
@@ -57,8 +82,8 @@ class _TensorEntry(msgspec.Struct):
     data_offsets: tuple[int, int]
 
 
-def _data_entry(body: bytes | bytearray) -> tuple[_TensorEntry, int]:
-    """What the header says of the tensor named `data`, and where the tensors' bytes start."""
+def _entries(body: bytes | bytearray) -> tuple[dict[str, _TensorEntry], int]:
+    """What the header says of each tensor, and where the tensors' bytes start."""
     length = struct.unpack_from("<Q", body)[0] if len(body) >= 8 else 0
     if not 2 <= length <= min(MAX_HEADER_BYTES, len(body) - 8):
         raise MalformedBody(
@@ -73,10 +98,8 @@ def _data_entry(body: bytes | bytearray) -> tuple[_TensorEntry, int]:
         }
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise MalformedBody(f"the body is not valid safetensors: {first_line(error)}") from None
-    if "data" not in entries:
-        raise MalformedBody(f'safetensors bodies need a tensor named "data"; got {sorted(n[:40] for n in entries)[:8]}')
     _check_offsets([entry.data_offsets for entry in entries.values()], len(body) - 8 - length)
-    return entries["data"], 8 + length
+    return entries, 8 + length
 
 
 def _check_offsets(offsets: Sequence[tuple[int, int]], num_bytes: int) -> None:

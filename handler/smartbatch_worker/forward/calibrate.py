@@ -8,13 +8,15 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 
 from smartbatch_worker.contract.config import WorkerConfig
+from smartbatch_worker.contract.shapes import ItemShape, Sample, num_numbers, spelled
 from smartbatch_worker.forward.measure import time_forward
 from smartbatch_worker.forward.measurements import Measurements
 from smartbatch_worker.kernels.layout import memory_format_of
@@ -33,7 +35,7 @@ CONTENDS = 1.15
 class Calibration:
     """Seconds per item by micro-batch size, for one item shape."""
 
-    shape: tuple[int, ...]
+    shape: ItemShape
     seconds_per_item: dict[int, float]
 
     @property
@@ -49,11 +51,44 @@ class Calibration:
         """What was measured, for people and JSON."""
         return {str(size): round(1000 * seconds, 3) for size, seconds in self.seconds_per_item.items()}
 
-    def size_for(self, shape: tuple[int, ...]) -> int:
+    def size_for(self, shape: ItemShape) -> int:
         """The size for another shape: as many numbers per forward as the best one has."""
         if shape == self.shape:
             return self.best
-        return max(1, self.best * math.prod(self.shape) // math.prod(shape))
+        return max(1, self.best * num_numbers(self.shape) // num_numbers(shape))
+
+    def overhead_items(self) -> float:
+        """What a forward costs beside its items, in items: a / b of the line a + b·n through the least and the best."""
+        one, best = self.seconds_per_item[1], self.best
+        if best == 1:
+            return 0.0
+        per_item = (best * self.seconds_per_item[best] - one) / (best - 1)
+        return max(0.0, one - per_item) / per_item if per_item > 0 else float(best)
+
+
+class Calibrations:
+    """Of one model, by shape; of a shape that was not measured, the one of most nearly as many numbers tells."""
+
+    def __init__(self, measured: Sequence[Calibration]) -> None:
+        self.measured = tuple(measured)
+
+    def of(self, shape: ItemShape) -> Calibration | None:
+        """The nearest; None where nothing was measured."""
+        if not self.measured:
+            return None
+        numbers = num_numbers(shape)
+        return min(self.measured, key=lambda one: abs(math.log(num_numbers(one.shape) / numbers)))
+
+
+def random_sample(shape: tuple[int, ...], largest: int) -> Sample:
+    """Normally distributed float32 [N, *shape], N up to `largest`; made when it is first asked for."""
+
+    @cache
+    def whole() -> torch.Tensor:
+        batch = torch.randn((largest, *shape), generator=torch.Generator().manual_seed(0))
+        return batch.contiguous(memory_format=memory_format_of(shape))
+
+    return Sample(shape, lambda size: whole()[:size])
 
 
 def known_shape(config: WorkerConfig) -> tuple[int, ...] | None:
@@ -71,15 +106,18 @@ def known_shape(config: WorkerConfig) -> tuple[int, ...] | None:
 def calibrate(
     measurements: Measurements,
     settings: str,
-    forward: Callable[[torch.Tensor], Any],
-    shape: tuple[int, ...],
+    forward: Callable[[Any], Any],
+    sample: Sample,
     max_size: int,
     device: torch.device,
+    budget_s: float = BUDGET_S,
 ) -> Calibration:
     """Measure once per model, machine and settings."""
-    key = f"micro-batch {settings} shape={shape} max={max_size}"
-    entry = measurements.remember(key, lambda: measure(forward, shape, max_size, device).seconds_per_item, _is_size)
-    return Calibration(shape, {int(size): seconds for size, seconds in entry.items()})
+    key = f"micro-batch {settings} shape={sample.shape} max={max_size}"
+    entry = measurements.remember(
+        key, lambda: measure(forward, sample, max_size, device, budget_s).seconds_per_item, _is_size
+    )
+    return Calibration(sample.shape, {int(size): seconds for size, seconds in entry.items()})
 
 
 def _is_size(name: str) -> bool:
@@ -87,7 +125,7 @@ def _is_size(name: str) -> bool:
 
 
 def measure(
-    forward: Callable[[torch.Tensor], Any], shape: tuple[int, ...], max_size: int, device: torch.device
+    forward: Callable[[Any], Any], sample: Sample, max_size: int, device: torch.device, budget_s: float = BUDGET_S
 ) -> Calibration:
     """Time the forward at 1, 2, 4 … max_size items, in rounds, keeping each size's fastest time.
 
@@ -95,18 +133,16 @@ def measure(
     first round always reaches MIN_LARGEST items; beyond that, the budget and a clear loss end it. Later rounds spend
     what is left of the budget on the sizes that may still win.
     """
-    generator = torch.Generator().manual_seed(0)
     max_size = min(max_size, MAX_LARGEST)
-    largest = torch.randn((max_size, *shape), generator=generator).contiguous(memory_format=memory_format_of(shape))
-    forward(largest[:1])  # the first call sets things up
+    forward(sample.batch(1))  # the first call sets things up
     seconds_per_item: dict[int, float] = {}
     began = time.perf_counter()
 
     def is_over_budget() -> bool:
-        return time.perf_counter() - began > BUDGET_S
+        return time.perf_counter() - began > budget_s
 
     for size in (2**power for power in range(16) if 2**power <= max_size):
-        seconds_per_item[size] = time_forward(forward, largest[:size], device) / size
+        seconds_per_item[size] = time_forward(forward, sample.batch(size), device) / size
         loses = seconds_per_item[size] > CONTENDS * min(seconds_per_item.values())
         if size >= MIN_LARGEST and (is_over_budget() or loses):
             break
@@ -116,13 +152,13 @@ def measure(
         if is_over_budget():
             break
         for size in contenders:
-            seconds = time_forward(forward, largest[:size], device) / size
+            seconds = time_forward(forward, sample.batch(size), device) / size
             seconds_per_item[size] = min(seconds, seconds_per_item[size])
-    calibration = Calibration(shape, seconds_per_item)
+    calibration = Calibration(sample.shape, seconds_per_item)
     logger.info(
         "micro-batch calibrated to %d of %s (ms per item: %s)",
         calibration.best,
-        shape,
+        spelled(sample.shape),
         {size: round(1000 * seconds, 2) for size, seconds in seconds_per_item.items()},
     )
     return calibration

@@ -9,7 +9,7 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,11 @@ from typing import Any
 import torch
 
 from smartbatch_worker.contract.config import WorkerConfig
+from smartbatch_worker.contract.shapes import ItemShape, Sample, spelled
 from smartbatch_worker.errors import ModelUnavailable
 from smartbatch_worker.forward import calibrate
+from smartbatch_worker.forward.batches import Batch, ByName, each
+from smartbatch_worker.forward.calibrate import Calibration, Calibrations
 from smartbatch_worker.forward.choose import Compiled, compile_forward
 from smartbatch_worker.forward.measurements import Measurements
 from smartbatch_worker.models.load import ModelLoadError, build_model, describe_weights, max_batch_size
@@ -38,6 +41,7 @@ class ManagedModel:
         max_batch_size: TorchServe's batch size, the most calibration tries.
         on_load: told the seconds a load took.
         on_unload: told when the weights were freed.
+        samples: of a model with named inputs, batches of these to measure with; asked while loading.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class ManagedModel:
         max_batch_size: int,
         on_load: Callable[[float], None],
         on_unload: Callable[[], None],
+        samples: Callable[[], Sequence[Sample]] = tuple,
     ) -> None:
         self._config = config
         self._model_dir, self._cache_dir = model_dir, cache_dir
@@ -56,12 +61,15 @@ class ManagedModel:
         self._max_batch_size = max_batch_size
         self._on_load = on_load
         self._on_unload = on_unload
+        self._samples = samples
         self._lock = threading.RLock()
         self._module_bound: int | None = None
         self._compiled: Compiled | None = None
         self.compiler, self.precision = config.compile, config.precision
         self._last_used = time.monotonic()
-        self.micro_batch: calibrate.Calibration | None = None
+        self.calibrations: Calibrations | None = None
+        self.takes_list = False
+        """Whether the model is called with a list of items, of any shapes; known once it was loaded."""
         self._num_items = self._num_padded = 0
         self.num_loads = 0
         self.load_seconds = 0.0
@@ -88,17 +96,18 @@ class ManagedModel:
             finally:
                 self._last_used = time.monotonic()
 
-    def forward(self, batch: torch.Tensor) -> Any:
-        """Run the model on float32 [N, ...] from the host; call inside `ready()`.
+    def forward(self, batch: Batch) -> Any:
+        """Run the model on a batch from the host, mostly float32 [N, ...]; call inside `ready()`.
 
         Returns:
             What the model gives; it may lie in memory of `batch` or of the model: copy it before either is used again.
         """
         assert self._compiled is not None, "forward() is called inside ready()"
-        self._num_items += len(batch)
-        self._num_padded += self._compiled.padding(batch.shape) or 0
+        if isinstance(batch, torch.Tensor):
+            self._num_items += len(batch)
+            self._num_padded += self._compiled.padding(batch.shape) or 0
         with torch.inference_mode():
-            return self._compiled.forward(batch.to(self.device, non_blocking=True))
+            return self._compiled.forward(each(lambda tensor: tensor.to(self.device, non_blocking=True), batch))
 
     def padding_ratio(self) -> float:
         """Of the items run since the last call, the share that were padding."""
@@ -107,15 +116,21 @@ class ManagedModel:
         self._num_items = self._num_padded = 0
         return ratio
 
-    def micro_batch_size(self, shape: tuple[int, ...]) -> int:
+    def micro_batch_size(self, shape: ItemShape) -> int:
         """Most items of this shape in one forward."""
+        calibration = self.calibrations.of(shape) if self.calibrations is not None else None
         if self._config.micro_batch != "auto":
             size = int(self._config.micro_batch)
-        elif self.micro_batch is not None:
-            size = self.micro_batch.size_for(shape)
+        elif calibration is not None:
+            size = calibration.size_for(shape)
         else:
             size = self._max_batch_size
         return size if self._module_bound is None else min(size, self._module_bound)
+
+    def overheads(self) -> list[tuple[ItemShape, float]]:
+        """What a forward costs beside its items, in items of each shape that was measured."""
+        measured = self.calibrations.measured if self.calibrations is not None else ()
+        return [(calibration.shape, calibration.overhead_items()) for calibration in measured]
 
     def weights_description(self) -> str:
         """Where the weights are from, for status, log and header."""
@@ -146,8 +161,11 @@ class ManagedModel:
         except Exception as error:  # no room on the device, or a file that breaks a library's reader
             logger.exception("cannot load the model")
             raise ModelUnavailable(f"the model cannot be loaded now: {type(error).__name__}: {error}") from error
+        self.takes_list = getattr(module, "takes_list", False)
         if not isinstance(module, torch.jit.ScriptModule):
             module = module.to(memory_format=torch.channels_last)
+        if self._config.inputs is not None:
+            module = ByName(module)
         shape = calibrate.known_shape(self._config)
         with torch.inference_mode():
             try:
@@ -159,8 +177,8 @@ class ManagedModel:
                 logger.exception("cannot compile the model")
                 raise ModelUnavailable(f"the model cannot be compiled: {error}") from error
             self._compiled, self.compiler, self.precision = made, made.name, made.precision
-            if shape is not None and self._config.micro_batch == "auto" and self.micro_batch is None:
-                self.micro_batch = self._try_calibrate(measurements, shape)
+            if self._config.micro_batch == "auto" and self.calibrations is None:
+                self.calibrations = Calibrations(self._calibrate_all(measurements, shape))
         self._num_items = self._num_padded = 0  # calibration's do not count
         heap.return_free_memory()  # loading takes several times what stays
         self.load_seconds = time.perf_counter() - start
@@ -179,24 +197,29 @@ class ManagedModel:
         size = min(self._max_batch_size, calibrate.MAX_LARGEST) if is_measured else int(self._config.micro_batch)
         return min(size, self._module_bound or size)
 
-    def _try_calibrate(self, measurements: Measurements, shape: tuple[int, ...]) -> calibrate.Calibration | None:
-        """Time the forward on random numbers; None where the model does not take them, as one of indexes may not."""
+    def _calibrate_all(self, measurements: Measurements, shape: tuple[int, ...] | None) -> list[Calibration]:
+        most = self._largest_micro_batch()
+        random = [] if shape is None else [calibrate.random_sample(shape, min(most, calibrate.MAX_LARGEST))]
+        samples = self._samples() if self._config.inputs is not None else random
+        made = (self._try_calibrate(measurements, sample, calibrate.BUDGET_S / len(samples)) for sample in samples)
+        return [calibration for calibration in made if calibration is not None]
+
+    def _try_calibrate(self, measurements: Measurements, sample: Sample, budget_s: float) -> Calibration | None:
+        """Time the forward; None where the model does not take these numbers, as one of indexes may not."""
+        settings = f"{self.precision} {self.compiler} {self.device}"
         try:
-            return self._calibrate(measurements, shape)
+            return calibrate.calibrate(
+                measurements, settings, self.forward, sample, self._largest_micro_batch(), self.device, budget_s
+            )
         except Exception as error:
             logger.warning(
                 "the micro-batch is not calibrated: the model does not take random numbers of shape %s, or what was "
                 "measured cannot be kept (%s: %s). Set micro_batch to choose one",
-                list(shape),
+                spelled(sample.shape),
                 type(error).__name__,
                 error,
             )
             return None
-
-    def _calibrate(self, measurements: Measurements, shape: tuple[int, ...]) -> calibrate.Calibration:
-        settings = f"{self.precision} {self.compiler} {self.device}"
-        most = self._largest_micro_batch()
-        return calibrate.calibrate(measurements, settings, self.forward, shape, most, self.device)
 
     def _unload_when_idle(self) -> None:
         while True:

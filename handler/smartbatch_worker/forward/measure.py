@@ -12,7 +12,7 @@ MIN_CPU_SHARE = 0.25
 """Of the time that a forward takes: what a thread that computes it is on a CPU for."""
 
 
-def time_forward(forward: Callable[[torch.Tensor], Any], batch: torch.Tensor, device: torch.device) -> float:
+def time_forward(forward: Callable[[Any], Any], batch: Any, device: torch.device) -> float:
     """Seconds of one forward, on the GPU until it is done.
 
     Of CPU time where one thread computes it: on a busy machine other programs' turns are not the forward's. Where that

@@ -9,11 +9,12 @@ from typing import Any, TypeAlias
 import torch
 
 from smartbatch_worker.contract.machine import cpu_flags
+from smartbatch_worker.forward.batches import each
 
 logger = logging.getLogger(__name__)
 
-Forward: TypeAlias = Callable[[torch.Tensor], Any]
-"""From float32 [N, ...] on the device to what the model gives."""
+Forward: TypeAlias = Callable[[Any], Any]
+"""From a `Batch` on the device, mostly float32 [N, ...], to what the model gives."""
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -22,10 +23,15 @@ _INSTRUCTIONS = {"bf16": {"avx512_bf16", "amx_bf16", "bf16"}, "fp16": {"avx512_f
 
 
 def in_precision(module: torch.nn.Module, precision: str) -> Forward:
-    """The module, converted, as a function of float32."""
+    """The module, converted, as a function of one batch in float32."""
     dtype = _DTYPES[precision]
     module = module.to(dtype=dtype)
-    return module if precision == "fp32" else lambda batch: module(batch.to(dtype=dtype))
+    return module if precision == "fp32" else lambda batch: module(each(lambda tensor: _as(tensor, dtype), batch))
+
+
+def _as(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Floating-point numbers alone: indexes and truth values are what they are."""
+    return tensor.to(dtype=dtype) if tensor.is_floating_point() else tensor
 
 
 def is_emulated(precision: str) -> bool:

@@ -36,8 +36,8 @@ class Kind:
     precision and the mode it was saved with. A file's suffix lies too often (`.pt` is also a state dict's)."""
     is_ours: bool = False
     """Its source is known, so that it may be traced: batch norms are folded and convolutions swapped."""
-    tells_input_shape: bool = False
-    """The module's `input_shape` is the program's own."""
+    tells_inputs: bool = False
+    """The module's `input_shape`, or `inputs`, is the program's own."""
 
     @property
     def is_program(self) -> bool:

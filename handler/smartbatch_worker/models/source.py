@@ -68,6 +68,22 @@ def build_from_source(path: Path, class_name: str | None, num_classes: int | Non
         raise ModelLoadError(f"{path}: {chosen.__name__}() raised {type(error).__name__}: {error}") from error
 
 
+def required_arguments(module: torch.nn.Module) -> list[str]:
+    """The names that a forward must be given; none where its signature says nothing, as a program's does not."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return []
+    try:
+        parameters = inspect.signature(module.forward).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [
+        parameter.name
+        for parameter in parameters
+        if parameter.kind in positional and parameter.default is parameter.empty
+    ]
+
+
 def _import(path: Path) -> Any:
     if not path.is_file():
         raise ModelLoadError(f"{path}: no such file")

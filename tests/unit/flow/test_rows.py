@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.errors import DeadlinePassed
 from smartbatch_worker.flow.rows import Row, check_deadline, inflate
 from smartbatch_worker.torchserve.forms import FIELDS, FormField
@@ -67,13 +68,16 @@ def test_a_deadline_that_is_none_fails_its_row_alone(value: str) -> None:
     assert good.status == 200
 
 
-RULE = "preprocess_item must give one tensor, or a list of tensors, one an item; it gave a "
+RULE = (
+    "preprocess_item must give one tensor, or a dict of named inputs where the model has such, or a list of either, "
+    "one an item; it gave a "
+)
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"a": torch.zeros(4)}, "dict"),
+        ({"a": torch.zeros(4)}, "dict, and the model has no named inputs (inputs:)"),
         (None, "NoneType"),
         (b"abc", "bytes"),
         (3.0, "float"),
@@ -81,22 +85,22 @@ RULE = "preprocess_item must give one tensor, or a list of tensors, one an item;
         ([torch.zeros(4), None], "list that holds a NoneType"),
         (
             (torch.zeros(4), torch.zeros(3, 2)),
-            "tuple of shapes [4], [3, 2]: one item of several inputs is not taken",
+            "tuple of shapes [4], [3, 2]: one item of several inputs is a dict",
         ),
     ],
 )
 def test_what_preprocess_item_may_not_give_is_said(given: object, said: str) -> None:
     (row,) = rows_with({})
-    row.attempt(row.take, given)
+    row.attempt(row.take, given, WorkerConfig())
     assert row.error is not None
     assert (row.error.status, row.error.message) == (500, RULE + said)
 
 
 def test_lists_of_items_are_taken_whatever_their_shapes() -> None:
     (row,) = rows_with({})
-    row.take([torch.zeros(4), torch.zeros(2, dtype=torch.int64)])
+    row.take([torch.zeros(4), torch.zeros(2, dtype=torch.int64)], WorkerConfig())
     assert [(item.shape, item.dtype) for item in row.items] == [((4,), torch.float32), ((2,), torch.float32)]
-    row.take((torch.zeros(4), torch.zeros(4)))
+    row.take((torch.zeros(4), torch.zeros(4)), WorkerConfig())
     assert len(row.items) == 2
 
 

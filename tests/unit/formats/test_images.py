@@ -36,7 +36,8 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 def seen(body: bytes, config: WorkerConfig = COLOUR) -> torch.Tensor:
     """[C, 64, 64], 0 to 1."""
     (item,) = decode(bytearray(body), "", config).items
-    return item.float() / 255
+    pixels: torch.Tensor = item.float() / 255
+    return pixels
 
 
 def half() -> Image.Image:

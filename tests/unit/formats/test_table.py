@@ -26,6 +26,7 @@ DOCUMENTED = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
 NOT_IN_LOADTEST = {
     "png": "jpeg stands for all pictures; `--body FILE.png` sends one",
     "webp": "jpeg stands for all pictures; `--body FILE.webp` sends one",
+    "npz": "only models with named inputs take it; `--body FILE.npz` sends one",
     "safetensors": "the numbers of npy-float behind another header; `--body FILE.safetensors` sends one",
     "wav": "a sound, and no picture; `--body FILE.wav` sends one",
     "flac": "a sound, and no picture; `--body FILE.flac` sends one",

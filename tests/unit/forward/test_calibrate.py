@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from smartbatch_worker.contract.config import WorkerConfig
-from smartbatch_worker.forward.calibrate import Calibration, calibrate, known_shape
+from smartbatch_worker.forward.calibrate import Calibration, Calibrations, calibrate, known_shape, random_sample
 from smartbatch_worker.forward.measure import time_forward
 from smartbatch_worker.forward.measurements import Measurements
 
@@ -22,10 +22,10 @@ def test_calibration_is_measured_once_and_remembered(tmp_path: Path) -> None:
         sizes.append(batch.shape[0])
         return batch
 
-    first = calibrate(Measurements(tmp_path), "fp32", forward, (3, 8, 8), 8, CPU)
+    first = calibrate(Measurements(tmp_path), "fp32", forward, random_sample((3, 8, 8), 8), 8, CPU)
     count = len(sizes)
     assert max(sizes) == 8
-    second = calibrate(Measurements(tmp_path), "fp32", forward, (3, 8, 8), 8, CPU)
+    second = calibrate(Measurements(tmp_path), "fp32", forward, random_sample((3, 8, 8), 8), 8, CPU)
     assert len(sizes) == count
     assert first == second
     assert len(list(tmp_path.glob("*.json"))) == 1
@@ -49,3 +49,17 @@ def test_the_fastest_size_wins() -> None:
 )
 def test_known_shape(shape: tuple[int | None, ...] | None, expected: tuple[int, ...] | None) -> None:
     assert known_shape(WorkerConfig(input_shape=shape)) == expected
+
+
+def test_what_a_forward_costs_beside_its_items_is_told_in_items() -> None:
+    assert Calibration((4,), {1: 3.0, 4: 1.5, 8: 1.25}).overhead_items() == pytest.approx(2.0)
+    assert Calibration((4,), {1: 1.0, 2: 1.1}).overhead_items() == 0.0
+
+
+def test_the_calibration_of_most_nearly_as_many_numbers_tells() -> None:
+    short = Calibration((("ids", (32,)),), {1: 2.0, 8: 1.0})
+    long = Calibration((("ids", (512,)),), {1: 2.0, 2: 1.9})
+    both = Calibrations([short, long])
+    assert both.of((("ids", (64,)),)) is short
+    assert both.of((("ids", (256,)),)) is long
+    assert Calibrations([]).of((4,)) is None

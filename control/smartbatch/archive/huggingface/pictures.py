@@ -81,5 +81,6 @@ def _square(size: Any, where: object) -> int:
 
 def _squashed(side: int, where: object) -> dict[str, Any]:
     """The whole picture, whatever its sides, made a square."""
-    assert "image_fit" in WorkerConfig.names(), where
+    if "image_fit" not in WorkerConfig.names():
+        raise ArchiveError(f"{where}: makes whole pictures square, whatever their sides; here their centre is cut out")
     return {"image_resize": side, "image_crop": side, "image_fit": "squash"}

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from smartbatch_worker.contract.config import WorkerConfig
+from smartbatch_worker.contract.inputs import Size, Sizes
 from smartbatch_worker.errors import BodyTooLarge, MalformedBody, UnknownFormat, WrongShape
 from smartbatch_worker.formats.audio import flac_files, wav_files
 from smartbatch_worker.formats.byte_budget import ByteBudget
@@ -50,12 +51,6 @@ def read_flac(body: bytes | bytearray, config: WorkerConfig) -> torch.Tensor:
     return _read(body, flac_files.read_header(body), config)
 
 
-def num_channels_of(config: WorkerConfig) -> int | None:
-    """How many channels the model takes: 1 of an item [T], C of [C, T]; None for any number of them."""
-    shape = config.input_shape
-    return 1 if shape is None or len(shape) == 1 else shape[0]
-
-
 def _read(body: bytes | bytearray, header: Header, config: WorkerConfig) -> torch.Tensor:
     """Decode, mix down where the model takes one channel, resample.
 
@@ -68,7 +63,8 @@ def _read(body: bytes | bytearray, header: Header, config: WorkerConfig) -> torc
         WrongShape: the model takes another number of channels.
     """
     assert config.sample_rate is not None
-    wanted = num_channels_of(config)
+    shape = _shape(config)
+    wanted = shape[0] if len(shape) == 2 else 1
     _check(header, wanted, config)
     num_samples = config.max_elements if header.num_frames is None else header.num_frames * header.num_channels
     with _budget.holding(_BYTES_PER_SAMPLE * num_samples, _BYTES_PER_SAMPLE * config.max_elements):
@@ -81,18 +77,17 @@ def _read(body: bytes | bytearray, header: Header, config: WorkerConfig) -> torc
         if header.rate != config.sample_rate:
             _, soxr = _libraries()
             samples = soxr.resample(samples, header.rate, config.sample_rate)
-    is_flat = config.input_shape is None or len(config.input_shape) == 1
     channels = np.ascontiguousarray(samples.T)
-    return torch.from_numpy(channels[0] if is_flat else channels)
+    return torch.from_numpy(channels[0] if len(shape) == 1 else channels)
 
 
-def _check(header: Header, wanted: int | None, config: WorkerConfig) -> None:
+def _check(header: Header, wanted: Size, config: WorkerConfig) -> None:
     """Refuse what the header alone tells is too much, or nothing for this model."""
     if not MIN_RATE <= header.rate <= MAX_RATE:
         raise MalformedBody(f"the sound has {header.rate} samples a second; accepted are {MIN_RATE} to {MAX_RATE}")
     if header.num_channels > MAX_CHANNELS:
         raise MalformedBody(f"the sound has {header.num_channels} channels; at most {MAX_CHANNELS} are accepted")
-    if wanted not in (None, 1, header.num_channels):
+    if isinstance(wanted, int) and wanted not in (1, header.num_channels):
         raise WrongShape(f"the sound has {header.num_channels} channels; the model takes {wanted}")
     if header.num_frames is not None:
         check_count(header.num_frames * header.num_channels, config.max_elements)
@@ -129,12 +124,18 @@ def _decode(body: bytes | bytearray, header: Header, max_elements: int) -> np.nd
     return np.concatenate(blocks) if blocks else np.empty((0, header.num_channels), np.float32)
 
 
+def _shape(config: WorkerConfig) -> Sizes:
+    """Of what the model takes: [T], or [C, T]; empty where it is no sound."""
+    if config.inputs is not None:
+        shape = config.inputs[0].shape if len(config.inputs) == 1 else ()
+    else:
+        shape = (None,) if config.input_shape is None else config.input_shape
+    return shape if len(shape) in (1, 2) else ()
+
+
 def _check_takes_sound(config: WorkerConfig) -> None:
-    shape = config.input_shape
-    if config.sample_rate is None or (shape is not None and len(shape) not in (1, 2)):
-        raise UnknownFormat(
-            "this model takes no sound; that needs sample_rate, and input_shape [T] or [C, T] (null for a free size)"
-        )
+    if config.sample_rate is None or not _shape(config):
+        raise UnknownFormat("this model takes no sound; that needs sample_rate, and one input of shape [T] or [C, T]")
 
 
 def _libraries() -> tuple[Any, Any]:

@@ -197,7 +197,7 @@ def test_rows_that_would_mix_but_run_alone_are_let_through(check: Check, source:
 def test_what_preprocess_item_may_not_give(check: Check, given: str, said: str) -> None:
     text = OURS + f"    def preprocess_item(self, body, headers):\n        return {given}\n"
     message = check.refusal(handler=check.handler(text))
-    assert "is answered 500: preprocess_item must give one tensor, or a list of tensors" in message
+    assert "is answered 500: preprocess_item must give one tensor, or a dict of named inputs" in message
     assert said in message
 
 

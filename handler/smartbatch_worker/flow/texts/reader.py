@@ -9,7 +9,9 @@ import torch
 
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.errors import MalformedBody
+from smartbatch_worker.flow import inputs
 from smartbatch_worker.flow.decode import Decoded
+from smartbatch_worker.flow.inputs import Inputs
 from smartbatch_worker.formats.texts import bodies
 from smartbatch_worker.formats.texts.tokenizer import Tokenizer, Tokens
 
@@ -63,14 +65,15 @@ class TextReader:
         """The text of a model's answer in tokens, [T]."""
         return self._tokenizer.decode(ids.tolist())
 
-    def _item(self, tokens: Tokens) -> torch.Tensor | dict[str, torch.Tensor]:
+    def _item(self, tokens: Tokens) -> Inputs:
         if self._inputs is None:
             return torch.tensor(tokens.ids, dtype=torch.float32)
-        return {name: torch.tensor(MAKES[made](tokens), dtype=dtype) for name, made, dtype in self._inputs}
+        made = {name: torch.tensor(MAKES[what](tokens)) for name, what in self._inputs.items()}
+        return inputs.checked(made, self._config)
 
 
-def _inputs_of(config: WorkerConfig) -> list[tuple[str, str, torch.dtype]] | None:
-    """(name, what is made for it, type) of each input; None for the one unnamed input, which takes the ids."""
+def _inputs_of(config: WorkerConfig) -> dict[str, str] | None:
+    """What is made for each input, by its name; None for the one unnamed input, which takes the ids."""
     if config.inputs is None:
         return None
     names = [spec.name for spec in config.inputs]
@@ -80,7 +83,7 @@ def _inputs_of(config: WorkerConfig) -> list[tuple[str, str, torch.dtype]] | Non
         raise ValueError(
             f"inputs has {', '.join(unknown)}, which no tokenizer makes of a text; it makes {', '.join(MAKES)}"
         )
-    return [(spec.name, name, getattr(torch, spec.dtype)) for spec, name in zip(config.inputs, made, strict=True)]
+    return dict(zip(names, made, strict=True))
 
 
 def _keeps_end(config: WorkerConfig) -> bool:

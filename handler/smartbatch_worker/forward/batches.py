@@ -1,0 +1,36 @@
+"""What a model is called with: one tensor [N, …], named ones, or a list of items; and what is done to all alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import torch
+
+Batch: TypeAlias = torch.Tensor | dict[str, torch.Tensor] | list[torch.Tensor]
+
+
+class ByName(torch.nn.Module):
+    """A module of several arguments as one of a single batch: named tensors, given by name."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> Any:
+        """Call it with every [N, …] of the batch."""
+        return self.module(**batch)
+
+
+def each(function: Callable[[torch.Tensor], torch.Tensor], batch: Batch) -> Batch:
+    """The batch with `function` applied to every tensor."""
+    if isinstance(batch, dict):
+        return {name: function(tensor) for name, tensor in batch.items()}
+    if isinstance(batch, list):
+        return [function(tensor) for tensor in batch]
+    return function(batch)
+
+
+def num_items(batch: Batch) -> int:
+    """N."""
+    return len(next(iter(batch.values())) if isinstance(batch, dict) else batch)
