@@ -32,7 +32,14 @@ SAMPLES = {"samples": {"dtype": "float32", "shape": ["T"], "pad": 0}}
 @pytest.fixture
 def worker(tmp_path: Path) -> Worker:
     (tmp_path / "model.py").write_text(MODEL)
-    section = {"model": "model.py", "inputs": SAMPLES, "input_shape": None, "sample_rate": 16_000, "micro_batch": 16}
+    section: dict[str, Any] = {
+        "model": "model.py",
+        "inputs": SAMPLES,
+        "input_shape": None,
+        "sample_rate": 16_000,
+        "micro_batch": 16,
+    }
+    section["lengths"] = {"T": [8_000, 12_000, 16_000]}  # so that those between two of them share a forward
     return Worker(tmp_path, section, batch_size=16)
 
 

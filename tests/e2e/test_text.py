@@ -63,6 +63,7 @@ def server(folder: Path, bert: Any) -> Iterator[RunningServer]:
         "loudness": {
             "model_file": folder / "loudness.py",
             "inputs": ("samples:float32:T:0",),
+            "lengths": ("T=8000,12000,16000",),
             "overrides": {"sample_rate": "16000"},
             "example": folder / "example.wav",
         },

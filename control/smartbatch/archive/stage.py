@@ -13,7 +13,7 @@ import smartbatch_worker
 import yaml
 from smartbatch_worker.contract.config import WorkerConfig
 
-from smartbatch.archive.huggingface.describe import describe
+from smartbatch.archive.huggingface.describe import PLACE, describe
 from smartbatch.archive.huggingface.hub import find
 from smartbatch.archive.settings import DEFAULT_MODEL, ArchiveError, ArchiveSettings, parse_input, parse_length
 from smartbatch.archive.torchvision import choose_weights
@@ -169,7 +169,8 @@ def _stage_model(settings: ArchiveSettings, staged: Staged, report: Callable[[st
 
 
 def _stage_huggingface(settings: ArchiveSettings, given: str, staged: Staged, report: Callable[[str], None]) -> None:
-    described = describe(find(given, report), settings.task, settings.overrides)
+    folder = find(given, report)
+    described = describe(folder, settings.task, settings.overrides)
     for line in described.notes:
         report(line)
     staged.section |= described.section
@@ -177,6 +178,7 @@ def _stage_huggingface(settings: ArchiveSettings, given: str, staged: Staged, re
     staged.labels = described.labels
     for name, path in described.files.items():
         _add(staged, path, name)
+    staged.origins[PLACE] = folder  # behind its files, which are named with it
     if described.example is not None and settings.example is None:
         example = staged.folder / "example.json"
         example.write_text(json.dumps(described.example) + "\n", encoding="utf-8")

@@ -35,12 +35,31 @@ def load(config: WorkerConfig, model_dir: Path, read_weights: ReadWeights) -> to
     return wrap(model, config)
 
 
-class Scores(torch.nn.Module):
-    """A classifier of texts, tokens or images: its named inputs, or [N, C, H, W] alone, to logits [N, K], [N, L, K]."""
+class _Guarded(torch.nn.Module):
+    """A model of texts that refuses what would take it beyond its tables: on a GPU that ends a worker."""
 
     def __init__(self, model: torch.nn.Module, config: WorkerConfig) -> None:
         super().__init__()
         self.model = model
+        self._max_length = config.max_length
+        settings: Any = model.config
+        self._num_tokens = getattr(settings, "vocab_size", None)
+
+    def check(self, ids: torch.Tensor) -> None:
+        """Raises:
+        ValueError: a text of [N, L] is too long, or of numbers that are no tokens.
+        """
+        if ids.shape[1] > self._max_length:
+            raise ValueError(f"the size of a text is {ids.shape[1]} tokens; at most {self._max_length} (max_length)")
+        if self._num_tokens is not None and (int(ids.min()) < 0 or int(ids.max()) >= self._num_tokens):
+            raise ValueError(f"input_ids out of range: the model has tokens from 0 to {self._num_tokens - 1}")
+
+
+class Scores(_Guarded):
+    """A classifier of texts, tokens or images: its named inputs, or [N, C, H, W] alone, to logits [N, K], [N, L, K]."""
+
+    def __init__(self, model: torch.nn.Module, config: WorkerConfig) -> None:
+        super().__init__(model, config)
         settings: Any = model.config
         if getattr(settings, "pad_token_id", None) is None:
             settings.pad_token_id = _pad_of(config)  # models that look for a text's last token need to know
@@ -49,20 +68,22 @@ class Scores(torch.nn.Module):
         """Logits."""
         if pixel_values is not None:
             inputs["pixel_values"] = pixel_values
+        if "input_ids" in inputs:
+            self.check(inputs["input_ids"])
         logits: torch.Tensor = self.model(**inputs).logits
         return logits
 
 
-class Embedding(torch.nn.Module):
+class Embedding(_Guarded):
     """One vector a text, of those of its tokens: their mean without padding, or the first one's."""
 
     def __init__(self, model: torch.nn.Module, config: WorkerConfig) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model, config)
         self._pooling, self._normalize = config.pooling, config.normalize
 
     def forward(self, **inputs: torch.Tensor) -> torch.Tensor:
         """[N, L] each to [N, D]."""
+        self.check(inputs["input_ids"])
         vectors = self.model(**inputs).last_hidden_state  # [N, L, D]
         if self._pooling == "cls":
             pooled = vectors[:, 0]
@@ -72,7 +93,7 @@ class Embedding(torch.nn.Module):
         return torch.nn.functional.normalize(pooled, dim=-1) if self._normalize else pooled
 
 
-class Generation(torch.nn.Module):
+class Generation(_Guarded):
     """A causal language model: prompts, padded on the left, to the tokens that it goes on with, the likeliest each.
 
     Sampling would make an answer depend on who shares its batch; what generation_config.json says of it is not used,
@@ -80,8 +101,7 @@ class Generation(torch.nn.Module):
     """
 
     def __init__(self, model: torch.nn.Module, config: WorkerConfig) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model, config)
         given: Any = getattr(model, "generation_config", None)
         eos = getattr(given, "eos_token_id", None)
         if eos is None:
@@ -94,10 +114,11 @@ class Generation(torch.nn.Module):
             eos_token_id=self._eos or None,
             pad_token_id=_pad_of(config),
         )
-        model.generation_config = self._settings  # type: ignore[assignment]  # else its own fills what ours leaves open
+        model.generation_config = self._settings  # else its own fills what ours leaves open
 
     def forward(self, **inputs: torch.Tensor) -> list[torch.Tensor]:
         """[N, L] each to N lists of token numbers, of at most max_new_tokens, without the one that ends the text."""
+        self.check(inputs["input_ids"])
         model: Any = self.model
         written = model.generate(**inputs, generation_config=self._settings)
         new = written[:, inputs["input_ids"].shape[1] :]
@@ -172,8 +193,9 @@ def _transformers() -> Any:
         raise ModelLoadError(
             f"a Hugging Face model needs {error.name}: pip install 'smartbatch[hf]' where the server runs"
         ) from error
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    logging: Any = transformers.utils.logging
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     return transformers
 
 

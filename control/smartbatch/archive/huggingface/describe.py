@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from smartbatch_worker.contract.config import TASKS
+from smartbatch_worker.contract.config import OUTPUTS, TASKS
 
 from smartbatch.archive.huggingface import lengths, pictures, pooling
 from smartbatch.archive.huggingface.folder import CONFIG, TOKENIZER, Folder
@@ -121,13 +121,13 @@ def _of_text(
     if int(config.get("type_vocab_size") or 0) > 1 and task != "text-generation":
         inputs["token_type_ids"] = {"dtype": "int64", "shape": ["L"], "pad": 0}
     longest = lengths.longest(folder, config, task, overrides)
-    keys: dict[str, Any] = {"max_length": longest, "inputs": inputs, "lengths": {"L": lengths.buckets(longest)}}
+    keys: dict[str, Any] = {"max_length": longest, "inputs": inputs}
     if task == "text-generation":
         keys["output"] = "text"
     elif task == "feature-extraction":
         keys |= {"output": "raw", **pooling.keys(folder, described.notes)}
     elif task == "token-classification":
-        keys |= {"outputs": ["L", None], "output": "labels"}
+        keys |= {"outputs": ["L", None], "output": "labels" if "labels" in OUTPUTS else "raw"}
     elif config.get("problem_type") == "multi_label_classification":
         keys["output"] = "raw"
         described.notes.append("several labels may hold at once: answers are raw scores, one a label, before a sigmoid")

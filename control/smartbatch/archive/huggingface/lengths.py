@@ -1,4 +1,4 @@
-"""How long a text the model takes, and to which lengths shorter ones are padded."""
+"""How long a text the model takes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from smartbatch.errors import UsageError
 MOST = 4096
 """Tokens of one text, unless the user sets max_length: models of 100,000 take minutes and gigabytes for such a text."""
 _UNKNOWN = 512  # where positions are relative and the tokenizer does not say
-_SHORTEST = 16
 DEFAULT_NEW_TOKENS = 64
 _POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 _COUNTED_BEHIND_PADDING = (
@@ -54,16 +53,6 @@ def longest(folder: Folder, config: Mapping[str, Any], task: str, overrides: Map
     # Tokenizers without a limit say 1e30.
     limits = [int(value) for value in (positions, *said) if isinstance(value, (int, float)) and value >= 1]
     return min(min(limits, default=_UNKNOWN), MOST)
-
-
-def buckets(most: int) -> list[int]:
-    """Powers of two, and the most there can be."""
-    sizes = []
-    size = _SHORTEST
-    while size < most:
-        sizes.append(size)
-        size *= 2
-    return [*sizes, most]
 
 
 def _number(overrides: Mapping[str, str], key: str) -> int | None:

@@ -102,7 +102,7 @@ def _strings(value: Any, key: str, max_items: int) -> tuple[list[str], bool]:
         raise MalformedBody(f'"{key}" is an empty list; send at least one text')
     if len(value) > max_items:
         raise BodyTooLarge(f"the request has {len(value)} texts; at most {max_items} are accepted (max_items)")
-    texts = list(value)
-    if not all(isinstance(text, str) for text in texts):
+    texts = [text for text in value if isinstance(text, str)]
+    if len(texts) != len(value):
         raise MalformedBody(f'"{key}" must hold texts only')
     return texts, True

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from smartbatch.archive.huggingface.describe import Described, describe
 from smartbatch.archive.huggingface.hub import find
-from smartbatch.archive.huggingface.lengths import buckets
 from smartbatch.archive.settings import ArchiveError, ArchiveSettings
 from smartbatch.errors import UsageError
 from smartbatch_worker.contract.config import WorkerConfig
@@ -54,7 +53,6 @@ def test_a_classifier_of_texts(tmp_path: Path) -> None:
         "tokenizer": "hf/tokenizer.json",
         "max_length": 512,
         "inputs": {"input_ids": pad, "attention_mask": pad, "token_type_ids": pad},
-        "lengths": {"L": [16, 32, 64, 128, 256, 512]},
     }
     assert found.labels == ["no", "yes"]
     assert set(found.files) == {"hf/config.json", "hf/model.safetensors", "hf/tokenizer.json"}
@@ -101,24 +99,17 @@ def test_how_long_a_text_may_be(
 ) -> None:
     found = described(tmp_path, config, tokenizer_config=tokenizer).section
     assert found["max_length"] == longest
-    assert found["lengths"]["L"][-1] == longest
 
 
 def test_a_users_length_beats_the_folders_within_what_the_model_has(tmp_path: Path) -> None:
     place = folder(tmp_path, BERT)
-    assert describe(place, None, {"max_length": "100"}).section["lengths"] == {"L": [16, 32, 64, 100]}
+    assert describe(place, None, {"max_length": "100"}).section["max_length"] == 100
     with pytest.raises(UsageError, match="at most 512"):
         describe(place, None, {"max_length": "513"})
     generator = folder(tmp_path, {"architectures": ["GPT2LMHeadModel"], "n_positions": 64})
     with pytest.raises(ArchiveError, match="no room"):
         describe(generator, None, {})
     assert describe(generator, None, {"max_new_tokens": "8"}).section["max_length"] == 56
-
-
-def test_buckets() -> None:
-    assert buckets(8) == [8]
-    assert buckets(16) == [16]
-    assert buckets(56) == [16, 32, 56]
 
 
 def test_a_generator_is_padded_on_the_left(tmp_path: Path) -> None:
@@ -139,7 +130,7 @@ def test_scores_that_are_no_classes_are_answered_raw(tmp_path: Path) -> None:
 
 def test_tokens_have_labels_each(tmp_path: Path) -> None:
     found = described(tmp_path, {**BERT, "architectures": ["BertForTokenClassification"]})
-    assert (found.section["outputs"], found.section["output"]) == (["L", None], "labels")
+    assert found.section["outputs"] == ["L", None]
 
 
 def modules(*kinds: str) -> list[dict[str, str]]:
