@@ -78,11 +78,11 @@ def batch(texts: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def fit(model: torch.nn.Module, texts: list[torch.Tensor], labels: list[int], num_epochs: int) -> None:
-    """Fit with AdamW on batches of 64."""
-    batch_size = 64
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    """Fit with AdamW on batches of 128."""
+    batch_size = 128
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-2)
     num_steps = num_epochs * -(-len(texts) // batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=num_steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-2, total_steps=num_steps)
     targets = torch.tensor(labels)
     model.train()
     for epoch in range(num_epochs):

@@ -13,7 +13,7 @@ from typing import Any
 from smartbatch_worker.errors import ModelRejected
 from smartbatch_worker.formats.limits import first_line
 
-CHARS_PER_TOKEN = 64
+CHARS_PER_TOKEN = 32
 """Times max_length, what is looked at of one text: a tokenizer reads all that it is given before it cuts, at many
 times the memory. Only text of words this long on the average, or of as much white space, loses more than it had to."""
 
