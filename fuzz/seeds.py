@@ -14,6 +14,7 @@ from typing import Any
 import msgpack
 import numpy as np
 import safetensors.numpy
+import soundfile
 from PIL import Image
 
 _CHW = (np.arange(3 * 4 * 5, dtype=np.float32) / 7).reshape(3, 4, 5)
@@ -37,6 +38,8 @@ def seeds() -> dict[str, list[bytes]]:
         "safetensors": _safetensors(),
         "npz": _npz(),
         "image": _images(),
+        "wav": _wav(),
+        "flac": _flac(),
         "headers": _headers(),
         "gzip": _gzip(),
     }
@@ -230,6 +233,49 @@ _DIALECTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 )
 
 
+_TONE = np.sin(np.arange(400) / 9).astype(np.float32)
+
+
+def _wav() -> list[bytes]:
+    subtypes = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "IMA_ADPCM")
+    stereo = _sound(np.stack([_TONE, -_TONE], 1), 44_100, "WAVEX", "PCM_16")
+    plain = _sound(_TONE, 16_000, "WAV", "PCM_16")
+    format_chunk = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, 16_000, 32_000, 2, 16)
+    return [
+        *(_sound(_TONE, 8_000, "WAV", subtype) for subtype in subtypes),
+        stereo,
+        plain[:-100],
+        plain[:40] + b"\xff\xff\xff\xff" + plain[44:],
+        plain[:40] + struct.pack("<I", 2**31) + plain[44:],
+        plain[:24] + struct.pack("<I", 1) + plain[28:],
+        plain[:22] + struct.pack("<H", 65535) + plain[24:],
+        _riff(struct.pack("<4sI4s", b"LIST", 4, b"INFO") + format_chunk + struct.pack("<4sIhh", b"data", 4, 1, -1)),
+        _riff(struct.pack("<4sI", b"junk", 0) * 500 + format_chunk),
+        _riff(struct.pack("<4sIhh", b"data", 4, 1, -1) + format_chunk),
+        _riff(format_chunk + struct.pack("<4sI", b"data", 0)),
+        b"RIFF\0\0\0\0WAVE",
+    ]
+
+
+def _flac() -> list[bytes]:
+    plain = _sound(_TONE, 16_000, "FLAC", "PCM_16")
+    hours = bytearray(plain)
+    hours[21:26] = bytes([hours[21] | 0x0F]) + b"\xff" * 4
+    unknown = bytearray(plain)
+    unknown[21:26] = bytes([unknown[21] & 0xF0]) + b"\0" * 4
+    return [
+        plain,
+        _sound(np.stack([_TONE, -_TONE], 1), 44_100, "FLAC", "PCM_24"),
+        _sound(np.zeros(20_000, np.float32), 16_000, "FLAC", "PCM_16"),
+        plain[:-20],
+        bytes(hours),
+        bytes(hours[:100]),
+        bytes(unknown),
+        plain[:8],
+        b"fLaC" + b"\x84\0\0\4abcd" * 30,
+    ]
+
+
 def _gzip() -> list[bytes]:
     packed = gzip.compress(b'{"data": [1, 2, 3, 4]}', mtime=0)
     return [
@@ -265,6 +311,17 @@ def _saved(array: np.ndarray[Any, Any]) -> bytes:
     stream = io.BytesIO()
     np.save(stream, array)
     return stream.getvalue()
+
+
+def _sound(samples: np.ndarray[Any, Any], rate: int, kind: str, subtype: str) -> bytes:
+    stream = io.BytesIO()
+    soundfile.write(stream, samples, rate, format=kind, subtype=subtype)
+    return stream.getvalue()
+
+
+def _riff(chunks: bytes) -> bytes:
+    """A WAV file of these chunks, its length right."""
+    return struct.pack("<4sI4s", b"RIFF", 4 + len(chunks), b"WAVE") + chunks
 
 
 def npy_of(header: bytes, data: bytes) -> bytes:

@@ -41,7 +41,7 @@ _LIMITS = {"max_pixels": 1_000_000, "max_elements": 2**16, "max_items": 16, "ima
 CONFIGS = (
     WorkerConfig.resolve(_LIMITS, {}),
     WorkerConfig.resolve({**_LIMITS, "input_shape": [4]}, {}),
-    WorkerConfig.resolve({**_LIMITS, "input_shape": None}, {}),
+    WorkerConfig.resolve({**_LIMITS, "input_shape": None, "sample_rate": 16_000}, {}),
     WorkerConfig.resolve({**_LIMITS, "input_shape": [1, None, None], "image_mean": [0.5], "image_std": [0.5]}, {}),
     WorkerConfig.resolve(
         {

@@ -36,6 +36,7 @@ from smartbatch_worker.flow.decoder_pool import DecoderPool
 from smartbatch_worker.flow.rows import Row, check_deadline, inflate
 from smartbatch_worker.flow.split import AnswerSplitter
 from smartbatch_worker.flow.stack import Stacker
+from smartbatch_worker.flow.texts.reader import TextReader
 from smartbatch_worker.forward.managed import ManagedModel
 from smartbatch_worker.kernels import json_numbers, pixels
 from smartbatch_worker.process import cache, heap
@@ -64,6 +65,7 @@ class SmartBatchHandler:
         json_numbers.prepare(cache_dir)
         pixels.prepare(cache_dir)
         decode.prepare(self.config)
+        self.texts = TextReader.of(self.model_dir, self.config)
         self.labels = _read_labels(self.model_dir, self.config)
         self.telemetry = Telemetry(context.model_name, _worker_name(sys.argv), write_metrics)
         self.device = device = _pick_device(self.config.device, properties.get("gpu_id"))
@@ -83,7 +85,12 @@ class SmartBatchHandler:
         self._ceilings = recover.MemoryCeilings()
         self._splitter = AnswerSplitter()
         self._replies = Replies(
-            self.config, self.labels, self.postprocess_item, self._overrides("postprocess_item"), max_response_bytes()
+            self.config,
+            self.labels,
+            self.postprocess_item,
+            self._overrides("postprocess_item"),
+            max_response_bytes(),
+            None if self.texts is None else self.texts.spell,
         )
         # The model sees to its own; what a user computes beside it needs no gradients either.
         self._infer = torch.inference_mode()(self.inference) if self._overrides("inference") else self.inference
@@ -121,7 +128,10 @@ class SmartBatchHandler:
         Raises:
             RowError: (or ValueError, answered as 400) where the body cannot be read.
         """
-        return decode.decode(body, headers.get("content-type", "").lower(), self.config)
+        content_type = headers.get("content-type", "").lower()
+        if self.texts is not None and (read := self.texts.read(body, content_type)) is not None:
+            return read
+        return decode.decode(body, content_type, self.config)
 
     def inference(self, batch: Any, /) -> Any:
         """One forward of a micro-batch: the place for what is done to whole batches, before or after the model.

@@ -14,10 +14,13 @@ import torch
 import yaml
 from safetensors.torch import load
 from smartbatch.archive.build import ArchiveError, ArchiveSettings, build_archive
+from smartbatch.archive.huggingface import describe
 from smartbatch.archive.stage import HANDLER_DIR
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.models.load import build_model
 from smartbatch_worker.models.torchvision import build_torchvision
+
+from tests import small_transformers
 
 HANDLER_FILES = {"smartbatch_handler.py"} | {
     path.relative_to(HANDLER_DIR).as_posix()
@@ -202,3 +205,22 @@ def test_what_the_handler_is_refused_for_names_the_users_file(tmp_path: Path, so
     )
     assert message.startswith(f"{source / 'mine.py'}: "), message
     assert "KeyError: 'no such'" in message
+
+
+def test_a_hugging_face_folder_is_shipped_as_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "bert"
+    small_transformers.bert(
+        folder, "ForSequenceClassification", id2label={0: "no", 1: "yes"}, label2id={"no": 0, "yes": 1}
+    )
+    path = archive(tmp_path, hf=str(folder))
+    assert path.name == "bert.mar"
+    shipped = ("config.json", "model.safetensors", "tokenizer.json")
+    with zipfile.ZipFile(path) as mar:
+        assert {name for name in mar.namelist() if name.startswith("hf/")} == {f"hf/{name}" for name in shipped}
+        for name in shipped:
+            assert mar.read(f"hf/{name}") == (folder / name).read_bytes()
+        assert json.loads(mar.read("index_to_name.json")) == {"0": "no", "1": "yes"}
+        assert json.loads(mar.read(read_config(path)["handler"]["example"])) == describe.EXAMPLE
+        tensors = json.loads(mar.read("oip.json"))
+    assert [told["name"] for told in tensors["inputs"]] == ["input_ids", "attention_mask", "token_type_ids"]
+    assert read_config(path)["handler"]["weights_note"] == "file bert/model.safetensors"

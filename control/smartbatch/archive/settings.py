@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from smartbatch_worker.contract.config import TASKS
 
 from smartbatch.errors import SmartBatchError, UsageError
 
@@ -42,6 +43,12 @@ class ArchiveSettings:
     """Python file that defines the torch.nn.Module."""
     model_path: Path | None = None
     """State dict (.pth, .safetensors) or whole program (TorchScript, torch.export); None is pretrained weights."""
+    hf: str | None = None
+    """Hugging Face model: its folder, or its name on the hub."""
+    task: str | None = None
+    """What the Hugging Face model is for; None: as its config.json tells."""
+    tokenizer: Path | None = None
+    """tokenizer.json that makes a request's text the input of a model of one's own."""
     name: str | None = None
     """The archive's and the model's name; None derives it from the model."""
     version: str = "1.0"
@@ -81,7 +88,14 @@ class ArchiveSettings:
         _exclude(self, "random_weights", "model_path")
         if self.inputs and self.input_shape:
             raise UsageError("--input and --input-shape exclude each other")
-        for option in ("model_file", "handler", "labels", "example"):
+        for option in ("model", "model_file", "model_path", "num_classes", "random_weights", "require_pretrained"):
+            _exclude(self, "hf", option)
+        _exclude(self, "hf", "tokenizer")
+        if self.task is not None and self.hf is None:
+            raise UsageError("--task says what the model of --hf is for, which is missing")
+        if self.task is not None and self.task not in TASKS:
+            raise UsageError(f"--task must be one of {', '.join(TASKS)}; got {self.task!r}")
+        for option in ("model_file", "handler", "labels", "example", "tokenizer"):
             path = getattr(self, option)
             if path is not None and not path.is_file():
                 raise UsageError(f"--{option.replace('_', '-')} must be a file, got {str(path)!r}")
@@ -101,9 +115,11 @@ class ArchiveSettings:
 
     @property
     def archive_name(self) -> str:
-        """`name`, else the torchvision name, the folder of a `model.py`, or the stem of the model's file."""
+        """`name`, else that of the model or its folder, or the stem of its file."""
         if self.name is not None:
             return self.name
+        if self.hf is not None:
+            return Path(self.hf).resolve().name
         if self.model is not None:
             return Path(self.model).stem
         if self.model_file is not None:

@@ -13,6 +13,8 @@ import smartbatch_worker
 import yaml
 from smartbatch_worker.contract.config import WorkerConfig
 
+from smartbatch.archive.huggingface.describe import PLACE, describe
+from smartbatch.archive.huggingface.hub import find
 from smartbatch.archive.settings import DEFAULT_MODEL, ArchiveError, ArchiveSettings, parse_input, parse_length
 from smartbatch.archive.torchvision import choose_weights
 from smartbatch.errors import UsageError
@@ -23,6 +25,7 @@ CONFIG_FILE = "model-config.yaml"
 LABELS_FILE = "index_to_name.json"
 WEIGHTS_FILE = "weights.safetensors"
 MODEL_FILE = "model.py"
+TOKENIZER_FILE = "tokenizer.json"
 
 _NEVER_SHIPPED = ("__pycache__", "*.pyc", ".*")
 
@@ -129,6 +132,12 @@ def _read_base_config(staged: Staged) -> None:
 
 def _stage_model(settings: ArchiveSettings, staged: Staged, report: Callable[[str], None]) -> None:
     section = staged.section
+    if settings.tokenizer is not None:
+        section["tokenizer"] = TOKENIZER_FILE
+        _add(staged, settings.tokenizer, TOKENIZER_FILE)
+    if settings.hf is not None:
+        _stage_huggingface(settings, settings.hf, staged, report)
+        return
     if settings.num_classes is not None:
         section["num_classes"] = settings.num_classes
     if (kind := settings.program_kind) is not None:
@@ -157,6 +166,23 @@ def _stage_model(settings: ArchiveSettings, staged: Staged, report: Callable[[st
         _take_weights(staged, weights.path, weights.source, weights.note)
         if settings.num_classes in (None, len(weights.categories)):
             staged.labels = weights.categories
+
+
+def _stage_huggingface(settings: ArchiveSettings, given: str, staged: Staged, report: Callable[[str], None]) -> None:
+    folder = find(given, report)
+    described = describe(folder, settings.task, settings.overrides)
+    for line in described.notes:
+        report(line)
+    staged.section |= described.section
+    staged.section["weights_note"] = _ascii(described.section["weights_note"])
+    staged.labels = described.labels
+    for name, path in described.files.items():
+        _add(staged, path, name)
+    staged.origins[PLACE] = folder  # behind its files, which are named with it
+    if described.example is not None and settings.example is None:
+        example = staged.folder / "example.json"
+        example.write_text(json.dumps(described.example) + "\n", encoding="utf-8")
+        staged.section["example"], staged.example = example.name, example
 
 
 def _take_weights(staged: Staged, path: Path | None, source: str, note: str) -> None:
@@ -192,6 +218,7 @@ def _add(staged: Staged, source: Path, name: str) -> None:
     if source.is_dir():
         shutil.copytree(source, target, ignore=shutil.ignore_patterns(*_NEVER_SHIPPED))
     elif source.is_file():
+        target.parent.mkdir(exist_ok=True)
         shutil.copyfile(source, target)
     else:
         raise ArchiveError(f"{source}: is neither a file nor a folder")

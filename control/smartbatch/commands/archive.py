@@ -33,6 +33,13 @@ def archive(
     model: ModelOption = None,
     model_file: Annotated[Path | None, typer.Option(help="Python file defining the torch.nn.Module.")] = None,
     model_path: ModelPathOption = None,
+    hf: Annotated[
+        str | None, typer.Option(metavar="DIR|NAME", help="Hugging Face model: its folder, or its name on the hub.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="What the --hf model is for.", show_default="as its config.json tells")
+    ] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.json, so that requests may be text.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of archive and model.", show_default="the model's")] = None,
     handler: Annotated[Path | None, typer.Option(help="Module with a subclass of SmartBatchHandler.")] = None,
     num_classes: Annotated[int | None, typer.Option(help="Width of the last layer.")] = None,
@@ -80,6 +87,9 @@ def archive(
         model=model,
         model_file=model_file,
         model_path=model_path,
+        hf=hf,
+        task=task,
+        tokenizer=tokenizer,
         name=name,
         version=version,
         handler=handler,
@@ -133,7 +143,8 @@ def _build(settings: ArchiveSettings, console: Console) -> Path:
             else:
                 status.start()
 
-        report(f"archiving {settings.model or settings.model_file or settings.model_path or settings.archive_name}")
+        model = settings.hf or settings.model or settings.model_file or settings.model_path
+        report(f"archiving {model or settings.archive_name}")
         from smartbatch.archive.build import build_archive  # imports torch
 
         return build_archive(settings, report)

@@ -13,10 +13,13 @@ from smartbatch_worker.contract.shapes import IMAGENET_MEAN, IMAGENET_STD
 PRECISIONS = ("fp32", "bf16", "fp16")
 _COMPILERS = ("auto", "off", "winograd", "inductor", "openvino", "cuda_graphs")
 _LOADS = ("lazy", "eager")
-OUTPUTS = ("auto", "raw", "topk", "labels", "boxes", "mask", "embedding")
+OUTPUTS = ("auto", "raw", "topk", "labels", "boxes", "mask", "embedding", "text")
 _ENVELOPES = ("result", "bare")
 _NONFINITE = ("error", "allow")
 _ORIENTATIONS = ("exif", "ignore")
+TASKS = ("text-classification", "token-classification", "feature-extraction", "image-classification", "text-generation")
+"""As Hugging Face calls them."""
+_POOLINGS = ("mean", "cls")
 _COLOURS = {"white": (255, 255, 255), "black": (0, 0, 0)}
 _INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
 
@@ -26,7 +29,7 @@ class WorkerConfig:
     """Everything one model's handler can be told. Units stand in the names; `None` means "not set"."""
 
     model: str = "resnet18"
-    """A torchvision classifier's name, or a file in the archive: `model.py`, `*.pt` (TorchScript), `*.pt2`."""
+    """A torchvision classifier's name, or a file in the archive: `model.py`, `*.pt`, `*.pt2`, `hf/config.json`."""
     model_class: str | None = None
     """The class in `model.py`; needed only where the file defines several `nn.Module`s."""
     weights: str | None = None
@@ -80,7 +83,7 @@ class WorkerConfig:
     micro_batch: int | str = "auto"
     """Most items in one forward; auto times the real forward once and keeps the best."""
     output: str = "auto"
-    """auto (topk or boxes for images, raw for tensors), raw, topk, labels, boxes, mask or embedding."""
+    """auto (topk or boxes for images, topk for text, else raw), raw, topk, labels, boxes, mask, embedding or text."""
     topk: int = 5
     """Classes in a topk answer."""
     score_threshold: float = 0.5
@@ -95,6 +98,20 @@ class WorkerConfig:
     """Most numbers in one request's tensor (64 MiB as float32)."""
     nonfinite: str = "error"
     """error refuses NaN and infinity in inputs and reports them in outputs; allow passes them on."""
+    tokenizer: str | None = None
+    """A tokenizer.json in the archive: requests may then be text."""
+    max_length: int = 512
+    """Tokens of one text; a longer one is cut, and its answer says so."""
+    sample_rate: int | None = None
+    """Of the sound that the model takes, Hz; WAV and FLAC are resampled to it. null: it takes none."""
+    task: str | None = None
+    """What a Hugging Face model is for: text-classification, token-classification, feature-extraction, …"""
+    pooling: str = "mean"
+    """From vectors of tokens to one of the text (feature-extraction): mean, or cls, the first token's."""
+    normalize: bool = True
+    """Whether that vector is divided by its length."""
+    max_new_tokens: int = 64
+    """Most tokens that text-generation adds to its prompt."""
 
     def __post_init__(self) -> None:
         _one_of("precision", self.precision, PRECISIONS)
@@ -105,6 +122,13 @@ class WorkerConfig:
         _one_of("nonfinite", self.nonfinite, _NONFINITE)
         _one_of("image_interpolation", self.image_interpolation, _INTERPOLATIONS)
         _one_of("image_orientation", self.image_orientation, _ORIENTATIONS)
+        _one_of("pooling", self.pooling, _POOLINGS)
+        if self.task is not None:
+            _one_of("task", self.task, TASKS)
+        if self.sample_rate is not None:
+            _at_least("sample_rate", self.sample_rate, 1)
+        for name in ("max_length", "max_new_tokens"):
+            _at_least(name, getattr(self, name), 1)
         for name in ("image_resize", "image_crop", "topk", "max_pixels", "max_items", "max_elements"):
             _at_least(name, getattr(self, name), 1)
         for name in ("threads", "micro_batch"):
@@ -209,6 +233,14 @@ def _int(value: Any) -> int:
     return int(value)
 
 
+def _bool(value: Any) -> bool:
+    if value in (True, "true", "True", "on", "yes"):
+        return True
+    if value in (False, "false", "False", "off", "no"):
+        return False
+    raise TypeError
+
+
 def _auto_or_int(value: Any) -> int | str:
     return "auto" if value == "auto" else _int(value)
 
@@ -269,6 +301,13 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "max_items": _int,
     "max_elements": _int,
     "nonfinite": _str,
+    "tokenizer": _optional(_str),
+    "max_length": _int,
+    "sample_rate": _optional(_int),
+    "task": _optional(_str),
+    "pooling": _str,
+    "normalize": _bool,
+    "max_new_tokens": _int,
 }
 _EXPLAINED = ("inputs", "lengths", "outputs")
 """Keys whose values can be wrong in so many ways that their parsers say which."""

@@ -12,6 +12,9 @@ MSGPACK = "application/msgpack"
 JPEG = "image/jpeg"
 PNG = "image/png"
 WEBP = "image/webp"
+WAV = "audio/wav"
+FLAC = "audio/flac"
+TEXT = "text/plain"
 ANY = "application/octet-stream"
 
 BY_SUFFIX = {
@@ -24,6 +27,9 @@ BY_SUFFIX = {
     ".npz": NPZ,
     ".msgpack": MSGPACK,
     ".safetensors": SAFETENSORS,
+    ".wav": WAV,
+    ".flac": FLAC,
+    ".txt": TEXT,
 }
 """Of a file, by the end of its name in lower case; of any other, ANY."""
 

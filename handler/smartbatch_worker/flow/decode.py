@@ -27,6 +27,10 @@ class Decoded:
     """Whether the client sent N items in one tensor, and so gets a list of N answers."""
     is_instances: bool = False
     """Whether it did so as `{"instances": […]}`, and so gets `{"predictions": […]}`."""
+    is_text: bool = False
+    """Made of text, so that scores are answered as classes, as of an image."""
+    num_truncated: int = 0
+    """Of the texts, how many were longer than the model takes and have been cut."""
 
 
 def decode(body: bytes | bytearray, content_type: str, config: WorkerConfig) -> Decoded:
@@ -100,9 +104,10 @@ def normalises_uint8(config: WorkerConfig) -> bool:
 
 
 def prepare(config: WorkerConfig) -> None:
-    """Import now what pictures need, where the model takes any."""
+    """Import now what pictures and sounds need, where the model takes any."""
     if _takes_images(config):
         formats.prepare_pictures()
+    formats.prepare_sounds(config)
 
 
 def _takes_images(config: WorkerConfig) -> bool:

@@ -45,6 +45,8 @@ class Row:
     items: Sequence[Inputs] = ()
     outputs: list[Any] = field(default_factory=list)
     is_image: bool = False
+    is_text: bool = False
+    num_truncated: int = 0
     has_batch_dim: bool = False
     is_instances: bool = False
     media_type: str = media_types.JSON
@@ -85,6 +87,7 @@ class Row:
         self.outputs = [None] * len(self.items)
         self.is_image, self.has_batch_dim = decoded.is_image, decoded.has_batch_dim
         self.is_instances = decoded.is_instances
+        self.is_text, self.num_truncated = decoded.is_text, decoded.num_truncated
         self.body = b""  # a batch of 3 MB bodies need not be kept beside its tensors
 
     def ran_among(self, count: int) -> None:

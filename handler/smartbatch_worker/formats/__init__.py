@@ -1,9 +1,9 @@
 """Body formats: one file each, and one table of them; how to add one stands in CONTRIBUTING.md.
 
 A reader turns one whole body into one tensor, or one for each named input of the model; of model and request it knows
-the settings only. This room imports from kernels, contract and errors. From elsewhere: `recognise`, `ACCEPTED` and
-`prepare_pictures` are what `flow/decode.py` asks, `FORMATS` is what tests and fuzz targets follow from, and
-`content_encoding` undoes a body's compression before any of it.
+the settings only. This room imports from kernels, contract and errors. From elsewhere: `recognise`, `ACCEPTED`,
+`prepare_pictures` and `prepare_sounds` are what `flow/decode.py` asks, `FORMATS` is what tests and fuzz targets follow
+from, `texts` what `flow/texts/` makes items of, and `content_encoding` undoes a body's compression before any of it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from smartbatch_worker.contract import media_types
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.formats import json_inputs, json_lists, msgpack_lists, npy, npz, safetensors_bodies
+from smartbatch_worker.formats.audio import flac_files, sounds, wav_files
 from smartbatch_worker.formats.images import jpeg_files, pictures, png_files, webp_files
 
 Body = bytes | bytearray
@@ -89,10 +90,13 @@ FORMATS = (
         begins=npz.begins,
         media_types=(media_types.NPZ,),
     ),
+    Format(name="wav", told="WAV", read=sounds.read_wav, begins=wav_files.begins),
+    Format(name="flac", told="FLAC", read=sounds.read_flac, begins=flac_files.begins),
 )
 """In the order in which a client is told them."""
 
 prepare_pictures = pictures.prepare
+prepare_sounds = sounds.prepare
 
 ACCEPTED = ", ".join(row.told for row in FORMATS)
 

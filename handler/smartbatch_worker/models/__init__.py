@@ -9,12 +9,12 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
-from smartbatch_worker.models import exported, source, torchscript, torchvision
+from smartbatch_worker.models import exported, huggingface, source, torchscript, torchvision
 from smartbatch_worker.models.kind import Kind, ModelLoadError
 
 __all__ = ["KINDS", "Kind", "ModelLoadError", "file_kind", "kind_of", "program_in"]
 
-KINDS = (source.KIND, torchscript.KIND, exported.KIND, torchvision.KIND)
+KINDS = (source.KIND, torchscript.KIND, exported.KIND, huggingface.KIND, torchvision.KIND)
 """In the order in which they are asked; torchvision takes whatever is no file."""
 
 

@@ -3,7 +3,8 @@
     torchvision name ─┐
     model.py ─────────┴▶ architecture ──fill(weights file)──┐
     *.pt  TorchScript ──────────────────────────────────────┼▶ frozen module, on the CPU
-    *.pt2 torch.export ─────────────────────────────────────┘
+    *.pt2 torch.export ─────────────────────────────────────┤
+    config.json  Hugging Face's folder ─────────────────────┘
 
 The archive step runs the very same code, so an archive that was built loads.
 """

@@ -65,7 +65,9 @@ def require_classifier(name: str) -> None:
     if name not in (known := torchvision_classifiers()):
         near = difflib.get_close_matches(name, known, n=3)
         hint = f"; near it are {', '.join(near)}" if near else ""
-        raise ModelLoadError(f"model {name!r} is no torchvision classifier and no .py, .pt or .pt2 file{hint}")
+        raise ModelLoadError(
+            f"model {name!r} is no torchvision classifier and no .py, .pt or .pt2 file or config.json{hint}"
+        )
 
 
 def build_torchvision(

@@ -10,7 +10,7 @@ import torch
 
 from smartbatch_worker.contract import headers, media_types
 from smartbatch_worker.contract.config import WorkerConfig
-from smartbatch_worker.errors import AnswerFailed, RowError
+from smartbatch_worker.errors import AnswerFailed, MalformedBody, RowError
 from smartbatch_worker.flow import encode
 from smartbatch_worker.flow.answers import outputs, tensor_files
 from smartbatch_worker.flow.rows import Row
@@ -33,6 +33,7 @@ class Replies:
         postprocess_item: one item's output to what stands in its answer.
         is_customised: whether that is a user's.
         max_bytes: the most that the frontend takes as one answer; a longer one costs the whole batch and its worker.
+        spell: an answer in tokens to its text; None where the archive has no tokenizer.
     """
 
     def __init__(
@@ -42,12 +43,14 @@ class Replies:
         postprocess_item: Callable[[Any], Any],
         is_customised: bool,
         max_bytes: int,
+        spell: Callable[[torch.Tensor], str] | None = None,
     ) -> None:
         self._config = config
         self._labels = labels
         self._postprocess_item = postprocess_item
         self._is_customised = is_customised
         self._max_bytes = max_bytes
+        self._spell = spell
 
     def write(self, rows: Sequence[Row], context: Any, weights: str) -> list[bytes]:
         """Encode every row, valid or failed.
@@ -67,6 +70,8 @@ class Replies:
             context.set_response_header(index, headers.BATCH_SIZE, str(len(rows)))
             context.set_response_header(index, headers.FORWARD_SIZE, str(row.forward_size))
             context.set_response_header(index, headers.WEIGHTS, weights)
+            if row.num_truncated:
+                context.set_response_header(index, headers.TRUNCATED, str(row.num_truncated))
             if row.error is not None and row.error.retry_after_s is not None:
                 context.set_response_header(index, "Retry-After", str(row.error.retry_after_s))
             bodies.append(body)
@@ -83,11 +88,11 @@ class Replies:
             return "custom"
         if wanted != "auto":
             return wanted
-        if not row.is_image:
+        if not (row.is_image or row.is_text):
             return "raw"
         if all(map(_is_classifiers, row.outputs)):
             return "topk"
-        return "boxes" if all(map(_is_detectors, row.outputs)) else "raw"
+        return "boxes" if row.is_image and all(map(_is_detectors, row.outputs)) else "raw"
 
     def _take_top_classes(self, rows: Sequence[Row], forms: Sequence[str]) -> None:
         """Softmax and top classes for the whole batch at once, per number of classes."""
@@ -122,6 +127,8 @@ class Replies:
         """What of one item's output is wanted; its top classes have been taken with those of others."""
         if form == "custom":
             return self._postprocess_item(encode.without_halves(output))
+        if form == "text":
+            return self._spelled(output)
         if form == "labels":
             return outputs.best_labels(output, self._labels)
         if form == "boxes":
@@ -129,6 +136,13 @@ class Replies:
         if form == "mask":
             return outputs.best_mask(output)
         return outputs.unit_vector(output) if form == "embedding" else output
+
+    def _spelled(self, output: Any) -> str:
+        if self._spell is None:
+            raise MalformedBody(f"{headers.OUTPUT}: text needs a tokenizer in the archive; ask for raw")
+        if not isinstance(output, torch.Tensor) or output.ndim != 1 or output.is_floating_point():
+            raise MalformedBody(f"{headers.OUTPUT}: text needs a model that answers tokens, one list; ask for raw")
+        return self._spell(output)
 
     def _encode(self, results: Sequence[Any], row: Row) -> bytes:
         if row.media_type in _FILES:

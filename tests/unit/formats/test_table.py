@@ -28,6 +28,8 @@ NOT_IN_LOADTEST = {
     "webp": "jpeg stands for all pictures; `--body FILE.webp` sends one",
     "npz": "only models with named inputs take it; `--body FILE.npz` sends one",
     "safetensors": "the numbers of npy-float behind another header; `--body FILE.safetensors` sends one",
+    "wav": "a sound, and no picture; `--body FILE.wav` sends one",
+    "flac": "a sound, and no picture; `--body FILE.flac` sends one",
 }
 """Formats that no Locust user sends, and why."""
 
@@ -135,7 +137,9 @@ def test_the_message_lists_what_is_accepted() -> None:
         (b" \n\t{}", "image/jpeg", "json"),
         (b" " * 64 + b"{}", "", None),
         (b"\x93NUMP", "application/x-npy", None),
-        (b"RIFF....WAVE", "image/webp", None),
+        (b"RIFF....WAVE", "image/webp", "wav"),
+        (b"RIFF....AVI ", "", None),
+        (b"fLaC", "audio/wav", "flac"),
     ],
 )
 def test_first_bytes_then_content_type_then_looks(body: bytes, content_type: str, name: str | None) -> None:

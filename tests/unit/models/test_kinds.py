@@ -17,6 +17,7 @@ ROWS = {
     "source": ("| `model.py` and a state dict |", "test_model_py_with_a_state_dict"),
     "torchscript": ("| a TorchScript program |", "test_torchscript"),
     "exported": ("| a `torch.export` program |", "test_exported_program"),
+    "huggingface": ("| a Hugging Face model |", "test_huggingface_folder"),
 }
 """How a kind's row in "What can be served" begins, and the test that loads one."""
 
@@ -28,6 +29,7 @@ ROWS = {
         ("model.py", "source"),
         ("net.pt", "torchscript"),
         ("net.pt2", "exported"),
+        ("hf/config.json", "huggingface"),
         ("net.pth", "torchvision"),
         ("", "torchvision"),
     ],

@@ -6,6 +6,7 @@ labels       softmax, the best class                 of [K]; one a row of [T, K]
 boxes        what was found, best first              of {boxes [n, 4], scores [n], labels [n]}
 mask         each pixel's class                      of [K, H, W]
 embedding    the vector, of length one               of [K]
+text         what tokens stand for (replies)         of [T]
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _NEEDS = {
 
 def needs_words(form: str) -> bool:
     """Whether an answer of this form has names in it, which files of tensors cannot hold."""
-    return form in ("topk", "labels", "boxes")
+    return form in ("topk", "labels", "boxes", "text")
 
 
 def scores_of(answer: Any) -> torch.Tensor | None:

@@ -1,0 +1,1 @@
+"""Text to items: `reader` puts a tokenizer and the model's inputs together."""
