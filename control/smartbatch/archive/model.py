@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from smartbatch_worker.contract.config import WorkerConfig
+from smartbatch_worker.contract.shapes import concrete_shape
 from smartbatch_worker.errors import ModelFailed
 from smartbatch_worker.flow.failures import cause_of
 from smartbatch_worker.flow.split import AnswerSplitter
@@ -19,6 +20,7 @@ from smartbatch.archive.settings import CheckError
 from smartbatch.archive.tensors import Tensors, outputs_of
 
 NUM_ITEMS = 3  # more than one, and no size that another dimension is likely to have
+_ANY_SIZE = (224, 224)  # of an image, for a model that takes each in its own
 _OTHER_SIDE = 32  # pixels added to see whether the model takes images of another size
 
 
@@ -58,13 +60,8 @@ def check_model(
 
 
 def example_shape(config: WorkerConfig) -> tuple[int, ...] | None:
-    """A shape to try: open sizes of an image are the crop's; other open sizes are anyone's guess."""
-    shape = config.input_shape
-    if shape is None:
-        return None
-    if len(shape) == 3 and shape[0] is not None:
-        return tuple(config.image_crop if size is None else size for size in shape)
-    return None if None in shape else tuple(size for size in shape if size is not None)
+    """A shape to try: open sizes of an image are those it is shown in; other open sizes are anyone's guess."""
+    return concrete_shape(config.input_shape, config.image_size or _ANY_SIZE)
 
 
 def as_checked(config: WorkerConfig) -> dict[str, Any]:

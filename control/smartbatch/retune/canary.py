@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from smartbatch_worker.contract.pictures import height_and_width
 from smartbatch_worker.contract.shapes import concrete_shape
 
 from smartbatch.client import encode_body
@@ -16,7 +17,7 @@ from smartbatch.errors import SmartBatchError
 from smartbatch.remote.management import ManagementClient, ModelStatus
 from smartbatch.remote.status import describe_workers
 
-_IMAGE_SIDE, _FREE_SIZE = 224, 8
+_IMAGE_SIZE, _FREE_SIZE = (224, 224), 8
 _MAX_ROUNDS = 10
 
 
@@ -64,7 +65,8 @@ class Canary:
         config = described.get("config")
         if not isinstance(config, dict):
             return None
-        shape = concrete_shape(config.get("input_shape"), config.get("image_crop", _IMAGE_SIDE), _FREE_SIZE)
+        size = height_and_width(config.get("image_crop")) or _IMAGE_SIZE
+        shape = concrete_shape(config.get("input_shape"), size, _FREE_SIZE)
         return None if shape is None else encode_body({"data": _filled(shape)})
 
     def _send(self, version: ModelStatus, body: tuple[bytes, str]) -> tuple[int, str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from smartbatch_worker.contract import environment
+from smartbatch_worker.contract.pictures import FITS, Sides, check_sides, parse_sides, size_shown
 from smartbatch_worker.contract.shapes import IMAGENET_MEAN, IMAGENET_STD
 
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -24,7 +25,7 @@ class WorkerConfig:
     """Everything one model's handler can be told. Units stand in the names; `None` means "not set"."""
 
     model: str = "resnet18"
-    """A torchvision classifier's name, or a file in the archive: `model.py`, `*.pt` (TorchScript), `*.pt2`."""
+    """A torchvision model's name, `timm/` and a timm model's, or a file: `model.py`, `*.pt` (TorchScript), `*.pt2`."""
     model_class: str | None = None
     """The class in `model.py`; needed only where the file defines several `nn.Module`s."""
     weights: str | None = None
@@ -34,13 +35,15 @@ class WorkerConfig:
     weights_note: str | None = None
     """One line on where the weights are from; shown in status, the log and `X-SmartBatch-Weights`."""
     num_classes: int | None = None
-    """Width of the classifier's last layer, where it is not the torchvision default."""
+    """Classes of the model's last layer, where they are not its default."""
     input_shape: tuple[int | None, ...] | None = (3, None, None)
     """Shape of one item, without the batch dimension; a null dimension is free; null accepts any shape."""
-    image_resize: int = 256
-    """Shorter side of an image after resizing, pixels."""
-    image_crop: int = 224
-    """Side of the centre crop, pixels."""
+    image_resize: Sides = 256
+    """What an image is resized to: a square's side, or [height, width], pixels; none leaves it as it is."""
+    image_fit: str = "crop"
+    """crop (the image covers image_resize), squash (becomes it, its proportions lost) or letterbox (fits within it)."""
+    image_crop: Sides = 224
+    """What of that is shown: the centre, a square's side or [height, width]; none shows all of it."""
     image_interpolation: str = "bilinear"
     """bilinear, bicubic or nearest."""
     image_mean: tuple[float, ...] = IMAGENET_MEAN
@@ -50,7 +53,7 @@ class WorkerConfig:
     image_orientation: str = "exif"
     """exif shows pictures upright, as people see them; ignore as their pixels are stored, for models trained so."""
     image_background: tuple[int, ...] = (255, 255, 255)
-    """Colour behind transparent pixels: red, green, blue, 0 to 255 each, or `white` or `black`."""
+    """Colour behind transparent pixels and around small images: red, green, blue, 0 to 255 each, or `white`, `black`."""
     labels: str | None = "index_to_name.json"
     """Class names in the archive; answers fall back to indexes where the file is absent."""
     device: str = "auto"
@@ -88,7 +91,9 @@ class WorkerConfig:
         _one_of("nonfinite", self.nonfinite, _NONFINITE)
         _one_of("image_interpolation", self.image_interpolation, _INTERPOLATIONS)
         _one_of("image_orientation", self.image_orientation, _ORIENTATIONS)
-        for name in ("image_resize", "image_crop", "topk", "max_pixels", "max_items", "max_elements"):
+        _one_of("image_fit", self.image_fit, FITS)
+        check_sides(self.image_resize, self.image_crop, self.image_fit)
+        for name in ("topk", "max_pixels", "max_items", "max_elements"):
             _at_least(name, getattr(self, name), 1)
         for name in ("threads", "micro_batch"):
             value = getattr(self, name)
@@ -97,8 +102,6 @@ class WorkerConfig:
         _at_least("idle_unload_s", self.idle_unload_s, 0)
         if self.num_classes is not None:
             _at_least("num_classes", self.num_classes, 1)
-        if self.image_crop > self.image_resize:
-            raise ValueError(f"image_crop must not exceed image_resize; got {self.image_crop} > {self.image_resize}")
         if len(self.image_mean) != len(self.image_std):
             raise ValueError(
                 "image_mean and image_std must have one number per channel each; "
@@ -142,6 +145,11 @@ class WorkerConfig:
                 raise ValueError(f"unknown environment variable {variable}; accepted are {accepted}")
             merged[key] = _parse(key, text)
         return cls(**merged)
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """Height and width of every image that the model is shown; None where they are each image's own."""
+        return size_shown(self.image_resize, self.image_crop, self.image_fit)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for YAML and JSON."""
@@ -209,8 +217,9 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "weights_note": _optional(_str),
     "num_classes": _optional(_int),
     "input_shape": _optional(_shape),
-    "image_resize": _int,
-    "image_crop": _int,
+    "image_resize": parse_sides,
+    "image_fit": _str,
+    "image_crop": parse_sides,
     "image_interpolation": _str,
     "image_mean": _floats,
     "image_std": _floats,

@@ -16,7 +16,7 @@ import torch
 from smartbatch_worker.contract import media_types
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.formats import json_lists, msgpack_lists, npy, safetensors_bodies
-from smartbatch_worker.formats.images import jpeg_files, pictures, png_files, webp_files
+from smartbatch_worker.formats.images import fit, jpeg_files, pictures, png_files, webp_files
 
 Body = bytes | bytearray
 
@@ -71,7 +71,7 @@ FORMATS = (
 )
 """In the order in which a client is told them."""
 
-prepare_pictures = pictures.prepare
+prepare_pictures = fit.prepare
 
 ACCEPTED = ", ".join(row.told for row in FORMATS)
 

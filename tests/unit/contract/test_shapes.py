@@ -9,7 +9,7 @@ from smartbatch_worker.contract.shapes import concrete_shape
 @pytest.mark.parametrize(
     ("shape", "found"),
     [
-        ((3, None, None), (3, 64, 64)),
+        ((3, None, None), (3, 64, 48)),
         ((3, None, 32), (3, 64, 32)),
         ((3, 8, 8), (3, 8, 8)),
         ((4,), (4,)),
@@ -21,8 +21,13 @@ from smartbatch_worker.contract.shapes import concrete_shape
 def test_open_sizes_of_images_are_known_and_others_are_not(
     shape: tuple[int | None, ...] | None, found: tuple[int, ...] | None
 ) -> None:
-    assert concrete_shape(shape, 64) == found
+    assert concrete_shape(shape, (64, 48)) == found
+
+
+def test_images_of_any_size_have_none() -> None:
+    assert concrete_shape((3, None, None), None) is None
+    assert concrete_shape((3, 8, 8), None) == (3, 8, 8)
 
 
 def test_others_may_be_given() -> None:
-    assert concrete_shape((None, 4), 64, 8) == (8, 4)
+    assert concrete_shape((None, 4), (64, 64), 8) == (8, 4)
