@@ -13,6 +13,7 @@ from smartbatch_worker.errors import ModelFailed
 from smartbatch_worker.flow.failures import cause_of
 from smartbatch_worker.flow.split import AnswerSplitter
 from smartbatch_worker.forward.managed import ManagedModel
+from smartbatch_worker.models import kind_of
 from smartbatch_worker.models.load import max_batch_size
 
 from smartbatch.archive.rows import check_rows_do_not_mix
@@ -48,9 +49,10 @@ def check_model(
     with model.ready():
         for count in sorted({1, most}):
             output, answers = _run(model, shape, count)
-        outputs = outputs_of(answers[0], _answer_of_another_size(model, config, shape, answers[0]))
+        other = _answer_of_another_size(model, config, shape, answers[0])
+        outputs = outputs_of(answers[0], other, are_lists=isinstance(output, list))
     _check_labels(output, job["num_labels"])
-    if most > 1:
+    if most > 1 and not kind_of(config.model).keeps_rows_apart:
         notes += check_rows_do_not_mix(module, _generated(shape, most))
     is_image = config.input_shape is not None and len(shape) == 3 and None in config.input_shape
     if is_image and "input_shape" not in job["section"] and not _takes_other_sizes(module, shape):

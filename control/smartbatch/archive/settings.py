@@ -35,7 +35,9 @@ class ArchiveSettings:
     """
 
     model: str | None = None
-    """torchvision classifier by name; None is resnet18, unless the settings below bring a model."""
+    """torchvision model by name; None is resnet18, unless the settings below bring a model."""
+    timm: str | None = None
+    """Model of timm's by name."""
     model_file: Path | None = None
     """Python file that defines the torch.nn.Module."""
     model_path: Path | None = None
@@ -69,6 +71,8 @@ class ArchiveSettings:
 
     def __post_init__(self) -> None:
         _exclude(self, "model", "model_file")
+        _exclude(self, "timm", "model")
+        _exclude(self, "timm", "model_file")
         _exclude(self, "model_file", "require_pretrained")
         _exclude(self, "model_file", "random_weights")
         _exclude(self, "random_weights", "require_pretrained")
@@ -93,11 +97,11 @@ class ArchiveSettings:
 
     @property
     def archive_name(self) -> str:
-        """`name`, else the torchvision name, the folder of a `model.py`, or the stem of the model's file."""
+        """`name`, else torchvision's or timm's, the folder of a `model.py`, or the stem of the model's file."""
         if self.name is not None:
             return self.name
-        if self.model is not None:
-            return Path(self.model).stem
+        if self.model is not None or self.timm is not None:
+            return Path(self.model or self.timm or "").stem
         if self.model_file is not None:
             stem = self.model_file.stem
             return self.model_file.resolve().parent.name if stem == "model" else stem

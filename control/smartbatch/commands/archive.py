@@ -15,9 +15,7 @@ from smartbatch.archive.settings import ArchiveSettings
 from smartbatch.commands.options import AsJson
 from smartbatch.errors import UsageError
 
-ModelOption = Annotated[
-    str | None, typer.Option("--model", help="torchvision classifier by name.", show_default="resnet18")
-]
+ModelOption = Annotated[str | None, typer.Option("--model", help="torchvision model by name.", show_default="resnet18")]
 ModelPathOption = Annotated[
     Path | None,
     typer.Option(
@@ -31,6 +29,7 @@ ModelPathOption = Annotated[
 
 def archive(
     model: ModelOption = None,
+    timm: Annotated[str | None, typer.Option(help="timm model by name (extra: timm).")] = None,
     model_file: Annotated[Path | None, typer.Option(help="Python file defining the torch.nn.Module.")] = None,
     model_path: ModelPathOption = None,
     name: Annotated[str | None, typer.Option(help="Name of archive and model.", show_default="the model's")] = None,
@@ -66,6 +65,7 @@ def archive(
     started = time.monotonic()
     settings = ArchiveSettings(
         model=model,
+        timm=timm,
         model_file=model_file,
         model_path=model_path,
         name=name,
@@ -119,7 +119,8 @@ def _build(settings: ArchiveSettings, console: Console) -> Path:
             else:
                 status.start()
 
-        report(f"archiving {settings.model or settings.model_file or settings.model_path or settings.archive_name}")
+        named = settings.model or settings.timm or settings.model_file or settings.model_path or settings.archive_name
+        report(f"archiving {named}")
         from smartbatch.archive.build import build_archive  # imports torch
 
         return build_archive(settings, report)

@@ -53,7 +53,7 @@ class WorkerConfig:
     image_orientation: str = "exif"
     """exif shows pictures upright, as people see them; ignore as their pixels are stored, for models trained so."""
     image_background: tuple[int, ...] = (255, 255, 255)
-    """Colour behind transparent pixels and around small images: red, green, blue, 0 to 255 each, or `white`, `black`."""
+    """Colour behind transparent pixels and around small images: red, green, blue from 0 to 255, or `white`, `black`."""
     labels: str | None = "index_to_name.json"
     """Class names in the archive; answers fall back to indexes where the file is absent."""
     device: str = "auto"

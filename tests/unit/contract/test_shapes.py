@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from smartbatch_worker.contract.pictures import height_and_width
 from smartbatch_worker.contract.shapes import concrete_shape
 
 
@@ -22,6 +23,10 @@ def test_open_sizes_of_images_are_known_and_others_are_not(
     shape: tuple[int | None, ...] | None, found: tuple[int, ...] | None
 ) -> None:
     assert concrete_shape(shape, (64, 48)) == found
+
+
+def test_sides_are_read_as_json_has_them() -> None:
+    assert [height_and_width(sides) for sides in (None, 8, (8, 9), [8, 9])] == [None, (8, 8), (8, 9), (8, 9)]
 
 
 def test_images_of_any_size_have_none() -> None:

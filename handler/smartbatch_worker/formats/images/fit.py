@@ -57,7 +57,7 @@ def _centre(image: torch.Tensor, config: WorkerConfig) -> torch.Tensor:
     if canvas is None or tuple(image.shape[1:]) == canvas:
         return image
     height, width = (min(own, wanted) for own, wanted in zip(image.shape[1:], canvas, strict=True))
-    top, left = (int(round((own - kept) / 2)) for own, kept in zip(image.shape[1:], (height, width), strict=True))
+    top, left = (round((own - kept) / 2) for own, kept in zip(image.shape[1:], (height, width), strict=True))
     cut = image[:, top : top + height, left : left + width]
     if (height, width) == canvas and config.image_resize is not None:
         return cut
