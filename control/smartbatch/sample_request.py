@@ -9,9 +9,10 @@ from typing import Any
 
 from smartbatch_worker.contract import media_types
 from smartbatch_worker.contract.description import as_description, told_example
+from smartbatch_worker.contract.pictures import height_and_width
 from smartbatch_worker.contract.shapes import concrete_shape
 
-_IMAGE_SIDE, _FREE_SIZE = 224, 8
+_IMAGE_SIZE, _FREE_SIZE = (224, 224), 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +56,10 @@ def made_up_data(config: Mapping[str, Any], image_side: int | None = None) -> di
         config: the handler's configuration, as a worker tells it.
         image_side: of pictures of any size; None is the size that the model is shown.
     """
-    side = image_side or config.get("image_crop") or _IMAGE_SIDE
+    shown = (image_side, image_side) if image_side else height_and_width(config.get("image_crop")) or _IMAGE_SIZE
     named = config.get("inputs")
     if not isinstance(named, Mapping):
-        shape = concrete_shape(config.get("input_shape"), side, _FREE_SIZE)
+        shape = concrete_shape(config.get("input_shape"), shown, _FREE_SIZE)
         return None if shape is None else {"data": _filled(shape, 0.5)}
     lengths = config.get("lengths") or {}
     inputs = {}
@@ -70,7 +71,7 @@ def made_up_data(config: Mapping[str, Any], image_side: int | None = None) -> di
             elif isinstance(size, int):
                 sizes.append(size)
             elif spec.get("image"):
-                sizes.append(side)
+                sizes.append(shown[len(sizes) - 1])  # behind the channels
             else:
                 return None
         dtype = str(spec.get("dtype", "float32"))

@@ -81,6 +81,34 @@ def test_a_classifiers_archive_holds_what_a_worker_needs_and_nothing_else(classi
     }
 
 
+@pytest.mark.parametrize(
+    ("keys", "model", "outputs"),
+    [
+        ({"model": "lraspp_mobilenet_v3_large"}, "lraspp_mobilenet_v3_large", [("out", [-1, 21, -1, -1])]),
+        ({"timm": "vit_tiny_patch16_224"}, "timm/vit_tiny_patch16_224", [("result", [-1, 1000])]),
+    ],
+    ids=["segmentation", "timm"],
+)
+def test_models_by_name_bring_their_preprocessing(
+    tmp_path: Path, keys: dict[str, Any], model: str, outputs: list[tuple[str, list[int]]]
+) -> None:
+    path = archive(tmp_path, random_weights=True, **keys)
+    with zipfile.ZipFile(path) as mar:
+        tensors = json.loads(mar.read("oip.json"))
+        labels = json.loads(mar.read("index_to_name.json"))
+        mar.extractall(tmp_path / "unpacked")
+    section = read_config(path)["handler"]
+    config = WorkerConfig.resolve(section, {})
+    assert (config.model, config.weights_source, len(labels)) == (model, "random", outputs[0][1][1])
+    assert [(tensor["name"], tensor["shape"]) for tensor in tensors["outputs"]] == outputs
+    if "timm" in keys:
+        assert (config.image_resize, config.image_crop, config.image_interpolation) == (248, 224, "bicubic")
+        assert config.input_shape == (3, 224, 224)
+    else:
+        assert config.image_size is None
+    build_model(config, tmp_path / "unpacked")
+
+
 def test_random_weights_are_recorded_as_such(classifier: Path) -> None:
     section = read_config(classifier)["handler"]
     assert section["weights_source"] == "random"

@@ -27,7 +27,7 @@ from tests.documents import PYTHON, ROOT, SHELL, Block
 
 COPIED = ("archive.sh", "config", "config.properties", "examples")
 """What a reader's commands name in the checkout; programs come from the environment."""
-OWN_SERVERS = ("examples/digits/README.md", "examples/custom_handler/README.md", "examples/text/README.md")
+OWN_SERVERS = tuple(f"examples/{name}/README.md" for name in ("digits", "custom_handler", "text", "detection"))
 """Pages that train, archive and serve by themselves, in the order in which they build on each other."""
 RUN = [block for block in documents.code_blocks() if block.not_run is None]
 ON_THE_SERVER = [block for block in RUN if block.page not in OWN_SERVERS and block.language in SHELL]
@@ -87,8 +87,8 @@ class Reader:
             + f"grpc_inference_port={grpc['8080']}\ngrpc_management_port={grpc['8081']}\n",
             encoding="utf-8",
         )
-        evaluate = folder / "examples/digits/evaluate.py"
-        evaluate.write_text(self._with(self.ports, evaluate.read_text(encoding="utf-8")), encoding="utf-8")
+        for evaluate in folder.glob("examples/*/evaluate.py"):
+            evaluate.write_text(self._with(self.ports, evaluate.read_text(encoding="utf-8")), encoding="utf-8")
         self.environment = {
             **os.environ,
             "PATH": f"{Path(sys.prefix) / 'bin'}:{os.environ['PATH']}",

@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from smartbatch_worker.contract.config import WorkerConfig
+from smartbatch_worker.contract.shapes import concrete_shape
 from smartbatch_worker.errors import ModelFailed, WrongAnswerCount
 from smartbatch_worker.flow.failures import cause_of
 from smartbatch_worker.flow.split import AnswerSplitter
 from smartbatch_worker.forward.managed import ManagedModel
+from smartbatch_worker.models import kind_of
 from smartbatch_worker.models.load import max_batch_size
 
 from smartbatch.archive.rows import check_rows_do_not_mix
@@ -19,6 +21,7 @@ from smartbatch.archive.settings import CheckError
 from smartbatch.archive.tensors import Tensors, outputs_of
 
 NUM_ITEMS = 3  # more than one, and no size that another dimension is likely to have
+_ANY_SIZE = (224, 224)  # of an image, for a model that takes each in its own
 _OTHER_SIDE = 32  # pixels added to see whether the model takes images of another size
 
 
@@ -45,10 +48,11 @@ def check_model(
     most = num_together(module, config)
     with model.ready():
         for count in sorted({1, most}):
-            answers = _run(model, shape, count)
-        outputs = outputs_of(answers[0], _answer_of_another_size(model, config, shape, answers[0]))
+            output, answers = _run(model, shape, count)
+        other = _answer_of_another_size(model, config, shape, answers[0])
+        outputs = outputs_of(answers[0], other, are_lists=isinstance(output, list))
     _check_labels(answers[0], job["num_labels"])
-    if most > 1:
+    if most > 1 and not kind_of(config.model).keeps_rows_apart:
         notes += check_rows_do_not_mix(module, _generated(shape, most))
     is_image = config.input_shape is not None and len(shape) == 3 and None in config.input_shape
     if is_image and "input_shape" not in job["section"] and not _takes_other_sizes(module, shape):
@@ -58,13 +62,8 @@ def check_model(
 
 
 def example_shape(config: WorkerConfig) -> tuple[int, ...] | None:
-    """A shape to try: open sizes of an image are the crop's; other open sizes are anyone's guess."""
-    shape = config.input_shape
-    if shape is None:
-        return None
-    if len(shape) == 3 and shape[0] is not None:
-        return tuple(config.image_crop if size is None else size for size in shape)
-    return None if None in shape else tuple(size for size in shape if size is not None)
+    """A shape to try: open sizes of an image are those it is shown in; other open sizes are anyone's guess."""
+    return concrete_shape(config.input_shape, config.image_size or _ANY_SIZE)
 
 
 def as_checked(config: WorkerConfig) -> dict[str, Any]:

@@ -26,7 +26,6 @@ from smartbatch_worker.flow.stack import Stacker
 from smartbatch_worker.models import kind_of
 from smartbatch_worker.models.load import ModelLoadError, build_model
 from smartbatch_worker.models.source import required_arguments
-from smartbatch_worker.models.torchvision import RANDOM_SEED, build_torchvision, without_training_heads
 
 from smartbatch.archive.context import start_context
 from smartbatch.archive.handler import Example, StartedHandler, check_entry_point
@@ -146,7 +145,7 @@ def _ask(handler: StartedHandler, example: Example, module: torch.nn.Module, sec
 def _check_items(module: torch.nn.Module, item: torch.Tensor, config: WorkerConfig) -> list[str]:
     """Whether the example's row is answered alike among others: itself, its values moved on by one and by two."""
     most = num_together(module, config)
-    if most == 1:
+    if most == 1 or kind_of(config.model).keeps_rows_apart:
         return []
     batch = Stacker(config.image_mean, config.image_std).stack([item.roll(by) for by in range(most)])
     try:
@@ -171,8 +170,7 @@ def _example(job: dict[str, Any], shape: tuple[int, ...] | None, config: WorkerC
 
 def _write_weights(config: WorkerConfig, folder: Path, job: dict[str, Any]) -> None:
     if job["random_weights"]:
-        module = build_torchvision(config.model, config.num_classes, random_seed=RANDOM_SEED)
-        module = without_training_heads(module)
+        module = build_model(replace(config, weights=None), folder)  # its source says that they are random
     elif job["weights_from"] is not None:
         try:
             module = build_model(replace(config, weights=job["weights_from"]), folder)

@@ -38,7 +38,9 @@ class ArchiveSettings:
     """
 
     model: str | None = None
-    """torchvision classifier by name; None is resnet18, unless the settings below bring a model."""
+    """torchvision model by name; None is resnet18, unless the settings below bring a model."""
+    timm: str | None = None
+    """Model of timm's by name."""
     model_file: Path | None = None
     """Python file that defines the torch.nn.Module."""
     model_path: Path | None = None
@@ -82,6 +84,8 @@ class ArchiveSettings:
 
     def __post_init__(self) -> None:
         _exclude(self, "model", "model_file")
+        _exclude(self, "timm", "model")
+        _exclude(self, "timm", "model_file")
         _exclude(self, "model_file", "require_pretrained")
         _exclude(self, "model_file", "random_weights")
         _exclude(self, "random_weights", "require_pretrained")
@@ -120,8 +124,8 @@ class ArchiveSettings:
             return self.name
         if self.hf is not None:
             return Path(self.hf).resolve().name
-        if self.model is not None:
-            return Path(self.model).stem
+        if self.model is not None or self.timm is not None:
+            return Path(self.model or self.timm or "").stem
         if self.model_file is not None:
             stem = self.model_file.stem
             return self.model_file.resolve().parent.name if stem == "model" else stem

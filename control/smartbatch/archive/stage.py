@@ -15,8 +15,10 @@ from smartbatch_worker.contract.config import WorkerConfig
 
 from smartbatch.archive.huggingface.describe import PLACE, describe
 from smartbatch.archive.huggingface.hub import find
+from smartbatch.archive.published.timm import choose_timm_weights
+from smartbatch.archive.published.torchvision import choose_weights
+from smartbatch.archive.published.weights import Weights
 from smartbatch.archive.settings import DEFAULT_MODEL, ArchiveError, ArchiveSettings, parse_input, parse_length
-from smartbatch.archive.torchvision import choose_weights
 from smartbatch.errors import UsageError
 
 HANDLER_DIR = Path(smartbatch_worker.__file__).resolve().parent.parent
@@ -26,6 +28,7 @@ LABELS_FILE = "index_to_name.json"
 WEIGHTS_FILE = "weights.safetensors"
 MODEL_FILE = "model.py"
 TOKENIZER_FILE = "tokenizer.json"
+TIMM_PREFIX = "timm/"
 
 _NEVER_SHIPPED = ("__pycache__", "*.pyc", ".*")
 
@@ -146,8 +149,8 @@ def _stage_model(settings: ArchiveSettings, staged: Staged, report: Callable[[st
             raise UsageError(
                 f"{settings.model_path}: is a whole {kind.name} program and brings its own code; leave out --model-file"
             )
-        if settings.model is not None:
-            report(f"{settings.model_path} is a whole {kind.name} program: {settings.model} is only the archive's name")
+        if (name := settings.model or settings.timm) is not None:
+            report(f"{settings.model_path} is a whole {kind.name} program: {name} is only the archive's name")
         section |= {"model": f"model{kind.suffix}", "weights_source": "embedded"}
         section["weights_note"] = _ascii(f"embedded in {settings.model_path.name}")
         _add(staged, settings.model_path, section["model"])
@@ -159,13 +162,23 @@ def _stage_model(settings: ArchiveSettings, staged: Staged, report: Callable[[st
         else:
             section["weights_note"] = _ascii(f"as {settings.model_file.name} builds them (no weights file)")
             report(f"no --model-path: the weights are whatever {settings.model_file} builds")
+    elif settings.timm is not None:
+        section["model"] = TIMM_PREFIX + settings.timm
+        target = staged.folder / WEIGHTS_FILE
+        _take_published(settings, staged, choose_timm_weights(settings, settings.timm, target, report))
     else:
         section["model"] = settings.model or DEFAULT_MODEL
-        weights = choose_weights(settings, section["model"], report)
-        section |= weights.image_keys
-        _take_weights(staged, weights.path, weights.source, weights.note)
-        if settings.num_classes in (None, len(weights.categories)):
-            staged.labels = weights.categories
+        _take_published(settings, staged, choose_weights(settings, section["model"], report))
+
+
+def _take_published(settings: ArchiveSettings, staged: Staged, weights: Weights) -> None:
+    """Weights of a model that a library knows by name, with what belongs to them."""
+    staged.section |= weights.image_keys
+    _take_weights(staged, weights.path, weights.source, weights.note)
+    if weights.is_staged:
+        staged.weights_from = None
+    if weights.categories and settings.num_classes in (None, len(weights.categories)):
+        staged.labels = weights.categories
 
 
 def _stage_huggingface(settings: ArchiveSettings, given: str, staged: Staged, report: Callable[[str], None]) -> None:

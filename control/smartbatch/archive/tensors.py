@@ -31,12 +31,13 @@ def named_inputs_of(specs: Sequence[InputSpec]) -> Tensors:
     ]
 
 
-def outputs_of(answer: Any, other: Any) -> Tensors:
+def outputs_of(answer: Any, other: Any, are_lists: bool = False) -> Tensors:
     """The outputs of a model, told by two items' answers.
 
     Args:
         answer: of one item, as cut from a forward's output.
         other: of an item of another size, where the model takes such; sizes that differ are free.
+        are_lists: each answer is what was found in an item, as many as there are: the first size is free.
 
     Returns:
         None of them where one is no tensor: texts, detections, parts within parts, complex numbers.
@@ -45,7 +46,7 @@ def outputs_of(answer: Any, other: Any) -> Tensors:
     if not first or not second or first.keys() != second.keys():
         return []
     return [
-        {"name": name, "datatype": DATATYPES[str(tensor.dtype)], "shape": _shape(tensor, second[name])}
+        {"name": name, "datatype": DATATYPES[str(tensor.dtype)], "shape": _shape(tensor, second[name], are_lists)}
         for name, tensor in first.items()
     ]
 
@@ -63,8 +64,9 @@ def _named(answer: Any) -> dict[str, torch.Tensor]:
     return named if is_told else {}
 
 
-def _shape(tensor: torch.Tensor, other: torch.Tensor) -> list[int]:
+def _shape(tensor: torch.Tensor, other: torch.Tensor, is_list: bool) -> list[int]:
     """With the batch in front."""
     if tensor.ndim != other.ndim:
         return [FREE] * (1 + tensor.ndim)
-    return [FREE, *(size if size == its else FREE for size, its in zip(tensor.shape, other.shape, strict=True))]
+    sizes = [size if size == its else FREE for size, its in zip(tensor.shape, other.shape, strict=True)]
+    return [FREE, *([FREE, *sizes[1:]] if is_list and sizes else sizes)]

@@ -15,9 +15,7 @@ from smartbatch.archive.settings import ArchiveSettings
 from smartbatch.commands.options import AsJson
 from smartbatch.errors import UsageError
 
-ModelOption = Annotated[
-    str | None, typer.Option("--model", help="torchvision classifier by name.", show_default="resnet18")
-]
+ModelOption = Annotated[str | None, typer.Option("--model", help="torchvision model by name.", show_default="resnet18")]
 ModelPathOption = Annotated[
     Path | None,
     typer.Option(
@@ -31,6 +29,7 @@ ModelPathOption = Annotated[
 
 def archive(
     model: ModelOption = None,
+    timm: Annotated[str | None, typer.Option(help="timm model by name (extra: timm).")] = None,
     model_file: Annotated[Path | None, typer.Option(help="Python file defining the torch.nn.Module.")] = None,
     model_path: ModelPathOption = None,
     hf: Annotated[
@@ -85,6 +84,7 @@ def archive(
     started = time.monotonic()
     settings = ArchiveSettings(
         model=model,
+        timm=timm,
         model_file=model_file,
         model_path=model_path,
         hf=hf,
@@ -143,7 +143,7 @@ def _build(settings: ArchiveSettings, console: Console) -> Path:
             else:
                 status.start()
 
-        model = settings.hf or settings.model or settings.model_file or settings.model_path
+        model = settings.hf or settings.model or settings.timm or settings.model_file or settings.model_path
         report(f"archiving {model or settings.archive_name}")
         from smartbatch.archive.build import build_archive  # imports torch
 

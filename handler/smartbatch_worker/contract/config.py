@@ -8,6 +8,7 @@ from typing import Any
 
 from smartbatch_worker.contract import environment, inputs
 from smartbatch_worker.contract.inputs import Inputs, Lengths, Outputs
+from smartbatch_worker.contract.pictures import FITS, Sides, check_sides, parse_sides, size_shown
 from smartbatch_worker.contract.shapes import IMAGENET_MEAN, IMAGENET_STD
 
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -29,7 +30,7 @@ class WorkerConfig:
     """Everything one model's handler can be told. Units stand in the names; `None` means "not set"."""
 
     model: str = "resnet18"
-    """A torchvision classifier's name, or a file in the archive: `model.py`, `*.pt`, `*.pt2`, `hf/config.json`."""
+    """torchvision's name of a model, `timm/` and timm's, or a file: `model.py`, `*.pt`, `*.pt2`, `hf/config.json`."""
     model_class: str | None = None
     """The class in `model.py`; needed only where the file defines several `nn.Module`s."""
     weights: str | None = None
@@ -39,7 +40,7 @@ class WorkerConfig:
     weights_note: str | None = None
     """One line on where the weights are from; shown in status, the log and `X-SmartBatch-Weights`."""
     num_classes: int | None = None
-    """Width of the classifier's last layer, where it is not the torchvision default."""
+    """Classes of the model's last layer, where they are not its default."""
     input_shape: tuple[int | None, ...] | None = (3, None, None)
     """Shape of one item, without the batch dimension; a null dimension is free; null accepts any shape."""
     inputs: Inputs | None = None
@@ -52,10 +53,12 @@ class WorkerConfig:
     """Most tokens in one forward, padding included: items x the padded letter's size; for named inputs."""
     example: str | None = None
     """A request's body in the archive: calibration, canary, load tests and `serve`'s curl line are made of it."""
-    image_resize: int = 256
-    """Shorter side of an image after resizing, pixels."""
-    image_crop: int = 224
-    """Side of the centre crop, pixels."""
+    image_resize: Sides = 256
+    """What an image is resized to: a square's side, or [height, width], pixels; none leaves it as it is."""
+    image_fit: str = "crop"
+    """crop (the image covers image_resize), squash (becomes it, its proportions lost) or letterbox (fits within it)."""
+    image_crop: Sides = 224
+    """What of that is shown: the centre, a square's side or [height, width]; none shows all of it."""
     image_interpolation: str = "bilinear"
     """bilinear, bicubic or nearest."""
     image_mean: tuple[float, ...] = IMAGENET_MEAN
@@ -65,7 +68,7 @@ class WorkerConfig:
     image_orientation: str = "exif"
     """exif shows pictures upright, as people see them; ignore as their pixels are stored, for models trained so."""
     image_background: tuple[int, ...] = (255, 255, 255)
-    """Colour behind transparent pixels: red, green, blue, 0 to 255 each, or `white` or `black`."""
+    """Colour behind transparent pixels and around small images: red, green, blue from 0 to 255, or `white`, `black`."""
     labels: str | None = "index_to_name.json"
     """Class names in the archive; answers fall back to indexes where the file is absent."""
     device: str = "auto"
@@ -129,7 +132,9 @@ class WorkerConfig:
             _at_least("sample_rate", self.sample_rate, 1)
         for name in ("max_length", "max_new_tokens"):
             _at_least(name, getattr(self, name), 1)
-        for name in ("image_resize", "image_crop", "topk", "max_pixels", "max_items", "max_elements"):
+        _one_of("image_fit", self.image_fit, FITS)
+        check_sides(self.image_resize, self.image_crop, self.image_fit)
+        for name in ("topk", "max_pixels", "max_items", "max_elements"):
             _at_least(name, getattr(self, name), 1)
         for name in ("threads", "micro_batch"):
             value = getattr(self, name)
@@ -141,8 +146,6 @@ class WorkerConfig:
                 _at_least(name, getattr(self, name), 1)
         if not 0 <= self.score_threshold <= 1:
             raise ValueError(f"score_threshold must be a number from 0 to 1; got {self.score_threshold!r}")
-        if self.image_crop > self.image_resize:
-            raise ValueError(f"image_crop must not exceed image_resize; got {self.image_crop} > {self.image_resize}")
         if len(self.image_mean) != len(self.image_std):
             raise ValueError(
                 "image_mean and image_std must have one number per channel each; "
@@ -193,6 +196,11 @@ class WorkerConfig:
         if merged.get("inputs") is not None:
             merged.setdefault("input_shape", None)
         return cls(**merged)
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """Height and width of every image that the model is shown; None where they are each image's own."""
+        return size_shown(self.image_resize, self.image_crop, self.image_fit)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for YAML and JSON."""
@@ -278,8 +286,9 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "outputs": inputs.parse_outputs,
     "max_tokens": _optional(_int),
     "example": _optional(_str),
-    "image_resize": _int,
-    "image_crop": _int,
+    "image_resize": parse_sides,
+    "image_fit": _str,
+    "image_crop": parse_sides,
     "image_interpolation": _str,
     "image_mean": _floats,
     "image_std": _floats,

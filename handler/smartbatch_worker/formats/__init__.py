@@ -17,7 +17,7 @@ from smartbatch_worker.contract import media_types
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.formats import json_inputs, json_lists, msgpack_lists, npy, npz, safetensors_bodies
 from smartbatch_worker.formats.audio import flac_files, sounds, wav_files
-from smartbatch_worker.formats.images import jpeg_files, pictures, png_files, webp_files
+from smartbatch_worker.formats.images import fit, jpeg_files, pictures, png_files, webp_files
 
 Body = bytes | bytearray
 Items = json_lists.Items
@@ -95,7 +95,7 @@ FORMATS = (
 )
 """In the order in which a client is told them."""
 
-prepare_pictures = pictures.prepare
+prepare_pictures = fit.prepare
 prepare_sounds = sounds.prepare
 
 ACCEPTED = ", ".join(row.told for row in FORMATS)

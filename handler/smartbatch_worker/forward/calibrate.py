@@ -92,14 +92,14 @@ def random_sample(shape: tuple[int, ...], largest: int) -> Sample:
 
 
 def known_shape(config: WorkerConfig) -> tuple[int, ...] | None:
-    """The item shape to measure: the declared one, free image dimensions at the crop's size; None if not known."""
+    """The item shape to measure: the declared one, free image dimensions as images are shown; None if not known."""
     shape = config.input_shape
     if shape is None:
         return None
     if None not in shape:
         return tuple(d for d in shape if d is not None)
-    if len(shape) == 3 and shape[0] is not None and shape[1:] == (None, None):
-        return (shape[0], config.image_crop, config.image_crop)
+    if len(shape) == 3 and shape[0] is not None and shape[1:] == (None, None) and config.image_size is not None:
+        return (shape[0], *config.image_size)
     return None
 
 

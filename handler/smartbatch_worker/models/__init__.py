@@ -9,18 +9,36 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
-from smartbatch_worker.models import exported, huggingface, source, torchscript, torchvision
+from smartbatch_worker.models import (
+    detection,
+    exported,
+    huggingface,
+    segmentation,
+    source,
+    timm,
+    torchscript,
+    torchvision,
+)
 from smartbatch_worker.models.kind import Kind, ModelLoadError
 
 __all__ = ["KINDS", "Kind", "ModelLoadError", "file_kind", "kind_of", "program_in"]
 
-KINDS = (source.KIND, torchscript.KIND, exported.KIND, huggingface.KIND, torchvision.KIND)
-"""In the order in which they are asked; torchvision takes whatever is no file."""
+KINDS = (
+    timm.KIND,
+    source.KIND,
+    torchscript.KIND,
+    exported.KIND,
+    huggingface.KIND,
+    detection.KIND,
+    segmentation.KIND,
+    torchvision.KIND,
+)
+"""In the order in which they are asked; torchvision takes whatever is neither a file nor another's name."""
 
 
 def kind_of(model: str) -> Kind:
     """The kind of the model that `config.model` names."""
-    return next(kind for kind in KINDS if kind.suffix is None or model.endswith(kind.suffix))
+    return next(kind for kind in KINDS if kind.takes(model))
 
 
 def program_in(path: Path) -> Kind | None:

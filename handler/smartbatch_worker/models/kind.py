@@ -26,18 +26,29 @@ class Kind:
 
     name: str
     suffix: str | None
-    """How `config.model` ends, where it is a file; None: it is a name, of whatever no other row's suffix fits."""
+    """How `config.model` ends, where it is a file; None: it is a name."""
     load: Callable[[WorkerConfig, Path, ReadWeights], torch.nn.Module]
     """From the configuration and the unpacked archive to a module on the CPU; raises `ModelLoadError`."""
     own_weights: str
     """Where the weights are from if no file of weights is configured, for a header; `{model}` is `config.model`."""
+    prefixes: tuple[str, ...] = ()
+    """How `config.model` begins, where it is a name; none: any name is this kind's that is no other's."""
     entries: frozenset[str] = frozenset()
     """Any of these in a zip archive tells that it is a whole program: code and weights in one file, which keeps the
     precision and the mode it was saved with. A file's suffix lies too often (`.pt` is also a state dict's)."""
     is_ours: bool = False
     """Its source is known, so that it may be traced: batch norms are folded and convolutions swapped."""
+    keeps_rows_apart: bool = False
+    """Known from its source; and its answers, lists in the order of their scores, cannot be compared number by number:
+    rounding decides between equals."""
     tells_inputs: bool = False
     """The module's `input_shape`, or `inputs`, is the program's own."""
+
+    def takes(self, model: str) -> bool:
+        """Whether `config.model` may be of this kind, where no row before it takes it."""
+        if self.suffix is not None:
+            return model.endswith(self.suffix)
+        return not self.prefixes or model.startswith(self.prefixes)
 
     @property
     def is_program(self) -> bool:

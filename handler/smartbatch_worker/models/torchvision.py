@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,9 @@ def load(config: WorkerConfig, model_dir: Path, read_weights: ReadWeights) -> to
         ModelLoadError: torchvision has no such classifier, or there are no weights, or they do not fit.
     """
     require_classifier(config.model)
-    if config.weights is None:
-        if config.weights_source != "random":
-            raise ModelLoadError(
-                f"model {config.model!r} has no weights: set weights to a file in the archive, "
-                "or weights_source to random"
-            )
+    path = weights_path(config, model_dir)
+    if path is None:
         return without_training_heads(build_torchvision(config.model, config.num_classes, random_seed=RANDOM_SEED))
-    path = model_dir / config.weights
     state_dict = torchvision_keys(config.model, read_weights(path))
     module = build_torchvision(
         config.model,
@@ -62,12 +57,36 @@ def require_classifier(name: str) -> None:
     Raises:
         ModelLoadError: torchvision has no such classifier; the message names those that are near.
     """
-    if name not in (known := torchvision_classifiers()):
-        near = difflib.get_close_matches(name, known, n=3)
+    require_known(name, torchvision_classifiers(), "torchvision classifier and no .py, .pt or .pt2 file or config.json")
+
+
+def require_known(name: str, known: Sequence[str], what: str) -> None:
+    """Check a name among those of its kind.
+
+    Raises:
+        ModelLoadError: it is none of them; the message names those of torchvision's that are near.
+    """
+    from torchvision import models
+
+    if name not in known:
+        rooms = (models, models.detection, models.segmentation)
+        names = {*known, *(each for room in rooms for each in models.list_models(module=room))}
+        near = difflib.get_close_matches(name, sorted(names), n=3)
         hint = f"; near it are {', '.join(near)}" if near else ""
+        raise ModelLoadError(f"model {name!r} is no {what}{hint}")
+
+
+def weights_path(config: WorkerConfig, model_dir: Path) -> Path | None:
+    """The file of weights; None where random ones are asked for.
+
+    Raises:
+        ModelLoadError: neither is configured.
+    """
+    if config.weights is None and config.weights_source != "random":
         raise ModelLoadError(
-            f"model {name!r} is no torchvision classifier and no .py, .pt or .pt2 file or config.json{hint}"
+            f"model {config.model!r} has no weights: set weights to a file in the archive, or weights_source to random"
         )
+    return None if config.weights is None else model_dir / config.weights
 
 
 def build_torchvision(

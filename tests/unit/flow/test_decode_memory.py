@@ -12,7 +12,7 @@ MIB = 2**20
 SIDE = 3000
 MAX_PIXELS = SIDE * SIDE
 SLACK = 24 * MIB  # what an allocator keeps, pages a library touches for the first time
-PICTURES = ("JPEG", "JPEG CMYK", "PNG", "PNG RGBA", "PNG 16", "turned", "WebP", "progressive")
+PICTURES = ("JPEG", "JPEG, own size", "JPEG CMYK", "PNG", "PNG RGBA", "PNG 16", "turned", "WebP", "progressive")
 
 # The largest of each kind that is accepted, and what is refused, one after the other: {name: [status, bytes]}.
 MEASURE = """
@@ -44,6 +44,7 @@ turned[0x0112] = 6
 bodies = {
     "small": lambda: saved(square(10000), "JPEG"),
     "JPEG": lambda: saved(square(MAX), "JPEG"),
+    "JPEG, own size": lambda: saved(square(MAX), "JPEG"),
     "turned": lambda: saved(square(MAX), "JPEG", exif=turned),
     "JPEG CMYK": lambda: saved(square(MAX).convert("CMYK"), "JPEG"),
     "progressive": lambda: saved(square(MAX * 0.79), "JPEG", progressive=True, subsampling=0),
@@ -60,6 +61,7 @@ bodies = {
     "JSON, large numbers": lambda: bytearray(b'{"data":[' + b"120000000000000000000," * M + b"1]}"),
 }
 picture = WorkerConfig.resolve({"max_pixels": MAX}, {})
+own_size = WorkerConfig.resolve({"max_pixels": MAX, "image_resize": None, "image_crop": None}, {})
 tensor = WorkerConfig.resolve({"input_shape": None}, {})
 measured = {}
 for name, make in bodies.items():
@@ -69,8 +71,9 @@ for name, make in bodies.items():
     open("/proc/self/clear_refs", "w").write("5")  # the high-water mark begins anew
     before, status = memory("VmRSS"), 200
     content_type = "application/msgpack" if name.startswith("msgpack") else ""
+    config = own_size if name.endswith("own size") else picture
     try:
-        decode(body, content_type, tensor if name.startswith(("msgpack", "JSON")) else picture)
+        decode(body, content_type, tensor if name.startswith(("msgpack", "JSON")) else config)
     except RowError as error:
         status = error.status
     measured[name] = [status, memory("VmHWM") - before, len(body)]

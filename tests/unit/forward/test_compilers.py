@@ -44,9 +44,9 @@ def test_every_compiler_is_described_and_tested(compiler: Compiler) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "said"),
     [
-        ("winograd", {"precision": "fp16"}, "winograd needs a torchvision model in fp32 or bf16 on the CPU"),
-        ("winograd", {"is_ours": False}, "winograd needs a torchvision model"),
-        ("winograd", {"device": "cuda"}, "winograd needs a torchvision model"),
+        ("winograd", {"precision": "fp16"}, "winograd needs a torchvision classifier in fp32 or bf16 on the CPU"),
+        ("winograd", {"is_ours": False}, "winograd needs a torchvision classifier"),
+        ("winograd", {"device": "cuda"}, "winograd needs a torchvision classifier"),
         ("cuda_graphs", {}, "cuda_graphs needs a GPU and a known input_shape; this is cpu"),
         ("openvino", {"device": "cuda"}, "openvino needs"),
     ],

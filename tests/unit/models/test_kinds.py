@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torchvision
@@ -18,6 +19,9 @@ ROWS = {
     "torchscript": ("| a TorchScript program |", "test_torchscript"),
     "exported": ("| a `torch.export` program |", "test_exported_program"),
     "huggingface": ("| a Hugging Face model |", "test_huggingface_folder"),
+    "detection": ("| a torchvision detector |", "test_detection_by_name"),
+    "segmentation": ("| a torchvision segmentation model |", "test_segmentation_by_name"),
+    "timm": ("| a timm model |", "test_timm_by_name"),
 }
 """How a kind's row in "What can be served" begins, and the test that loads one."""
 
@@ -32,19 +36,38 @@ ROWS = {
         ("hf/config.json", "huggingface"),
         ("net.pth", "torchvision"),
         ("", "torchvision"),
+        ("fasterrcnn_resnet50_fpn", "detection"),
+        ("fcn_resnet50", "segmentation"),
+        ("timm/vit_tiny_patch16_224", "timm"),
+        ("timm/some_net.pt", "timm"),
+        ("fcn.py", "source"),
+        ("fcn_net.py", "source"),
     ],
 )
-def test_a_model_is_told_by_its_suffix(model: str, kind: str) -> None:
+def test_a_model_is_told_by_its_name(model: str, kind: str) -> None:
     assert kind_of(model).name == kind
 
 
 def test_every_row_can_be_told_from_the_others() -> None:
     assert len(set(ids)) == len(KINDS)
-    suffixes = [kind.suffix for kind in KINDS]
+    suffixes = [kind.suffix for kind in KINDS if kind.suffix is not None]
     assert len(set(suffixes)) == len(suffixes)
-    assert suffixes.index(None) == len(suffixes) - 1, "what takes any name is asked last"
+    assert [kind for kind in KINDS if kind.takes("any name")] == [KINDS[-1]], "what takes any name is asked last"
     entries = [entry for kind in KINDS for entry in kind.entries]
     assert len(set(entries)) == len(entries)
+
+
+@pytest.mark.parametrize(
+    ("module", "kind"),
+    [
+        (torchvision.models, "torchvision"),
+        (torchvision.models.detection, "detection"),
+        (torchvision.models.segmentation, "segmentation"),
+    ],
+)
+def test_every_name_of_torchvisions_is_of_its_kind(module: Any, kind: str) -> None:
+    for name in torchvision.models.list_models(module=module):
+        assert kind_of(name).name == kind, name
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=ids)

@@ -1,4 +1,4 @@
-"""Pictures in any of the formats to uint8 tensors of the size the model was trained on.
+"""Pictures in any of the formats to uint8 tensors of the size the model is shown.
 
 A JPEG or PNG is first cut down to its picture, so what else its file holds (profiles, text, thumbnails, a film) is
 never read. What was decoded is copied a band of rows at a time into the array that the model is shown: upright, over
@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.errors import BodyTooLarge, MalformedBody
 from smartbatch_worker.formats.byte_budget import ByteBudget
-from smartbatch_worker.formats.images import exif, jpeg_files, png_files, webp_files
+from smartbatch_worker.formats.images import exif, fit, jpeg_files, png_files, webp_files
 
 # Pillow's own pixel limit warns or raises at a size of its choosing; max_pixels is checked before any decoding.
 Image.MAX_IMAGE_PIXELS = None
@@ -43,14 +43,6 @@ _Opened = tuple[Image.Image, bytes, float, float]
 until the picture is closed, and what is given back once it is decoded."""
 
 
-def prepare() -> None:
-    """Import what resizing needs, so that no first picture waits for it.
-
-    It is as much as all of torch, for one function, so that workers that see no picture start without it.
-    """
-    import torchvision.transforms.v2  # noqa: F401
-
-
 def read_jpeg(body: bytes | bytearray, config: WorkerConfig) -> torch.Tensor:
     """A whole JPEG file, as `_read` has it."""
     return _read(_open_jpeg, body, config)
@@ -69,7 +61,7 @@ def read_webp(body: bytes | bytearray, config: WorkerConfig) -> torch.Tensor:
 def _read(
     open_picture: Callable[[bytes | bytearray, WorkerConfig], _Opened], body: bytes | bytearray, config: WorkerConfig
 ) -> torch.Tensor:
-    """Decode, turn upright, lay over the background, resize the shorter side, crop the centre.
+    """Decode, turn upright, lay over the background, fit into the size that the model is shown.
 
     Args:
         open_picture: reads the headers of this format.
@@ -77,7 +69,8 @@ def _read(
         config: its image_* fields and max_pixels, for a model of images: image_mean has 3 numbers (RGB) or 1 (grey).
 
     Returns:
-        uint8 [C, image_crop, image_crop], not yet scaled: the batch is normalised as a whole, later.
+        uint8 [C, H, W], not yet scaled: the batch is normalised as a whole, later. H and W are `config.image_size`, or
+        the picture's own.
 
     Raises:
         MalformedBody: the file is corrupt or truncated.
@@ -98,7 +91,7 @@ def _read(
     with _budget.holding(num_bytes, limit):
         upright = _upright(image, turn, config.image_background, num_channels)
         del image  # its pixels are freed before the resize needs memory of its own
-        return _resize_and_crop(upright, config)
+        return fit.fit(upright, config)
 
 
 def _open_jpeg(body: bytes | bytearray, config: WorkerConfig) -> _Opened:
@@ -190,14 +183,3 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         raise BodyTooLarge(f"the image has {width} x {height} pixels; at most {max_pixels} are accepted (max_pixels)")
     if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
         raise BodyTooLarge(f"the image is {width} x {height}; sides of at most 1:{MAX_ASPECT_RATIO} are accepted")
-
-
-def _resize_and_crop(image: torch.Tensor, config: WorkerConfig) -> torch.Tensor:
-    from torchvision.transforms.v2 import InterpolationMode
-    from torchvision.transforms.v2 import functional as transforms
-
-    # The same two steps as torchvision's ImageClassification preset, on uint8, where they are native and exact.
-    interpolation = InterpolationMode(config.image_interpolation)  # named alike
-    resized = transforms.resize(image, [config.image_resize], interpolation=interpolation, antialias=True)
-    cropped: torch.Tensor = transforms.center_crop(resized, [config.image_crop, config.image_crop])
-    return cropped

@@ -42,7 +42,7 @@ class WinogradUnavailableError(CompilerUnavailableError):
 def why_not(task: Task) -> str | None:
     """It swaps layers of known sources, on the processor."""
     if task.device.type != "cpu" or task.precision == "fp16" or not task.is_ours:
-        return "compile: winograd needs a torchvision model in fp32 or bf16 on the CPU"
+        return "compile: winograd needs a torchvision classifier in fp32 or bf16 on the CPU"
     return None
 
 

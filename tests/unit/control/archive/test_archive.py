@@ -15,8 +15,8 @@ import pytest
 import torch
 import yaml
 from smartbatch.archive.build import ArchiveError, ArchiveSettings, build_archive
+from smartbatch.archive.published.torchvision import choose_weights, fetch, recognise
 from smartbatch.archive.stage import HANDLER_DIR, read_labels, stage
-from smartbatch.archive.torchvision import choose_weights, fetch, recognise
 from smartbatch.commands.archive import parse_overrides
 from smartbatch.errors import UsageError
 from smartbatch_worker.contract.config import WorkerConfig
@@ -51,6 +51,8 @@ def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ({"name": "a b"}, "'a b'"),
         ({"version": " "}, "version"),
         ({"model": "resnet18", "model_file": "m"}, "--model and --model-file"),
+        ({"model": "resnet18", "timm": "vit_tiny_patch16_224"}, "--timm and --model exclude"),
+        ({"timm": "vit_tiny_patch16_224", "model_file": "m"}, "--timm and --model-file"),
         ({"model_file": "m", "require_pretrained": True}, "--model-file and --require-pretrained"),
         ({"random_weights": True, "require_pretrained": True}, "exclude each other"),
         ({"random_weights": True, "model_path": "m"}, "exclude each other"),
@@ -75,6 +77,7 @@ def test_names_follow_the_model(model_file: Path) -> None:
     other.write_text("")
     assert ArchiveSettings().archive_name == "resnet18"
     assert ArchiveSettings(model="vit_b_16").archive_name == "vit_b_16"
+    assert ArchiveSettings(timm="convnext_atto.d2_in1k").archive_name == "convnext_atto"
     assert ArchiveSettings(model_file=model_file).archive_name == "affine"
     assert ArchiveSettings(model_file=other).archive_name == "net"
     assert ArchiveSettings(model_file=other, name="x").archive_path == Path("model_store/x.mar")
@@ -196,6 +199,19 @@ def test_unknown_classifiers_are_named() -> None:
         choose_weights(ArchiveSettings(), "resnt18", lambda _: None)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("fasterrcnn_resnet18", "is no torchvision detector; near it are .*fasterrcnn_resnet50_fpn"),
+        ("fcn_resnet18", "is no torchvision segmentation model; near it are .*fcn_resnet50"),
+        ("fasterrcnn", "is no torchvision classifier.*; near it are .*fasterrcnn_"),
+    ],
+)
+def test_unknown_detectors_and_segmenters_are_named(name: str, said: str) -> None:
+    with pytest.raises(ArchiveError, match=said):
+        choose_weights(ArchiveSettings(), name, lambda _: None)
+
+
 def test_a_file_of_ones_own_is_a_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.pth"
     torch.save({}, path)
@@ -204,11 +220,29 @@ def test_a_file_of_ones_own_is_a_file(tmp_path: Path) -> None:
         choose_weights(ArchiveSettings(model_path=path, require_pretrained=True), "resnet18", print)
 
 
-@pytest.mark.parametrize("name", models.list_models(module=models))
-def test_every_classifiers_preset_is_a_valid_configuration(name: str) -> None:
+NAMES = [
+    name for module in (models, models.detection, models.segmentation) for name in models.list_models(module=module)
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_models_preset_is_a_valid_configuration(name: str) -> None:
     weights = choose_weights(ArchiveSettings(random_weights=True), name, lambda _: None)
     WorkerConfig.resolve(weights.image_keys, {})
     json.dumps(weights.image_keys)
+
+
+def test_detection_and_segmentation_see_pictures_in_their_own_size() -> None:
+    detection = choose_weights(ArchiveSettings(random_weights=True), "fasterrcnn_resnet50_fpn", print)
+    config = WorkerConfig.resolve(detection.image_keys, {})
+    assert (config.image_size, config.image_mean, config.image_std) == (None, (0, 0, 0), (1, 1, 1))
+    assert detection.categories[:2] == ["__background__", "person"]
+    segmentation = choose_weights(ArchiveSettings(random_weights=True), "fcn_resnet50", print)
+    config = WorkerConfig.resolve(segmentation.image_keys, {})
+    assert (config.image_size, config.image_mean) == (None, (0.485, 0.456, 0.406))
+    assert len(segmentation.categories) == 21
+    masks = choose_weights(ArchiveSettings(random_weights=True), "maskrcnn_resnet50_fpn_v2", print).image_keys
+    assert masks["max_pixels"] < detection.image_keys["max_pixels"], "a mask is as large as its picture"
 
 
 class Site(SimpleHTTPRequestHandler):
@@ -265,8 +299,8 @@ def test_a_download_of_another_hash_is_refused(site: tuple[Path, str]) -> None:
 
 
 def test_every_published_file_carries_its_hash() -> None:
-    from smartbatch.archive.torchvision import _PUBLISHED_HASH
+    from smartbatch.archive.published.torchvision import _PUBLISHED_HASH
 
-    for name in models.list_models(module=models):
+    for name in NAMES:
         for weights in models.get_model_weights(name):
             assert _PUBLISHED_HASH.search(weights.url), weights.url

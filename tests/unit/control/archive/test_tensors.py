@@ -31,6 +31,12 @@ def test_sizes_that_follow_the_inputs_are_free() -> None:
     assert told(torch.zeros(4), torch.zeros(2, 4)) == [("result", "FP32", [-1, -1])]
 
 
+def test_what_is_found_in_an_item_is_of_any_number() -> None:
+    found = {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0)}
+    shapes = [(entry["name"], entry["shape"]) for entry in outputs_of(found, found, are_lists=True)]
+    assert shapes == [("boxes", [-1, -1, 4]), ("scores", [-1, -1])]
+
+
 @pytest.mark.parametrize(
     "answer",
     ["text", [torch.zeros(1), "text"], torch.zeros(1, dtype=torch.complex64), {"a": {"b": torch.zeros(1)}}, [], {}],

@@ -6,52 +6,41 @@ import hashlib
 import http.client
 import pickle
 import re
-import socket
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+from smartbatch.archive.published.weights import CONNECT_TIMEOUT_S, Weights, connect_timeout
 from smartbatch.archive.settings import ArchiveError, ArchiveSettings
 from smartbatch.errors import UsageError
 
-CONNECT_TIMEOUT_S = 10.0
+# max_pixels and micro_batch where pictures keep their size, so that none is typical and nothing is measured. Detectors
+# work on a size of their own, so only pixels before it and masks after it take memory; all of segmentation's does.
+_DETECTION = (12_500_000, 8)  # a phone's picture
+_WITH_MASKS = (2_000_000, 2)  # of a hundred things each: 200 MB
+_SEGMENTATION = (2_000_000, 2)  # of 21 classes: 170 MB
 
 # torchvision publishes weights as <name>-<first hex digits of their SHA-256>.pth.
 _PUBLISHED_HASH = re.compile(r"-([0-9a-f]{8,})\.pth$")
 
 
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """Weights of a torchvision classifier, and what belongs to them."""
-
-    path: Path | None
-    """File to take them from; None is seeded random initialisation."""
-    source: str
-    """pretrained, file or random."""
-    note: str
-    """One line for status, logs and headers."""
-    image_keys: dict[str, Any]
-    """Handler keys of the image preset these weights were trained with."""
-    categories: list[str]
-    """Class names, by index."""
-
-
 def choose_weights(settings: ArchiveSettings, name: str, report: Callable[[str], None]) -> Weights:
-    """Pick the weights of the torchvision classifier `name`.
+    """Pick the weights of the torchvision model `name`.
 
     Raises:
         UsageError: the combination of settings cannot have pretrained weights.
-        ArchiveError: the classifier is unknown, or pretrained weights were required and cannot be had.
+        ArchiveError: the model is unknown, or pretrained weights were required and cannot be had.
     """
-    from smartbatch_worker.models.load import ModelLoadError
+    from smartbatch_worker.models import ModelLoadError, kind_of
+    from smartbatch_worker.models.detection import require_detector
+    from smartbatch_worker.models.segmentation import require_segmenter
     from smartbatch_worker.models.torchvision import require_classifier
     from torchvision import models
 
+    require = {"detection": require_detector, "segmentation": require_segmenter}
     try:
-        require_classifier(name)
+        require.get(kind_of(name).name, require_classifier)(name)
     except ModelLoadError as error:
         raise ArchiveError(str(error)) from error
     published = models.get_model_weights(name)
@@ -90,15 +79,35 @@ def choose_weights(settings: ArchiveSettings, name: str, report: Callable[[str],
 
 
 def _weights(path: Path | None, source: str, note: str, weights: Any) -> Weights:
+    return Weights(path, source, note, _image_keys(weights), list(weights.meta["categories"]))
+
+
+def _image_keys(weights: Any) -> dict[str, Any]:
+    """How the model is shown pictures, as the preset of its published weights has it, but for their size.
+
+    torchvision evaluates segmentation at 520 pixels; here it sees pictures in their own size, as detection does, so
+    that what is answered is about the pixels that were sent.
+    """
+    from torchvision.transforms import _presets as presets
+
     preset = weights.transforms()
-    image_keys = {
+    if isinstance(preset, presets.ObjectDetection):  # it normalises by itself
+        has_masks = type(weights).__name__.startswith("MaskRCNN")
+        return _own_size([0.0] * 3, [1.0] * 3, *(_WITH_MASKS if has_masks else _DETECTION))
+    if isinstance(preset, presets.SemanticSegmentation):
+        return _own_size(list(preset.mean), list(preset.std), *_SEGMENTATION)
+    return {
         "image_resize": preset.resize_size[0],
         "image_crop": preset.crop_size[0],
         "image_interpolation": preset.interpolation.value,
         "image_mean": list(preset.mean),
         "image_std": list(preset.std),
     }
-    return Weights(path, source, note, image_keys, list(weights.meta["categories"]))
+
+
+def _own_size(mean: list[float], std: list[float], max_pixels: int, micro_batch: int) -> dict[str, Any]:
+    keys = {"image_resize": None, "image_crop": None, "image_mean": mean, "image_std": std}
+    return {**keys, "max_pixels": max_pixels, "micro_batch": micro_batch}
 
 
 def recognise(path: Path, published: Iterable[Any]) -> Any:
@@ -125,7 +134,7 @@ def fetch(weights: Any) -> Path:
 
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(weights.url).path).name
     try:
-        with _connect_timeout(CONNECT_TIMEOUT_S):
+        with connect_timeout(CONNECT_TIMEOUT_S):
             weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
         raise ArchiveError(f"{path}: downloaded weights are damaged ({error}); delete the file and retry") from error
@@ -133,14 +142,3 @@ def fetch(weights: Any) -> Path:
     if recognise(path, [weights]) is None:
         raise ArchiveError(f"{path}: is not what {weights.url} publishes; delete the file and retry")
     return path
-
-
-@contextmanager
-def _connect_timeout(timeout_s: float) -> Iterator[None]:
-    """A blocked network hangs instead of failing, and torch.hub passes no timeout of its own."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(timeout_s)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
