@@ -13,7 +13,7 @@ from smartbatch_worker.contract.shapes import IMAGENET_MEAN, IMAGENET_STD
 PRECISIONS = ("fp32", "bf16", "fp16")
 _COMPILERS = ("auto", "off", "winograd", "inductor", "openvino", "cuda_graphs")
 _LOADS = ("lazy", "eager")
-OUTPUTS = ("auto", "raw", "topk", "text")
+OUTPUTS = ("auto", "raw", "topk", "labels", "boxes", "mask", "embedding", "text")
 _NONFINITE = ("error", "allow")
 _ORIENTATIONS = ("exif", "ignore")
 TASKS = ("text-classification", "token-classification", "feature-extraction", "image-classification", "text-generation")
@@ -82,9 +82,11 @@ class WorkerConfig:
     micro_batch: int | str = "auto"
     """Most items in one forward; auto times the real forward once and keeps the best."""
     output: str = "auto"
-    """auto (topk for images and text, raw for tensors), raw, topk, or text of a model that answers tokens."""
+    """auto (topk or boxes for images, topk for text, else raw), raw, topk, labels, boxes, mask, embedding or text."""
     topk: int = 5
     """Classes in a topk answer."""
+    score_threshold: float = 0.5
+    """Least score of a box in a boxes answer."""
     max_pixels: int = 50_000_000
     """Largest image accepted, width x height, read from its header before any decoding."""
     max_items: int = 256
@@ -133,6 +135,8 @@ class WorkerConfig:
         for name in ("num_classes", "max_tokens"):
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
+        if not 0 <= self.score_threshold <= 1:
+            raise ValueError(f"score_threshold must be a number from 0 to 1; got {self.score_threshold!r}")
         if self.image_crop > self.image_resize:
             raise ValueError(f"image_crop must not exceed image_resize; got {self.image_crop} > {self.image_resize}")
         if len(self.image_mean) != len(self.image_std):
@@ -287,6 +291,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "micro_batch": _auto_or_int,
     "output": _str,
     "topk": _int,
+    "score_threshold": float,
     "max_pixels": _int,
     "max_items": _int,
     "max_elements": _int,

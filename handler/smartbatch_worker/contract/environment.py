@@ -11,8 +11,6 @@ TOKEN = "SMARTBATCH_TOKEN"
 """For the command and the load tests: TorchServe's token."""
 CA_CERT = "SMARTBATCH_CA_CERT"
 """For the command: what to check a server's certificate against."""
-DRAIN_FILE = "SMARTBATCH_DRAIN_FILE"
-"""Given to workers by the 0.1 command; it means nothing any more."""
 FRONTEND = "SMARTBATCH_FRONTEND"
 """For the frontend's jar: "stock" leaves TorchServe as it came, "mended" (the default) does not."""
 CACHE_DIR = "SMARTBATCH_CACHE_DIR"
@@ -34,7 +32,6 @@ RESERVED = frozenset(
         RUN_DIR,
         TOKEN,
         CA_CERT,
-        DRAIN_FILE,
         FRONTEND,
         CACHE_DIR,
         MAX_BYTES_IN_FLIGHT,

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from smartbatch_worker.contract import media_types
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.contract.inputs import describe_inputs
 from smartbatch_worker.errors import (
@@ -47,6 +48,11 @@ class Row:
     is_text: bool = False
     num_truncated: int = 0
     has_batch_dim: bool = False
+    media_type: str = media_types.JSON
+    """What the answer shall be."""
+    output: str | None = None
+    """What of the model's answer shall be in it, one of `config.OUTPUTS`; None: what the configuration says."""
+    forward_size: int = 0
     error: RowError | None = None
 
     @property
@@ -80,6 +86,10 @@ class Row:
         self.is_image, self.has_batch_dim = decoded.is_image, decoded.has_batch_dim
         self.is_text, self.num_truncated = decoded.is_text, decoded.num_truncated
         self.body = b""  # a batch of 3 MB bodies need not be kept beside its tensors
+
+    def ran_among(self, count: int) -> None:
+        """Note that an item of this row was answered by a forward of `count`."""
+        self.forward_size = max(self.forward_size, count)
 
     def put(self, position: int, answer: Any, require_finite: bool) -> None:
         """Store one item's output, or the error that fails its row."""

@@ -55,7 +55,7 @@ def test_shapes_from_the_environment(text: str) -> None:
 
 
 def test_control_plane_variables_are_not_handler_keys() -> None:
-    names = ("RUN_DIR", "DRAIN_FILE", "TOKEN", "CA_CERT", "CACHE_DIR")
+    names = ("RUN_DIR", "TOKEN", "CA_CERT", "CACHE_DIR")
     WorkerConfig.resolve({}, {f"SMARTBATCH_{name}": "/x" for name in names})
 
 
