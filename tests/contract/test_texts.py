@@ -118,6 +118,7 @@ HOSTILE: dict[str, tuple[Request, int]] = {
     "nothing": (request(b"", "text/plain"), 400),
     "numbers for text": (text({"text": [1, 2]}), 400),
     "more texts than accepted": (text({"text": ["a"] * 257}), 413),
+    "text of a type that is not said": (request(b"a message", ""), 415),
     "another charset": (request(b"a", "text/plain; charset=utf-16"), 415),
 }
 
