@@ -65,7 +65,7 @@ class SmartBatchHandler:
         json_numbers.prepare(cache_dir)
         pixels.prepare(cache_dir)
         decode.prepare(self.config)
-        self.texts = TextReader.of(self.model_dir, self.config)
+        self._texts = TextReader.of(self.model_dir, self.config)
         self.labels = _read_labels(self.model_dir, self.config)
         self.telemetry = Telemetry(context.model_name, _worker_name(sys.argv), write_metrics)
         self.device = device = _pick_device(self.config.device, properties.get("gpu_id"))
@@ -90,7 +90,7 @@ class SmartBatchHandler:
             self.postprocess_item,
             self._overrides("postprocess_item"),
             max_response_bytes(),
-            None if self.texts is None else self.texts.spell,
+            None if self._texts is None else self._texts.spell,
         )
         # The model sees to its own; what a user computes beside it needs no gradients either.
         self._infer = torch.inference_mode()(self.inference) if self._overrides("inference") else self.inference
@@ -129,7 +129,7 @@ class SmartBatchHandler:
             RowError: (or ValueError, answered as 400) where the body cannot be read.
         """
         content_type = headers.get("content-type", "").lower()
-        if self.texts is not None and (read := self.texts.read(body, content_type)) is not None:
+        if self._texts is not None and (read := self._texts.read(body, content_type)) is not None:
             return read
         return decode.decode(body, content_type, self.config)
 

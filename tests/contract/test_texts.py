@@ -118,6 +118,7 @@ HOSTILE: dict[str, tuple[Request, int]] = {
     "nothing": (request(b"", "text/plain"), 400),
     "numbers for text": (text({"text": [1, 2]}), 400),
     "more texts than accepted": (text({"text": ["a"] * 257}), 413),
+    "text of a type that is not said": (request(b"a message", ""), 415),
     "another charset": (request(b"a", "text/plain; charset=utf-16"), 415),
 }
 
@@ -167,9 +168,11 @@ def test_every_token_has_its_label(tmp_path: Path) -> None:
     worker = served(tmp_path / "bert", tmp_path / "staged")
     texts = [sentence(count, seed) for seed, count in enumerate([3, 9, 20])]
     raw = results(worker.answer(*(text({"text": each}, **RAW) for each in texts)))
-    for each, logits in zip(texts, raw, strict=True):
+    labels = results(worker.answer(*(text({"text": each}) for each in texts)))
+    for each, logits, named in zip(texts, raw, labels, strict=True):
         expected = solo(plain, ids_of(tmp_path / "bert", each)).logits[0]  # [L, K]: padding is cut off
         np.testing.assert_allclose(logits, expected.numpy(), rtol=0, atol=1e-5)
+        assert [token["label"] for token in named] == [LABELS[int(index)] for index in expected.argmax(-1)]
 
 
 def test_text_goes_on_together_as_it_does_alone(tmp_path: Path) -> None:
@@ -252,7 +255,7 @@ def test_text_as_an_answer_needs_tokens_and_a_tokenizer(own: Callable[..., Worke
     answers = own(input_shape=[None]).answer(text({"text": "a message"}, X_SmartBatch_Output="text"))
     assert answers[0].error == (400, "malformed")
     without = own(input_shape=[None], tokenizer=None).answer(request([1.0], X_SmartBatch_Output="text"))
-    assert "needs a tokenizer" in _message(without[0])
+    assert "a tokenizer in the archive" in _message(without[0])
 
 
 def _message(reply: Reply) -> str:

@@ -104,6 +104,7 @@ def test_the_examples_accuracy_over_http_is_the_offline_accuracy(server: Running
         timeout=240,
     )
     assert finished.returncode == 0, finished.stdout + finished.stderr
+    print(finished.stdout)  # what the example's README shows
     result = json.loads(finished.stdout)
     assert result["num_texts"] > 500
     assert result["num_disagreeing"] == 0

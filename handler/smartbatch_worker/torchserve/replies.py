@@ -10,7 +10,7 @@ import torch
 
 from smartbatch_worker.contract import headers, media_types
 from smartbatch_worker.contract.config import WorkerConfig
-from smartbatch_worker.errors import AnswerFailed, MalformedBody, RowError
+from smartbatch_worker.errors import AnswerFailed, RowError
 from smartbatch_worker.flow import encode
 from smartbatch_worker.flow.answers import outputs, tensor_files
 from smartbatch_worker.flow.rows import Row
@@ -133,15 +133,15 @@ class Replies:
             return outputs.best_labels(output, self._labels)
         if form == "boxes":
             return outputs.found_boxes(output, self._config.score_threshold, self._labels)
+        if form == "text":
+            return self._spelled(output)
         if form == "mask":
             return outputs.best_mask(output)
         return outputs.unit_vector(output) if form == "embedding" else output
 
     def _spelled(self, output: Any) -> str:
-        if self._spell is None:
-            raise MalformedBody(f"{headers.OUTPUT}: text needs a tokenizer in the archive; ask for raw")
-        if not isinstance(output, torch.Tensor) or output.ndim != 1 or output.is_floating_point():
-            raise MalformedBody(f"{headers.OUTPUT}: text needs a model that answers tokens, one list; ask for raw")
+        if self._spell is None or not isinstance(output, torch.Tensor) or not outputs.are_tokens(output):
+            raise outputs.misfit("text", output)
         return self._spell(output)
 
     def _encode(self, results: Sequence[Any], row: Row) -> bytes:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from smartbatch_worker.contract.config import OUTPUTS, TASKS
+from smartbatch_worker.contract.config import TASKS
 
 from smartbatch.archive.huggingface import lengths, pictures, pooling
 from smartbatch.archive.huggingface.folder import CONFIG, TOKENIZER, Folder
@@ -127,7 +127,7 @@ def _of_text(
     elif task == "feature-extraction":
         keys |= {"output": "raw", **pooling.keys(folder, described.notes)}
     elif task == "token-classification":
-        keys |= {"outputs": ["L", None], "output": "labels" if "labels" in OUTPUTS else "raw"}
+        keys |= {"outputs": ["L", None], "output": "labels"}
     elif config.get("problem_type") == "multi_label_classification":
         keys["output"] = "raw"
         described.notes.append("several labels may hold at once: answers are raw scores, one a label, before a sigmoid")

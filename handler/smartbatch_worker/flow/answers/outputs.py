@@ -6,7 +6,7 @@ labels       softmax, the best class                 of [K]; one a row of [T, K]
 boxes        what was found, best first              of {boxes [n, 4], scores [n], labels [n]}
 mask         each pixel's class                      of [K, H, W]
 embedding    the vector, of length one               of [K]
-text         what tokens stand for (replies)         of [T]
+text         what tokens stand for                   of [T], whole numbers; by the archive's tokenizer
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ _NEEDS = {
     "boxes": "boxes [n, 4], scores [n] and labels [n]",
     "mask": "one floating-point score per class and pixel, [K, H, W]",
     "embedding": "one floating-point vector",
+    "text": "token numbers [T], and a tokenizer in the archive",
 }
 
 
@@ -44,6 +45,11 @@ def scores_of(answer: Any) -> torch.Tensor | None:
     """The scores [K] of a classifier's answer; None of another."""
     found = _pick(answer, _SCORES)
     return found if found is not None and found.ndim == 1 and found.is_floating_point() else None
+
+
+def are_tokens(answer: torch.Tensor) -> bool:
+    """Whether an answer is a list of whole numbers, as a model gives that writes."""
+    return answer.ndim == 1 and not (answer.is_floating_point() or answer.is_complex() or answer.dtype == torch.bool)
 
 
 def is_detection(answer: Any) -> bool:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 
+from smartbatch_worker import formats
+from smartbatch_worker.contract import media_types
 from smartbatch_worker.contract.config import WorkerConfig
-from smartbatch_worker.errors import MalformedBody
+from smartbatch_worker.errors import MalformedBody, UnknownFormat
 from smartbatch_worker.flow import inputs
 from smartbatch_worker.flow.decode import Decoded
 from smartbatch_worker.flow.inputs import Inputs
@@ -21,6 +23,7 @@ MAKES: Mapping[str, Callable[[Tokens], list[int]]] = {
     "token_type_ids": lambda tokens: tokens.type_ids,
 }
 """What is made of a text, by the names that models have for it."""
+_ACCEPTED = f'JSON {{"text": "..."}}, {media_types.TEXT}, {formats.ACCEPTED}'
 
 
 class TextReader:
@@ -52,9 +55,12 @@ class TextReader:
             RowError: with what was wrong and what is accepted.
         """
         if len(body) == 0:
-            raise MalformedBody('the body is empty; send {"text": "..."}, or text as text/plain')
+            raise MalformedBody(f"the body is empty; accepted are {_ACCEPTED}")
         found = bodies.read(body, content_type, self._config.max_items)
         if found is None:
+            if formats.recognise(body, content_type) is None:
+                said = formats.media_type_of(content_type) or "not given"
+                raise UnknownFormat(f"unknown body format (Content-Type {said!r}); accepted are {_ACCEPTED}")
             return None
         pairs: Sequence[str | None] = found.pairs or [None] * len(found.texts)
         tokens = [self._tokenizer.encode(text, pair) for text, pair in zip(found.texts, pairs, strict=True)]

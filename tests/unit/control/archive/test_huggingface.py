@@ -130,7 +130,7 @@ def test_scores_that_are_no_classes_are_answered_raw(tmp_path: Path) -> None:
 
 def test_tokens_have_labels_each(tmp_path: Path) -> None:
     found = described(tmp_path, {**BERT, "architectures": ["BertForTokenClassification"]})
-    assert found.section["outputs"] == ["L", None]
+    assert (found.section["outputs"], found.section["output"]) == (["L", None], "labels")
 
 
 def modules(*kinds: str) -> list[dict[str, str]]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from smartbatch_worker.errors import MalformedBody
 from smartbatch_worker.flow.answers.outputs import (
+    are_tokens,
     best_labels,
     best_mask,
     found_boxes,
@@ -134,3 +135,10 @@ def test_an_embedding_has_the_length_one() -> None:
 def test_what_cannot_be_had_says_what_there_is(take: Callable[[Any], Any], answer: Any, said: str) -> None:
     with pytest.raises(MalformedBody, match=said):
         take(answer)
+
+
+def test_tokens_are_whole_numbers_in_a_row() -> None:
+    assert are_tokens(torch.tensor([1, 2]))
+    assert are_tokens(torch.tensor([], dtype=torch.int64))
+    for other in (torch.tensor([1.0]), torch.tensor(1), torch.tensor([[1]]), torch.tensor([True])):
+        assert not are_tokens(other)
