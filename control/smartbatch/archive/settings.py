@@ -92,7 +92,15 @@ class ArchiveSettings:
         _exclude(self, "random_weights", "model_path")
         if self.inputs and self.input_shape:
             raise UsageError("--input and --input-shape exclude each other")
-        for option in ("model", "model_file", "model_path", "num_classes", "random_weights", "require_pretrained"):
+        for option in (
+            "model",
+            "timm",
+            "model_file",
+            "model_path",
+            "num_classes",
+            "random_weights",
+            "require_pretrained",
+        ):
             _exclude(self, "hf", option)
         _exclude(self, "hf", "tokenizer")
         if self.task is not None and self.hf is None:

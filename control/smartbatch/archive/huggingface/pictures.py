@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from smartbatch_worker.contract.config import WorkerConfig
-
 from smartbatch.archive.huggingface.folder import Folder
 from smartbatch.archive.settings import ArchiveError
 
@@ -57,7 +55,7 @@ def _sizes(found: Mapping[str, Any], where: object) -> dict[str, Any]:
     if found.get("crop_pct") and shorter is not None:  # ConvNeXt: small sizes are cropped, large ones squashed
         if shorter < 384:
             return {"image_resize": int(shorter / float(found["crop_pct"])), "image_crop": shorter}
-        return _squashed(shorter, where)
+        return _squashed(shorter)
     if found.get("do_center_crop"):
         crop = _square(found.get("crop_size"), where)
         if shorter is None:
@@ -67,7 +65,7 @@ def _sizes(found: Mapping[str, Any], where: object) -> dict[str, Any]:
                 f"{where}: crop_size {crop} is more than the size {shorter} that pictures are resized to"
             )
         return {"image_resize": shorter, "image_crop": crop}
-    return _squashed(_square(size, where), where)
+    return _squashed(_square(size, where))
 
 
 def _square(size: Any, where: object) -> int:
@@ -79,8 +77,6 @@ def _square(size: Any, where: object) -> int:
     return height
 
 
-def _squashed(side: int, where: object) -> dict[str, Any]:
+def _squashed(side: int) -> dict[str, Any]:
     """The whole picture, whatever its sides, made a square."""
-    if "image_fit" not in WorkerConfig.names():
-        raise ArchiveError(f"{where}: makes whole pictures square, whatever their sides; here their centre is cut out")
     return {"image_resize": side, "image_crop": side, "image_fit": "squash"}

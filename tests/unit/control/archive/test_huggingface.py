@@ -13,7 +13,6 @@ from smartbatch.archive.huggingface.describe import Described, describe
 from smartbatch.archive.huggingface.hub import find
 from smartbatch.archive.settings import ArchiveError, ArchiveSettings
 from smartbatch.errors import UsageError
-from smartbatch_worker.contract.config import WorkerConfig
 
 BERT = {"architectures": ["BertForSequenceClassification"], "max_position_embeddings": 512, "pad_token_id": 0}
 VIT = {"architectures": ["ViTForImageClassification"], "id2label": {"0": "cat", "1": "dog"}}
@@ -168,7 +167,6 @@ def test_pictures(tmp_path: Path) -> None:
     assert described(tmp_path, VIT, preprocessor_config=convnext).section["image_resize"] == 256
 
 
-@pytest.mark.skipif("image_fit" not in WorkerConfig.names(), reason="pictures are cropped, and not squashed")
 def test_pictures_that_are_squashed(tmp_path: Path) -> None:
     squashed = {**PICTURES, "do_center_crop": False, "size": {"height": 224, "width": 224}}
     assert described(tmp_path, VIT, preprocessor_config=squashed).section["image_fit"] == "squash"
