@@ -26,6 +26,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -64,6 +65,7 @@ _READ_WHEN_IMPORTED = (
 """Beginnings of variables that libraries read while they are loaded: a worker that wants others starts by itself."""
 _NOT_THEN = ("PYTHONPATH", "TORCHINDUCTOR_CACHE_DIR")  # the one is applied after the fork, torch sets the other itself
 
+_BEGIN_TIMEOUT_S = 5.0
 _ANSWER_TIMEOUT_S = 60.0
 _STATUS_TIMEOUT_S = 2.0
 _LENGTH = struct.Struct(">I")
@@ -117,6 +119,9 @@ def _forked(address: str, arguments: Sequence[str]) -> int:
     ours, workers = socket.socketpair()
     with socket.socket(socket.AF_UNIX) as server, ours:
         server.settimeout(_ANSWER_TIMEOUT_S)
+        deadline = time.monotonic() + _BEGIN_TIMEOUT_S
+        while not Path(address).exists() and time.monotonic() < deadline:  # it began when TorchServe did
+            time.sleep(0.01)
         server.connect(address)
         with workers:
             socket.send_fds(server, [_LENGTH.pack(len(payload))], [0, 1, 2, workers.fileno()])
@@ -144,8 +149,9 @@ class ForkServer:
         self._python_path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
         self._environment = _read_when_imported(os.environ)
         self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(address)
+        self._listener.bind(f"{address}.new")
         self._listener.listen(128)  # stand-ins wait here while we import
+        Path(f"{address}.new").rename(address)  # who sees it may connect
         self._selector = selectors.DefaultSelector()
         self._stand_ins: dict[int, socket.socket] = {}
         """By the worker's pid."""
