@@ -232,6 +232,9 @@ def _headers() -> list[bytes]:
     return [
         b"100\nt=1700000000.5\napplication/json\napplication/x-npy",
         b"0\n-1\n\n*/*",
+        b"1\n1\n\napplication/x-npz;q=0.9, application/*;q=.5;level=1, *;q=0\nMask",
+        b"1\n1\n\n;q=1,,application/x-npy;q=0.0000000001,*/*;q=1e9\nlabels",
+        b"1\n1\n\n" + b"*/*;q=0," * 1000 + b"\nauto",
         b"1e999\nnan\nAPPLICATION/MSGPACK; q=\n",
         b"-0\n99999999999999999999\ntext/html",
         "٣\nt=t=1\n\udcff".encode("utf-8", "replace"),

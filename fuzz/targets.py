@@ -231,7 +231,7 @@ class _Context:
 def _run_headers(data: bytes) -> bool:
     """Lines are the values of the headers we read."""
     lines = data.decode("utf-8", "replace").split("\n")
-    names = ("X-Request-Deadline-Ms", "x-request-start", "Content-Type", "Accept")
+    names = ("X-Request-Deadline-Ms", "x-request-start", "Content-Type", "Accept", "X-SmartBatch-Output")
     headers = dict(zip(names, lines, strict=False))
     body = b'{"data": [1, 2, 3, 4]}'
     (row,) = read_rows([{"body": body}], _Context(headers))

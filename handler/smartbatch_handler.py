@@ -194,6 +194,9 @@ class SmartBatchHandler:
                 return forward([items[index % len(items)] for index in range(count)])
 
             answers = self._splitter.split(forward(items), len(items), run_again)
+            timer.forward_sizes.append(len(items))
+            for item in items:
+                rows[item.row].ran_among(len(items))
             return self._batcher.cut_back(answers, items)
 
         answers = recover.run_isolated(run, live, micro_batch.shape, self._ceilings, self._count_split)
@@ -238,7 +241,8 @@ class SmartBatchHandler:
             padding_ratio = self.model.padding_ratio()
         if padding_ratio is not None:
             telemetry.gauge(names.PADDING_RATIO, padding_ratio)
-        telemetry.histogram(values, names.BATCH_SIZE, [len(rows)], names.BATCH_SIZE_BOUNDS)
+        for name, sizes in ((names.BATCH_SIZE, [len(rows)]), (names.FORWARD_SIZE, timer.forward_sizes)):
+            telemetry.histogram(values, name, sizes, names.HISTOGRAMS[name])
         telemetry.add(values)
 
     def _count_split(self, reason: str) -> None:

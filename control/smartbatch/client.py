@@ -21,7 +21,7 @@ import requests
 import tenacity
 from requests.adapters import HTTPAdapter
 from smartbatch_worker.contract import media_types
-from smartbatch_worker.contract.headers import BATCH_SIZE, DEADLINE_MS, START
+from smartbatch_worker.contract.headers import BATCH_SIZE, DEADLINE_MS, FORWARD_SIZE, START
 from urllib3.util import Timeout
 
 from smartbatch.errors import DeadlineError, ModelNotReadyError, NotRunningError, RequestRefusedError
@@ -50,8 +50,16 @@ class Prediction:
     @property
     def batch_size(self) -> int | None:
         """How many requests shared the batch; None from a handler that does not say."""
-        size = self.headers.get(BATCH_SIZE)
-        return None if size is None else int(size)
+        return self._number(BATCH_SIZE)
+
+    @property
+    def forward_size(self) -> int | None:
+        """How many items shared the forward; None from a handler that does not say."""
+        return self._number(FORWARD_SIZE)
+
+    def _number(self, header: str) -> int | None:
+        text = self.headers.get(header)
+        return None if text is None else int(text)
 
 
 class _RetryableError(Exception):

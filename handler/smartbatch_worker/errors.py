@@ -4,7 +4,8 @@
                      WrongInputs 422
     item ──model───▶ ModelUnavailable 503 · ModelRejected 422 · ModelFailed 500 · NonFiniteOutput 500
                      WrongAnswerCount 500 · DoesNotFit 507 · DeadlinePassed 504
-    answer ─encode─▶ AnswerFailed 500 · AnswerTooLarge 500 · ModelRejected 422
+    answer ─encode─▶ AnswerFailed 500 · AnswerTooLarge 500 · ModelRejected 422 · MalformedBody 400
+    Accept ─────────▶ NotAcceptable 406
 
 A row that fails is answered on its own; it never fails the batch it came in.
 """
@@ -35,6 +36,12 @@ class MalformedBody(RowError):
     """The body claims a format and breaks its rules."""
 
     status, code = 400, "malformed"
+
+
+class NotAcceptable(RowError):
+    """The client takes answers in none of the forms that there are."""
+
+    status, code = 406, "not_acceptable"
 
 
 class BodyTooLarge(RowError):

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from smartbatch_worker.contract.config import WorkerConfig
-from smartbatch_worker.errors import ModelFailed
+from smartbatch_worker.errors import ModelFailed, WrongAnswerCount
 from smartbatch_worker.flow.failures import cause_of
 from smartbatch_worker.flow.split import AnswerSplitter
 from smartbatch_worker.forward.managed import ManagedModel
@@ -45,9 +45,9 @@ def check_model(
     most = num_together(module, config)
     with model.ready():
         for count in sorted({1, most}):
-            output, answers = _run(model, shape, count)
+            answers = _run(model, shape, count)
         outputs = outputs_of(answers[0], _answer_of_another_size(model, config, shape, answers[0]))
-    _check_labels(output, job["num_labels"])
+    _check_labels(answers[0], job["num_labels"])
     if most > 1:
         notes += check_rows_do_not_mix(module, _generated(shape, most))
     is_image = config.input_shape is not None and len(shape) == 3 and None in config.input_shape
@@ -102,13 +102,13 @@ def _answer_of_another_size(model: ManagedModel, config: WorkerConfig, shape: tu
         return answer
     larger = (size if fixed else size + _OTHER_SIDE for size, fixed in zip(shape, declared, strict=True))
     try:
-        return _run(model, tuple(larger), 1)[1][0]
+        return _run(model, tuple(larger), 1)[0]
     except CheckError:
         return answer
 
 
-def _run(model: ManagedModel, shape: tuple[int, ...], count: int) -> tuple[Any, list[Any]]:
-    """The output for `count` items, and the answers cut from it."""
+def _run(model: ManagedModel, shape: tuple[int, ...], count: int) -> list[Any]:
+    """The answers to `count` items."""
 
     def run(size: int) -> Any:
         return model.forward(_generated(shape, size))
@@ -121,9 +121,11 @@ def _run(model: ManagedModel, shape: tuple[int, ...], count: int) -> tuple[Any, 
             f"{cause_of(error)}. Does --input-shape say what one item is, without the batch?"
         ) from error
     try:
-        return output, AnswerSplitter().split(output, count, run)
-    except ModelFailed as error:
+        return AnswerSplitter().split(output, count, run)
+    except WrongAnswerCount as error:
         raise CheckError(f"{error}; the answer's first dimension must be the batch") from error
+    except ModelFailed as error:
+        raise CheckError(f"{error}; leave out what is no answer (None does), or give it as a tensor") from error
 
 
 def _takes_other_sizes(module: torch.nn.Module, shape: tuple[int, ...]) -> bool:
@@ -136,8 +138,9 @@ def _takes_other_sizes(module: torch.nn.Module, shape: tuple[int, ...]) -> bool:
     return True
 
 
-def _check_labels(output: Any, num_labels: int | None) -> None:
-    if num_labels is None or not isinstance(output, torch.Tensor) or output.ndim != 2:
+def _check_labels(answer: Any, num_labels: int | None) -> None:
+    scores = answer.get("logits") if isinstance(answer, dict) else answer
+    if num_labels is None or not isinstance(scores, torch.Tensor) or scores.ndim != 1:
         return
-    if output.shape[1] != num_labels:
-        raise CheckError(f"the model answers {output.shape[1]} classes, and there are {num_labels} labels")
+    if len(scores) != num_labels:
+        raise CheckError(f"the model answers {len(scores)} classes, and there are {num_labels} labels")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from smartbatch_worker.flow.split import AnswerSplitter
 from smartbatch_worker.forward.batches import Batch, each, num_items
@@ -99,6 +100,8 @@ def _difference(among: Any, alone: Any) -> _Difference:
 def _difference_of_tensors(among: torch.Tensor, alone: torch.Tensor) -> _Difference:
     if among.numel() == 0:
         return _Difference(0.0, "the same")
+    if alone.is_complex():
+        among, alone = torch.view_as_real(among), torch.view_as_real(alone)
     if not alone.is_floating_point():
         share = (among != alone).double().mean().item()
         return _Difference(share, f"with {share:.0%} of its whole numbers other than alone")
@@ -123,5 +126,7 @@ def _leaves(answer: Any) -> Iterator[torch.Tensor]:
     elif isinstance(answer, (list, tuple)):
         for entry in answer:
             yield from _leaves(entry)
-    elif isinstance(answer, (int, float)):
+    elif isinstance(answer, np.ndarray) and answer.dtype.kind in "biufc":
+        yield torch.from_numpy(answer)
+    elif isinstance(answer, (int, float, complex)):
         yield torch.tensor(answer)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from smartbatch_worker.contract import media_types
+from smartbatch_worker.contract.config import OUTPUTS
 from smartbatch_worker.contract.headers import OUTPUT
 
 from smartbatch.commands.options import AsJson, InferencePort, InferenceUrl, RunDir
@@ -21,7 +22,7 @@ def predict(
     url: InferenceUrl = None,
     deadline: Annotated[float, typer.Option(help="Seconds until the answer, retries included.")] = 60.0,
     content_type: Annotated[str | None, typer.Option(help="Overrides the extension's.")] = None,
-    output: Annotated[str | None, typer.Option(help="raw or topk.")] = None,
+    output: Annotated[str | None, typer.Option(help=f"{', '.join(OUTPUTS[:-1])} or {OUTPUTS[-1]}.")] = None,
     run_dir: RunDir = None,
     inference_port: InferencePort = None,
     as_json: AsJson = False,
@@ -44,7 +45,8 @@ def predict(
     with Client(endpoints.inference_url, model, endpoints.inference_token(), verify=endpoints.verify) as client:
         reply = client.predict(body, deadline_s=deadline, headers=headers)
     if as_json:
-        fields = {"batch_size": reply.batch_size, "attempts": reply.attempts, "seconds": reply.seconds}
+        sizes = {"batch_size": reply.batch_size, "forward_size": reply.forward_size}
+        fields = {**sizes, "attempts": reply.attempts, "seconds": reply.seconds}
         answer({"answer": reply.json(), **fields}, as_json, "")
     else:
         sys.stdout.buffer.write(reply.content.rstrip(b"\n") + b"\n")

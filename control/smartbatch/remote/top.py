@@ -46,6 +46,8 @@ class ModelView:
     avg_batch_size: float | None
     batch_sizes: dict[str, float]
     """Share of the batches in each bucket, by its upper bound."""
+    avg_forward_size: float | None
+    """Items that shared a forward; fewer than a batch's where these have several shapes."""
     queue_depth: float | None
     """Requests waiting, on average: the seconds that answered requests had waited, over the seconds gone by."""
     p50_s: float | None
@@ -71,8 +73,6 @@ def view(model: str, before: Look, after: Look) -> ModelView:
         if status.startswith("2")
     )
     batches = _gain(old, new, names.BATCHES, model=model)
-    sized = _gain(old, new, f"{names.BATCH_SIZE}_count", model=model)
-    rows = _gain(old, new, f"{names.BATCH_SIZE}_sum", model=model)
     latency = _gained_buckets(old, new, names.REQUEST_SECONDS, model=model, outcome=names.SUCCESS)
     waited_s = _gain(old, new, names.QUEUE_LATENCY, model_name=model)
     return ModelView(
@@ -80,8 +80,9 @@ def view(model: str, before: Look, after: Look) -> ModelView:
         rps=answered / seconds,
         errors_per_s=(answered - good) / seconds,
         batches_per_s=batches / seconds,
-        avg_batch_size=rows / sized if sized else None,
+        avg_batch_size=_gained_average(old, new, names.BATCH_SIZE, model),
         batch_sizes=_shares(_gained_buckets(old, new, names.BATCH_SIZE, model=model)),
+        avg_forward_size=_gained_average(old, new, names.FORWARD_SIZE, model),
         queue_depth=waited_s / seconds if new.named(names.QUEUE_LATENCY, model_name=model) else None,
         p50_s=histogram_quantile(latency, 0.50),
         p95_s=histogram_quantile(latency, 0.95),
@@ -180,6 +181,11 @@ def _gain(old: Samples, new: Samples, name: str, **labels: str) -> float:
     return after - before if after >= before else after
 
 
+def _gained_average(old: Samples, new: Samples, histogram: str, model: str) -> float | None:
+    count = _gain(old, new, f"{histogram}_count", model=model)
+    return _gain(old, new, f"{histogram}_sum", model=model) / count if count else None
+
+
 def _gained_buckets(old: Samples, new: Samples, name: str, **labels: str) -> list[tuple[float, float]]:
     """Cumulative buckets of what a histogram gained."""
     start = dict(old.buckets(name, **labels))
@@ -210,7 +216,7 @@ def _tables(found: Sequence[ModelView], history: dict[str, deque[float]], second
     if not found:
         return Group(head, Text("no model has answered a request yet"))
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("model", "req/s", "errors/s", "batches/s", "avg batch", "queue", "p50", "p95"):
+    for name in ("model", "req/s", "errors/s", "batches/s", "avg batch", "avg forward", "queue", "p50", "p95"):
         table.add_column(name, justify="left" if name == "model" else "right")
     for entry in found:
         table.add_row(
@@ -219,6 +225,7 @@ def _tables(found: Sequence[ModelView], history: dict[str, deque[float]], second
             Text(f"{entry.errors_per_s:.1f}", style="bold red" if entry.errors_per_s else ""),
             f"{entry.batches_per_s:.1f}",
             _figure(entry.avg_batch_size),
+            _figure(entry.avg_forward_size),
             _figure(entry.queue_depth),
             _ms(entry.p50_s),
             _ms(entry.p95_s),

@@ -13,7 +13,7 @@ from smartbatch_worker.contract.shapes import IMAGENET_MEAN, IMAGENET_STD
 PRECISIONS = ("fp32", "bf16", "fp16")
 _COMPILERS = ("auto", "off", "winograd", "inductor", "openvino", "cuda_graphs")
 _LOADS = ("lazy", "eager")
-_OUTPUTS = ("auto", "raw", "topk")
+OUTPUTS = ("auto", "raw", "topk", "labels", "boxes", "mask", "embedding")
 _NONFINITE = ("error", "allow")
 _ORIENTATIONS = ("exif", "ignore")
 _COLOURS = {"white": (255, 255, 255), "black": (0, 0, 0)}
@@ -79,9 +79,11 @@ class WorkerConfig:
     micro_batch: int | str = "auto"
     """Most items in one forward; auto times the real forward once and keeps the best."""
     output: str = "auto"
-    """auto (topk for images, raw for tensors), raw or topk."""
+    """auto (topk or boxes for images, raw for tensors), raw, topk, labels, boxes, mask or embedding."""
     topk: int = 5
     """Classes in a topk answer."""
+    score_threshold: float = 0.5
+    """Least score of a box in a boxes answer."""
     max_pixels: int = 50_000_000
     """Largest image accepted, width x height, read from its header before any decoding."""
     max_items: int = 256
@@ -95,7 +97,7 @@ class WorkerConfig:
         _one_of("precision", self.precision, PRECISIONS)
         _one_of("compile", self.compile, _COMPILERS)
         _one_of("load", self.load, _LOADS)
-        _one_of("output", self.output, _OUTPUTS)
+        _one_of("output", self.output, OUTPUTS)
         _one_of("nonfinite", self.nonfinite, _NONFINITE)
         _one_of("image_interpolation", self.image_interpolation, _INTERPOLATIONS)
         _one_of("image_orientation", self.image_orientation, _ORIENTATIONS)
@@ -109,6 +111,8 @@ class WorkerConfig:
         for name in ("num_classes", "max_tokens"):
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
+        if not 0 <= self.score_threshold <= 1:
+            raise ValueError(f"score_threshold must be a number from 0 to 1; got {self.score_threshold!r}")
         if self.image_crop > self.image_resize:
             raise ValueError(f"image_crop must not exceed image_resize; got {self.image_crop} > {self.image_resize}")
         if len(self.image_mean) != len(self.image_std):
@@ -255,6 +259,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "micro_batch": _auto_or_int,
     "output": _str,
     "topk": _int,
+    "score_threshold": float,
     "max_pixels": _int,
     "max_items": _int,
     "max_elements": _int,

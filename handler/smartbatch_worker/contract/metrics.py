@@ -10,6 +10,7 @@ REQUESTS = "smartbatch_requests_total"
 ITEMS = "smartbatch_items_total"
 BATCHES = "smartbatch_batches_total"
 BATCH_SIZE = "smartbatch_batch_size"
+FORWARD_SIZE = "smartbatch_forward_size"
 STAGE_SECONDS = "smartbatch_stage_seconds_total"
 PADDING_RATIO = "smartbatch_padding_ratio"
 SPLITS = "smartbatch_splits_total"
@@ -48,6 +49,9 @@ COUNTERS: dict[str, tuple[str, ...]] = {
     f"{BATCH_SIZE}_bucket": ("le",),
     f"{BATCH_SIZE}_sum": (),
     f"{BATCH_SIZE}_count": (),
+    f"{FORWARD_SIZE}_bucket": ("le",),
+    f"{FORWARD_SIZE}_sum": (),
+    f"{FORWARD_SIZE}_count": (),
     STAGE_SECONDS: ("stage",),
     SPLITS: ("reason",),
     MODEL_LOADS: (),
@@ -72,6 +76,8 @@ FRONTEND: dict[str, tuple[str, ...]] = {
 }
 
 BATCH_SIZE_BOUNDS: tuple[float, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+HISTOGRAMS: dict[str, tuple[float, ...]] = {BATCH_SIZE: BATCH_SIZE_BOUNDS, FORWARD_SIZE: BATCH_SIZE_BOUNDS}
+"""The workers' own, and their buckets' bounds."""
 
 
 def le_label(bound: float) -> str:

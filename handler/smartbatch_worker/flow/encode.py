@@ -1,9 +1,8 @@
-"""Answers back to bytes: take the top classes, spell JSON or .npy, within what the frontend takes."""
+"""Answers back to bytes: JSON, within what the frontend takes."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -11,52 +10,42 @@ import numpy as np
 import orjson
 import torch
 
-from smartbatch_worker.contract import media_types
-from smartbatch_worker.errors import AnswerTooLarge, ModelRejected, RowError
+from smartbatch_worker.errors import AnswerTooLarge, RowError
 
-JSON_TYPE = media_types.JSON
-NPY_TYPE = media_types.NPY
 _MIN_JSON_BYTES = 2  # of a number and its comma
+_FLOAT_BYTES = 4  # of the shortest floating-point numbers that both NumPy and JSON's writer know
 
 
 def is_finite(answer: Any) -> bool:
     """Whether an answer holds no NaN and no infinity."""
     if isinstance(answer, torch.Tensor):
-        return not answer.is_floating_point() or bool(np.isfinite(answer.numpy()).all())
+        is_exact = not (answer.is_floating_point() or answer.is_complex())
+        return is_exact or bool(np.isfinite(without_halves(answer).numpy()).all())
     if isinstance(answer, Mapping):
         return all(is_finite(value) for value in answer.values())
     return all(is_finite(value) for value in answer) if isinstance(answer, list) else True
 
 
-def top_classes(logits: Sequence[torch.Tensor], topk: int, labels: Sequence[str] | None) -> list[list[dict[str, Any]]]:
-    """Softmax and the k best classes, for many items at once.
-
-    Args:
-        logits: float32 [K] each, K equal for all.
-        topk: classes per answer; fewer where the model has fewer.
-        labels: class names by index; the index as text where None or too short.
-
-    Returns:
-        Per item, best first: {"label", "index", "score"}.
-    """
-    scores, indices = torch.stack(list(logits)).softmax(-1).topk(min(topk, logits[0].shape[-1]))
-    return [
-        [
-            {
-                "label": labels[index] if labels and index < len(labels) else str(index),
-                "index": index,
-                "score": score,
-            }
-            for score, index in zip(row_scores, row_indices, strict=True)
-        ]
-        for row_scores, row_indices in zip(scores.tolist(), indices.tolist(), strict=True)
-    ]
+def without_halves(answer: Any) -> Any:
+    """Floats of 16 bits and less as float32, of which each is one: for what does not know them."""
+    if isinstance(answer, torch.Tensor):
+        is_short = answer.is_floating_point() and answer.dtype.itemsize < _FLOAT_BYTES
+        return answer.float() if is_short else answer
+    if isinstance(answer, Mapping):
+        return {key: without_halves(value) for key, value in answer.items()}
+    return [without_halves(value) for value in answer] if isinstance(answer, (list, tuple)) else answer
 
 
 def to_plain(answer: Any) -> Any:
-    """Tensors to arrays the JSON encoder writes natively."""
+    """Tensors to arrays the JSON encoder writes natively; a complex number is [its real part, its imaginary part]."""
     if isinstance(answer, torch.Tensor):
-        return np.ascontiguousarray(answer.numpy()) if answer.ndim else answer.item()
+        if answer.is_complex():
+            answer = torch.view_as_real(answer.resolve_conj())
+        return np.ascontiguousarray(without_halves(answer).numpy()) if answer.ndim else answer.item()
+    if isinstance(answer, np.ndarray) and np.iscomplexobj(answer):
+        return np.stack([answer.real, answer.imag], axis=-1)
+    if isinstance(answer, complex):
+        return [answer.real, answer.imag]
     if isinstance(answer, Mapping):
         return {str(key): to_plain(value) for key, value in answer.items()}
     return [to_plain(value) for value in answer] if isinstance(answer, (list, tuple)) else answer
@@ -75,31 +64,9 @@ def encode_result(result: Any, max_bytes: int) -> bytes:
         TypeError: it holds what JSON cannot.
     """
     plain = {"result": to_plain(result)}
-    _check_size(_MIN_JSON_BYTES * _count_numbers(plain), max_bytes)  # before gigabytes of text are written
+    check_size(_MIN_JSON_BYTES * _count_numbers(plain), max_bytes)  # before gigabytes of text are written
     body = to_json(plain)
-    _check_size(len(body), max_bytes)
-    return body
-
-
-def encode_npy(answers: Sequence[Any], has_batch_dim: bool, max_bytes: int) -> bytes:
-    """Raw outputs as one .npy array: [K], or [N, K] for a request of N items.
-
-    Raises:
-        ModelRejected: the answers are no single tensors, or of several shapes.
-        AnswerTooLarge: it has more than `max_bytes`.
-    """
-    if not all(isinstance(answer, torch.Tensor) for answer in answers):
-        raise ModelRejected("this model answers with several tensors; ask for JSON instead of application/x-npy")
-    shapes = sorted({tuple(answer.shape) for answer in answers})
-    if len(shapes) > 1:
-        told = ", ".join(str(list(shape)) for shape in shapes[:8])
-        raise ModelRejected(f"the answers have several shapes ({told}), which is no array; ask for JSON instead")
-    _check_size(sum(answer.nbytes for answer in answers), max_bytes)
-    stacked = torch.stack(list(answers)) if has_batch_dim else answers[0]
-    stream = io.BytesIO()
-    np.save(stream, stacked.numpy(), allow_pickle=False)
-    body = stream.getvalue()
-    _check_size(len(body), max_bytes)
+    check_size(len(body), max_bytes)
     return body
 
 
@@ -112,11 +79,16 @@ def _count_numbers(value: Any) -> int:
     return sum(map(_count_numbers, value)) if isinstance(value, list) else 0
 
 
-def _check_size(num_bytes: int, max_bytes: int) -> None:
+def check_size(num_bytes: int, max_bytes: int) -> None:
+    """Refuse an answer that the frontend would not take.
+
+    Raises:
+        AnswerTooLarge: with both numbers.
+    """
     if num_bytes > max_bytes:
         raise AnswerTooLarge(
             f"the answer has at least {num_bytes} bytes; at most {max_bytes} are sent (max_response_size in "
-            "config.properties): ask for fewer items, or for application/x-npy"
+            "config.properties): ask for fewer items, or for application/x-safetensors, which is shorter than JSON"
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from smartbatch_worker.contract import media_types
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.contract.inputs import describe_inputs
 from smartbatch_worker.errors import (
@@ -45,6 +46,11 @@ class Row:
     outputs: list[Any] = field(default_factory=list)
     is_image: bool = False
     has_batch_dim: bool = False
+    media_type: str = media_types.JSON
+    """What the answer shall be."""
+    output: str | None = None
+    """What of the model's answer shall be in it, one of `config.OUTPUTS`; None: what the configuration says."""
+    forward_size: int = 0
     error: RowError | None = None
 
     @property
@@ -77,6 +83,10 @@ class Row:
         self.outputs = [None] * len(self.items)
         self.is_image, self.has_batch_dim = decoded.is_image, decoded.has_batch_dim
         self.body = b""  # a batch of 3 MB bodies need not be kept beside its tensors
+
+    def ran_among(self, count: int) -> None:
+        """Note that an item of this row was answered by a forward of `count`."""
+        self.forward_size = max(self.forward_size, count)
 
     def put(self, position: int, answer: Any, require_finite: bool) -> None:
         """Store one item's output, or the error that fails its row."""

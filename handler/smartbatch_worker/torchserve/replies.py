@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from smartbatch_worker.contract import headers
+from smartbatch_worker.contract import headers, media_types
 from smartbatch_worker.contract.config import WorkerConfig
-from smartbatch_worker.errors import AnswerFailed, MalformedBody, RowError
+from smartbatch_worker.errors import AnswerFailed, RowError
 from smartbatch_worker.flow import encode
+from smartbatch_worker.flow.answers import outputs, tensor_files
 from smartbatch_worker.flow.rows import Row
 
 logger = logging.getLogger(__name__)
+
+_FILES = {
+    media_types.NPY: tensor_files.encode_npy,
+    media_types.NPZ: tensor_files.encode_npz,
+    media_types.SAFETENSORS: tensor_files.encode_safetensors,
+}
 
 
 class Replies:
@@ -54,11 +61,11 @@ class Replies:
         for index, (row, form) in enumerate(zip(rows, forms, strict=True)):
             body = self._try_encode(row, form) if row.error is None else b""
             if row.error is not None:
-                form, body = "json", encode.encode_error(row.error)
-            content_type = encode.NPY_TYPE if form == "npy" else encode.JSON_TYPE
-            context.set_response_content_type(index, content_type)
+                row.media_type, body = media_types.JSON, encode.encode_error(row.error)
+            context.set_response_content_type(index, row.media_type)
             context.set_response_status(row.status, encode.reason_phrase(row.status), index)
             context.set_response_header(index, headers.BATCH_SIZE, str(len(rows)))
+            context.set_response_header(index, headers.FORWARD_SIZE, str(row.forward_size))
             context.set_response_header(index, headers.WEIGHTS, weights)
             if row.error is not None and row.error.retry_after_s is not None:
                 context.set_response_header(index, "Retry-After", str(row.error.retry_after_s))
@@ -66,51 +73,43 @@ class Replies:
         return bodies
 
     def _form(self, row: Row) -> str:
-        """npy, custom, topk or json (raw)."""
+        """One of `config.OUTPUTS` but auto, or custom."""
         if row.error is not None:
-            return "json"
-        if row.headers.get("accept", "").split(",")[0].strip() == encode.NPY_TYPE:
-            return "npy"
-        wanted = row.headers.get(headers.OUTPUT.lower(), self._config.output).lower()
-        if wanted not in ("raw", "topk", "auto"):
-            row.error = MalformedBody(f"{headers.OUTPUT} must be raw or topk; got {wanted[:40]!r}")
-        elif self._is_customised:
+            return "raw"
+        wanted = row.output or self._config.output
+        if row.media_type != media_types.JSON:  # which a file of tensors cannot have, a client was told before
+            return "raw" if wanted == "auto" or outputs.needs_words(wanted) else wanted
+        if self._is_customised:
             return "custom"
-        elif wanted == "topk" or (wanted == "auto" and row.is_image and self._is_classifier(row)):
+        if wanted != "auto":
+            return wanted
+        if not row.is_image:
+            return "raw"
+        if all(map(_is_classifiers, row.outputs)):
             return "topk"
-        return "json"
-
-    @staticmethod
-    def _is_classifier(row: Row) -> bool:
-        return all(
-            isinstance(output, torch.Tensor) and output.ndim == 1 and output.is_floating_point()
-            for output in row.outputs
-        )
+        return "boxes" if all(map(_is_detectors, row.outputs)) else "raw"
 
     def _take_top_classes(self, rows: Sequence[Row], forms: Sequence[str]) -> None:
         """Softmax and top classes for the whole batch at once, per number of classes."""
-        by_width: dict[int, list[tuple[Row, int]]] = {}
+        by_width: dict[int, list[tuple[Row, int, torch.Tensor]]] = {}
         for row, form in zip(rows, forms, strict=True):
             if form != "topk" or row.error is not None:
                 continue
-            if not self._is_classifier(row):
-                row.error = MalformedBody(
-                    f"{headers.OUTPUT}: topk needs a model that gives one floating-point score per class; ask for raw"
-                )
-                continue
             for position, output in enumerate(row.outputs):
-                by_width.setdefault(output.shape[0], []).append((row, position))
+                logits = outputs.scores_of(output)
+                if logits is None:
+                    row.error = outputs.misfit("topk", output)
+                    break
+                by_width.setdefault(logits.shape[0], []).append((row, position, logits))
         for places in by_width.values():
-            logits = [row.outputs[position] for row, position in places]
-            for (row, position), classes in zip(
-                places, encode.top_classes(logits, self._config.topk, self._labels), strict=True
-            ):
+            found = outputs.top_classes([logits for _, _, logits in places], self._config.topk, self._labels)
+            for (row, position, _), classes in zip(places, found, strict=True):
                 row.outputs[position] = classes
 
     def _try_encode(self, row: Row, form: str) -> bytes:
         """The row's body; where there can be none, b"", and the row's error says why."""
         try:
-            return self._encode(row, form)
+            return self._encode([self._take(output, form) for output in row.outputs], row)
         except RowError as error:
             row.error = error
         except Exception as error:  # a user's postprocess_item may raise, or give, anything
@@ -119,10 +118,30 @@ class Replies:
             row.error = AnswerFailed(f"the answer could not be written: {type(error).__name__}: {detail}")
         return b""
 
-    def _encode(self, row: Row, form: str) -> bytes:
-        if form == "npy":
-            return encode.encode_npy(row.outputs, row.has_batch_dim, self._max_bytes)
-        results = row.outputs
+    def _take(self, output: Any, form: str) -> Any:
+        """What of one item's output is wanted; its top classes have been taken with those of others."""
         if form == "custom":
-            results = [self._postprocess_item(output) for output in row.outputs]
+            return self._postprocess_item(encode.without_halves(output))
+        if form == "labels":
+            return outputs.best_labels(output, self._labels)
+        if form == "boxes":
+            return outputs.found_boxes(output, self._config.score_threshold, self._labels)
+        if form == "mask":
+            return outputs.best_mask(output)
+        return outputs.unit_vector(output) if form == "embedding" else output
+
+    def _encode(self, results: Sequence[Any], row: Row) -> bytes:
+        if row.media_type in _FILES:
+            return _FILES[row.media_type](results, row.has_batch_dim, self._max_bytes)
         return encode.encode_result(results if row.has_batch_dim else results[0], self._max_bytes)
+
+
+def _is_classifiers(output: Any) -> bool:
+    """Whether an answer is scores of classes and nothing else."""
+    is_alone = isinstance(output, torch.Tensor) or (isinstance(output, Mapping) and set(output) == {"logits"})
+    return is_alone and outputs.scores_of(output) is not None
+
+
+def _is_detectors(output: Any) -> bool:
+    """Whether an answer is boxes and nothing else, as masks or keypoints, that would be lost."""
+    return outputs.is_detection(output) and len(output) == 3

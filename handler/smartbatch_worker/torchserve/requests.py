@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from smartbatch_worker.contract import headers
+from smartbatch_worker.contract.config import OUTPUTS
 from smartbatch_worker.errors import MalformedBody, RowError, UnknownFormat
+from smartbatch_worker.flow.answers.outputs import needs_words
 from smartbatch_worker.flow.rows import Row
-from smartbatch_worker.torchserve import forms
+from smartbatch_worker.torchserve import accept, forms
 from smartbatch_worker.torchserve.forms import FormField
 from smartbatch_worker.torchserve.wire import MAX_FIELDS, TOO_MANY_FIELDS
 
@@ -26,6 +28,7 @@ def read_rows(data: Sequence[Mapping[str, Any]], context: Any) -> list[Row]:
         row = Row(b"", _lower_case(given))
         row.attempt(_read_body, row, forms.fields_of(fields, given))
         row.attempt(_read_deadline, row, now, monotonic_now)
+        row.attempt(_read_answers_form, row)
         rows.append(row)
     return rows
 
@@ -77,6 +80,20 @@ def _read_deadline(row: Row, now: float, monotonic_now: float) -> None:
     if start is None or start > now + MAX_CLOCK_AHEAD_S:
         start = now
     row.deadline = monotonic_now + (start - now) + budget_ms / 1000
+
+
+def _read_answers_form(row: Row) -> None:
+    """What is wanted of the answer, and as what: a client that takes nothing of it costs no forward."""
+    output = row.headers.get(headers.OUTPUT.lower())
+    if output is not None:
+        output = output.lower()
+        if output not in OUTPUTS:
+            raise MalformedBody(f"{headers.OUTPUT} must be one of {', '.join(OUTPUTS)}; got {output[:40]!r}")
+        row.output = output
+    wanted = row.headers.get("accept")
+    if wanted is not None:
+        has_words = output is not None and needs_words(output)
+        row.media_type = accept.choose(wanted, accept.ANSWERS[:1] if has_words else accept.ANSWERS)
 
 
 def _number(row: Row, header: str) -> float | None:

@@ -80,8 +80,9 @@ class Telemetry:
     def zeros(self) -> dict[tuple[str, Labels], float]:
         """Every counter at zero: a series that appears with its first event hides that event from `rate()`."""
         values = {self.key(name): 0.0 for name, labels in names.COUNTERS.items() if not labels}
-        for bound in (*names.BATCH_SIZE_BOUNDS, float("inf")):
-            values[self.key(f"{names.BATCH_SIZE}_bucket", le=names.le_label(bound))] = 0.0
+        for name, bounds in names.HISTOGRAMS.items():
+            for bound in (*bounds, float("inf")):
+                values[self.key(f"{name}_bucket", le=names.le_label(bound))] = 0.0
         values |= {self.key(names.STAGE_SECONDS, stage=stage): 0.0 for stage in names.STAGES}
         values |= {self.key(names.SPLITS, reason=reason): 0.0 for reason in names.SPLIT_REASONS}
         values[self.key(names.REQUESTS, status="200")] = 0.0
@@ -120,10 +121,12 @@ class Telemetry:
 
 
 class StageTimer:
-    """Seconds spent per stage of one batch."""
+    """Seconds spent per stage of one batch, and the forwards that they were spent on."""
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(names.STAGES, 0.0)
+        self.forward_sizes: list[int] = []
+        """Items of each forward whose answers were taken."""
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -77,7 +77,7 @@ def test_answer_headers_and_deadline(serve: Callable[..., Scripted]) -> None:
         answer = client.predict([[1, 2], [3, 4]], deadline_s=2.5, headers={"X-SmartBatch-Output": "raw"})
     path, headers, body = server.requests[0]
     assert answer.json() == {"result": [1]}
-    assert answer.batch_size == 7
+    assert (answer.batch_size, answer.forward_size) == (7, None)
     assert answer.attempts == 1
     assert path == "/predictions/resnet18"
     assert json.loads(body) == {"data": [[1, 2], [3, 4]]}

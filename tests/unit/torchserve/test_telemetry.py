@@ -31,7 +31,7 @@ def test_metrics_yaml_declares_what_the_worker_emits() -> None:
 def test_the_mended_frontend_has_a_help_text_for_each() -> None:
     source = SPELLING.read_text(encoding="utf-8")
     for name in {*names.COUNTERS, *names.GAUGES}:
-        family = re.sub(f"(?<={names.BATCH_SIZE})_(bucket|sum|count)$", "", name)
+        family = re.sub(f"^({'|'.join(names.HISTOGRAMS)})_(bucket|sum|count)$", r"\1", name)
         assert f'"{family}", "' in source, name
 
 
@@ -95,5 +95,6 @@ def test_every_counter_starts_at_zero() -> None:
     zeros = telemetry.zeros()
     assert {name for name, _ in zeros} == set(names.COUNTERS)
     assert set(zeros.values()) == {0.0}
-    buckets = [dict(labels)["le"] for name, labels in zeros if name == f"{names.BATCH_SIZE}_bucket"]
-    assert len(buckets) == len(names.BATCH_SIZE_BOUNDS) + 1
+    for histogram, bounds in names.HISTOGRAMS.items():
+        buckets = [dict(labels)["le"] for name, labels in zeros if name == f"{histogram}_bucket"]
+        assert len(buckets) == len(bounds) + 1

@@ -86,7 +86,31 @@ def test_a_model_that_forgets_the_batch(tmp_path: Path, source: Path) -> None:
     assert "first dimension must be the batch" in refusal_of_affine(tmp_path, source)
 
 
-def test_labels_that_do_not_match_the_output(tmp_path: Path, source: Path) -> None:
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ('{"logits": y, "past": object()}', "it gave a object as 'past'; leave out what is no answer (None does)"),
+        ('{"logits": y, "loss": y.mean()}', "shape [] as 'loss'; the answer's first dimension must be the batch"),
+        ("(y, y.to_sparse())", "it gave a sparse one as '1'"),
+        ("[{'a': y}, {'a': y}]", "the model took 1 items and gave 2 answers"),
+        ("[row[: len(y)] for row in y]", "in shape [2] instead of [1] alone"),
+    ],
+)
+def test_answers_that_cannot_be_cut_are_refused_and_named(tmp_path: Path, source: Path, answer: str, said: str) -> None:
+    text = AFFINE_MODEL.replace("return self.linear(x)", f"y = self.linear(x)\n        return {answer}")
+    (source / "model.py").write_text(text)
+    assert said in refusal_of_affine(tmp_path, source)
+
+
+def test_answers_of_any_structure_are_taken(tmp_path: Path, source: Path) -> None:
+    answer = '[{"boxes": row[row > 99].view(-1, 1), "masks": None, "spectrum": row * 1j} for row in self.linear(x)]'
+    (source / "model.py").write_text(AFFINE_MODEL.replace("self.linear(x)", answer))
+    assert run_affine(tmp_path, source)["notes"] == []
+
+
+@pytest.mark.parametrize("answer", ["self.linear(x)", '{"logits": self.linear(x), "hidden": x}'])
+def test_labels_that_do_not_match_the_output(tmp_path: Path, source: Path, answer: str) -> None:
+    (source / "model.py").write_text(AFFINE_MODEL.replace("self.linear(x)", answer))
     (source / "labels.txt").write_text("one\n")
     message = refusal_of_affine(tmp_path, source, labels=source / "labels.txt")
     assert message == "the model answers 2 classes, and there are 1 labels"

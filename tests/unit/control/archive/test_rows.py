@@ -38,6 +38,9 @@ class Model(torch.nn.Module):
         lambda x: x * float("nan") if len(x) > 1 else x,
         lambda x: x.flip(0),
         lambda x: x[:, : len(x)],
+        lambda x: {"a": None, "b": torch.complex(x, x / x.max())},
+        lambda x: [{"boxes": row[row[:, 0] > x[:, :, 0].mean()]} for row in x],
+        lambda x: [(row - x.mean()).numpy() for row in x],
     ],
 )
 def test_a_model_that_mixes_rows_is_refused(function: Callable[[torch.Tensor], Any]) -> None:
@@ -52,6 +55,8 @@ def test_a_model_that_mixes_rows_is_refused(function: Callable[[torch.Tensor], A
         lambda x: (x, x.argmax(-1)),
         lambda x: {"a": x * float("nan"), "b": x / 0},
         lambda x: [{"boxes": row, "name": "box", "score": 0.5} for row in x],
+        lambda x: [{"boxes": row[row[:, 0] > 0.5], "masks": None} for row in x],
+        lambda x: {"logits": x, "past": None, "spectrum": torch.fft.fft(x)},
         lambda x: x.add_(1),
         lambda x: x[:, :0],
         lambda x: x * 0,

@@ -26,6 +26,8 @@ def exposition(
         f'smartbatch_batch_size_bucket{{{labels},le="4",}} 0',
         f'smartbatch_batch_size_bucket{{{labels},le="8",}} {batches}',
         f'smartbatch_batch_size_bucket{{{labels},le="+Inf",}} {batches}',
+        f"smartbatch_forward_size_sum{{{labels},}} {rows}",
+        f"smartbatch_forward_size_count{{{labels},}} {2 * batches}",
         f'smartbatch_stage_seconds_total{{{labels},stage="decode",}} {batches * 0.002}',
         f'smartbatch_stage_seconds_total{{{labels},stage="forward",}} {batches * 0.030}',
         f'smartbatch_request_seconds_bucket{{{labels},outcome="success",le="0.1",}} {latencies[0]}',
@@ -47,6 +49,7 @@ AFTER = (1080, 14, 210, 1080, 45e6, (80, 980))
 def test_figures_are_what_the_counters_gained() -> None:
     found = view("m", look(100.0, *BEFORE), look(102.0, *AFTER))
     assert (found.rps, found.errors_per_s, found.batches_per_s, found.avg_batch_size) == (40, 2, 5, 8)
+    assert found.avg_forward_size == 4
     assert found.queue_depth == pytest.approx(20)  # 40 s of waiting in 2 s
     assert found.p95_s is not None
     assert found.p95_s <= 0.1  # the old, slow answers do not count

@@ -20,17 +20,18 @@ import java.util.regex.Pattern;
 final class Spelling {
     /** What the handler counts; TorchServe knows only the unit. */
     private static final Map<String, String> HELP =
-            Map.of(
-                    "smartbatch_requests_total", "Answers that workers gave, by status.",
-                    "smartbatch_items_total", "Items of all requests.",
-                    "smartbatch_batches_total", "Batches that workers were given.",
-                    "smartbatch_batch_size", "Requests in a batch.",
-                    "smartbatch_stage_seconds_total", "Time that workers spent in each stage.",
-                    "smartbatch_splits_total", "Micro-batches that were cut because they failed.",
-                    "smartbatch_model_loads_total", "Loads of the weights.",
-                    "smartbatch_model_loaded", "1 while the weights are in memory.",
-                    "smartbatch_model_load_seconds", "Time that the last load took.",
-                    "smartbatch_padding_ratio", "Share of items that were padding.");
+            Map.ofEntries(
+                    Map.entry("smartbatch_requests_total", "Answers that workers gave, by status."),
+                    Map.entry("smartbatch_items_total", "Items of all requests."),
+                    Map.entry("smartbatch_batches_total", "Batches that workers were given."),
+                    Map.entry("smartbatch_batch_size", "Requests in a batch."),
+                    Map.entry("smartbatch_forward_size", "Items in a forward."),
+                    Map.entry("smartbatch_stage_seconds_total", "Time that workers spent in each stage."),
+                    Map.entry("smartbatch_splits_total", "Micro-batches that were cut because they failed."),
+                    Map.entry("smartbatch_model_loads_total", "Loads of the weights."),
+                    Map.entry("smartbatch_model_loaded", "1 while the weights are in memory."),
+                    Map.entry("smartbatch_model_load_seconds", "Time that the last load took."),
+                    Map.entry("smartbatch_padding_ratio", "Share of items that were padding."));
 
     private static final Map<String, Double> SECONDS = Map.of("microseconds", 1e-6, "milliseconds", 1e-3, "ms", 1e-3);
     private static final Pattern SNAKE_CASE = Pattern.compile("[a-z_][a-z0-9_]*");
