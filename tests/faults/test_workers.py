@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from safetensors.torch import load_file, save_file
 from smartbatch.server.running import RunningServer
@@ -46,6 +48,28 @@ def test_sigkill_of_a_worker_under_load(serve: Serve, figures: dict[str, Any]) -
             "longest wait for an answer after the kill, s": round(max(reply.seconds for reply in served), 2),
             "both workers READY again after, s": round(back_s, 1),
         }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
+def test_the_fork_server_killed_under_load(serve: Serve, figures: dict[str, Any]) -> None:
+    """No request notices; a worker that is started later starts by itself, and the log says so."""
+    with serve(batch_size=BATCH_SIZE) as service:
+        (first,) = service.worker_pids()
+        fork_server = psutil.Process(first).parent()
+        assert fork_server is not None
+        assert "serve" in fork_server.cmdline()
+        with Load(service, 16, sleeping) as load:
+            load.wait_for(32)
+            fork_server.kill()
+            load.wait_for(64)
+        assert all(reply.is_right for reply in load.replies)
+        os.kill(first, signal.SIGKILL)
+        service.wait_workers(lambda now: bool(now - {first}))
+        with Load(service, 4, good) as load:
+            load.wait_for(8)
+        assert all(reply.is_right for reply in load.replies)
+        logs = "".join(path.read_text(errors="replace") for path in (service.server.run_dir / "logs").glob("*.log"))
+        assert "this worker starts without the fork server" in logs
 
 
 def test_queued_requests_outlive_the_only_worker(serve: Serve, figures: dict[str, Any]) -> None:

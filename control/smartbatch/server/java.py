@@ -27,11 +27,16 @@ import ctypes, os, signal, sys
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell ignores it for what runs in the background
-parent, command = int(sys.argv[1]), sys.argv[2:]
+parent, num_beside, command = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+beside, command = command[:num_beside], command[num_beside:]
 PR_SET_PDEATHSIG = 1
-ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)
+prctl = ctypes.CDLL(None).prctl
+prctl(PR_SET_PDEATHSIG, signal.SIGINT)
 if os.getppid() != parent:
     sys.exit("parent died before Java started")
+if beside and os.fork() == 0:  # a child of the JVM's, which ends with it
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    command = beside
 os.execv(command[0], command)
 """
 
@@ -54,7 +59,13 @@ def site_dir() -> Path:
     return Path(spec.origin).parent.parent
 
 
-def jvm_command(vm_args: Sequence[str], server_args: Sequence[str], tmp_dir: Path, plugins: str = "") -> list[str]:
+def jvm_command(
+    vm_args: Sequence[str],
+    server_args: Sequence[str],
+    tmp_dir: Path,
+    plugins: str = "",
+    python: str = sys.executable,
+) -> list[str]:
     """The command line `torchserve --start` would build, less the current directory on the class path.
 
     Args:
@@ -62,6 +73,7 @@ def jvm_command(vm_args: Sequence[str], server_args: Sequence[str], tmp_dir: Pat
         server_args: arguments of TorchServe.
         tmp_dir: where the workers' sockets go.
         plugins: config.properties' plugins_path: a folder of jars, or several with their `*`, colons between.
+        python: what TorchServe starts as a worker's Python.
     """
     java = java_home() / "bin" / "java"
     if not java.exists():
@@ -79,19 +91,22 @@ def jvm_command(vm_args: Sequence[str], server_args: Sequence[str], tmp_dir: Pat
         class_path,
         MAIN_CLASS,
         "--python",
-        sys.executable,
+        python,
         *server_args,
     ]
 
 
-def start_jvm(command: Sequence[str], cwd: Path, env: Mapping[str, str], output: Path) -> subprocess.Popen[bytes]:
+def start_jvm(
+    command: Sequence[str], cwd: Path, env: Mapping[str, str], output: Path, beside: Sequence[str] = ()
+) -> subprocess.Popen[bytes]:
     """Start `command` in its own session, its output appended to a file.
 
-    On Linux it ignores SIGTERM and SIGHUP, and gets END_SIGNAL when the calling *thread* ends.
+    On Linux it ignores SIGTERM and SIGHUP, and gets END_SIGNAL when the calling *thread* ends; and `beside` runs as its
+    child, as long as it does.
     """
     wrapped = list(command)
     if sys.platform == "linux":
-        wrapped = [sys.executable, "-ISc", _BECOME_JAVA, str(os.getpid()), *command]
+        wrapped = [sys.executable, "-ISc", _BECOME_JAVA, str(os.getpid()), str(len(beside)), *beside, *command]
     with output.open("ab") as sink:
         return subprocess.Popen(
             wrapped,

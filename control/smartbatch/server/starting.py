@@ -10,6 +10,7 @@ import dataclasses
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch.errors import StartupError, UsageError
 from smartbatch.remote.process_identity import birth, own_birth
 from smartbatch.remote.state import KEY_FILE, ServerState
+from smartbatch.server import fork_server
 from smartbatch.server.java import jvm_command, site_dir, start_jvm
 from smartbatch.server.leftovers import CONFIG_FILE, refuse_second
 from smartbatch.server.ports import free_ports, is_free
@@ -70,10 +72,11 @@ def start_server(settings: ServerSettings, *, drains_on_sigterm: bool = False) -
         config = run_dir / CONFIG_FILE
         write_properties(config, properties)
         server_args = ["-f", str(config), "-s", str(settings.model_store.absolute()), "-ncs"]
-        command = jvm_command(vm_args, server_args, tmp_dir, properties.get("plugins_path", ""))
+        python, beside = _python(settings, tmp_dir)
+        command = jvm_command(vm_args, server_args, tmp_dir, properties.get("plugins_path", ""), python)
         output = logs / "console.log"
         output.write_bytes(b"")
-        process = start_jvm(command, run_dir, _environment(settings, run_dir, tmp_dir), output)
+        process = start_jvm(command, run_dir, _environment(settings, run_dir, tmp_dir), output, beside)
         _wait_started(process, output, settings.start_timeout_s)
         state = _new_state(settings, process.pid, run_dir, tmp_dir, drains_on_sigterm=drains_on_sigterm)
         state.write()
@@ -107,6 +110,16 @@ def _with_ports(settings: ServerSettings) -> tuple[ServerSettings, tuple[int, in
     return settings, (next(fresh), next(fresh)), next(fresh)
 
 
+def _python(settings: ServerSettings, tmp_dir: Path) -> tuple[str, list[str]]:
+    """What workers are started by, and the command of the server that forks them, if one does."""
+    mode = {**os.environ, **settings.env}.get(environment.FORK_SERVER)
+    if mode == "off" or sys.platform != "linux":
+        return sys.executable, []
+    launcher, address = tmp_dir / "worker-python", tmp_dir / "fork-server"
+    fork_server.write_launcher(launcher, sys.executable, address)
+    return str(launcher), fork_server.server_command(sys.executable, address)
+
+
 def _environment(settings: ServerSettings, run_dir: Path, tmp_dir: Path) -> dict[str, str]:
     # Idle OpenMP threads sleep instead of spinning on cores that the frontend and other workers need.
     # A worker that crashes in native code leaves the place where it did in its log.
@@ -124,10 +137,12 @@ def _check_variables(env: Mapping[str, str]) -> None:
         WorkerConfig.resolve({}, env)
     except ValueError as e:
         raise UsageError(str(e)) from e
-    mode = env.get(environment.FRONTEND, "")
-    if mode not in ("", *environment.FRONTEND_MODES):
-        accepted = " or ".join(environment.FRONTEND_MODES)
-        raise UsageError(f"{environment.FRONTEND} must be {accepted}; got {mode!r}")
+    for name, modes in (
+        (environment.FRONTEND, environment.FRONTEND_MODES),
+        (environment.FORK_SERVER, environment.FORK_SERVER_MODES),
+    ):
+        if (mode := env.get(name, "")) not in ("", *modes):
+            raise UsageError(f"{name} must be {' or '.join(modes)}; got {mode!r}")
 
 
 def _wait_started(process: subprocess.Popen[bytes], output: Path, timeout_s: float) -> None:

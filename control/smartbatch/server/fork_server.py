@@ -1,0 +1,331 @@
+"""Workers that begin with PyTorch imported: a process that has done so forks, a stand-in waits where TorchServe looks.
+
+    TorchServe ──starts──▶ stand-in ──arguments, environment, folder, stdio──▶ fork server ──forks──▶ worker
+                              ▲                                                                         │
+                              └────────────── how it ended; each dies with the other ◀──────────────────┘
+
+TorchServe starts `--python` with the worker's arguments. That is a script here, which becomes the stand-in: it hands
+everything that makes a process what it is to the fork server, and ends as the worker ends. Where the fork server is
+gone or refuses, the stand-in becomes the worker itself, as if there were none, and says so in the log.
+
+This file is run by its path, as both: the standard library is all that the stand-in may load.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import importlib
+import json
+import os
+import random
+import runpy
+import selectors
+import shlex
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+_IMPORTS = (
+    "numpy",
+    "torch",
+    "ts.arg_parser",
+    "ts.async_service",
+    "ts.model_loader",
+    "ts.metrics.metric_cache_yaml_impl",
+    "ts.protocol.otf_message_handler",
+    "msgspec",
+    "orjson",
+    "simdjson",
+    "safetensors.torch",
+    "yaml",
+    "PIL.Image",
+    "torchvision.transforms.v2",
+)
+"""What workers load, the slowest of it; what is not installed is left to them."""
+
+_READ_WHEN_IMPORTED = (
+    "OMP_",
+    "KMP_",
+    "GOMP_",
+    "MKL_",
+    "OPENBLAS_",
+    "TORCH",
+    "PYTORCH",
+    "CUDA",
+    "LD_",
+    "MALLOC_",
+    "PYTHON",
+)
+"""Beginnings of variables that libraries read while they are loaded: a worker that wants others starts by itself."""
+_NOT_THEN = ("PYTHONPATH", "TORCHINDUCTOR_CACHE_DIR")  # the one is applied after the fork, torch sets the other itself
+
+_BEGIN_TIMEOUT_S = 5.0
+_ANSWER_TIMEOUT_S = 60.0
+_STATUS_TIMEOUT_S = 2.0
+_LENGTH = struct.Struct(">I")
+_MAX_BYTES = 8 << 20
+_NUM_FILES = 4
+
+
+class _Refused(Exception):
+    """The fork server makes no worker of this; the message says why."""
+
+
+def write_launcher(path: Path, python: str, address: Path) -> None:
+    """Write what TorchServe is to start as its Python.
+
+    Args:
+        path: of the script.
+        python: that workers run on.
+        address: of the fork server's socket.
+    """
+    command = shlex.join([python, "-IS", str(Path(__file__).resolve()), "stand-in", str(address), python])
+    path.write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="utf-8")
+    path.chmod(0o700)
+
+
+def server_command(python: str, address: Path) -> list[str]:
+    """The command that runs the fork server."""
+    return [python, str(Path(__file__).resolve()), "serve", str(address)]
+
+
+def stand_in(address: str, python: str, arguments: Sequence[str]) -> NoReturn:
+    """Have a worker forked and end as it ends; or become it, where that cannot be."""
+    try:
+        status = _forked(address, arguments)
+    except (OSError, ValueError, _Refused) as error:
+        print(f"this worker starts without the fork server, in seconds: {error}", file=sys.stderr, flush=True)
+        os.execv(python, [python, *arguments])
+    if os.WIFSIGNALED(status):
+        os.kill(os.getpid(), signal.SIGKILL)  # 137 for TorchServe: 128 and the signal, of which this one cannot fail
+    os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+
+
+def _forked(address: str, arguments: Sequence[str]) -> int:
+    """Wait for a worker that the fork server makes; its status as `os.waitpid` has it.
+
+    Raises:
+        OSError: there is no fork server.
+        _Refused: it is there and makes none.
+    """
+    request = {"arguments": list(arguments), "environment": dict(os.environ), "folder": str(Path.cwd())}
+    payload = json.dumps(request).encode()
+    ours, workers = socket.socketpair()
+    with socket.socket(socket.AF_UNIX) as server, ours:
+        server.settimeout(_ANSWER_TIMEOUT_S)
+        deadline = time.monotonic() + _BEGIN_TIMEOUT_S
+        while not Path(address).exists() and time.monotonic() < deadline:  # it began when TorchServe did
+            time.sleep(0.01)
+        server.connect(address)
+        with workers:
+            socket.send_fds(server, [_LENGTH.pack(len(payload))], [0, 1, 2, workers.fileno()])
+            server.sendall(payload)
+        lines = server.makefile("rb")
+        answer = json.loads(lines.readline() or b'{"refused": "it ended"}')
+        if "refused" in answer:
+            raise _Refused(answer["refused"])
+        server.settimeout(_STATUS_TIMEOUT_S)
+        ours.recv(1)  # nothing is ever sent: it ends with the worker
+        try:
+            return int(json.loads(lines.readline())["status"])
+        except (OSError, ValueError):  # the fork server is gone, and with it who knew
+            return 1 << 8
+
+
+class ForkServer:
+    """Forks workers for stand-ins of the same user; single-threaded, as forking wants it.
+
+    Args:
+        address: of its socket, in a folder that only this user can look into.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._python_path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        self._environment = _read_when_imported(os.environ)
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(f"{address}.new")
+        self._listener.listen(128)  # stand-ins wait here while we import
+        Path(f"{address}.new").rename(address)  # who sees it may connect
+        self._selector = selectors.DefaultSelector()
+        self._stand_ins: dict[int, socket.socket] = {}
+        """By the worker's pid."""
+        self._num_threads = _num_threads()
+
+    def prepare(self) -> None:
+        """Import what workers need."""
+        del sys.path[0]  # this file's folder
+        for name in _IMPORTS:
+            try:
+                importlib.import_module(name)
+            except ImportError:
+                continue
+        gc.collect()
+        gc.freeze()  # what a collection never touches stays shared with the workers
+        self._num_threads = _num_threads()  # OpenBLAS has some, and stops them itself before each fork
+
+    def serve(self) -> str:
+        """Fork workers until this process ends.
+
+        Returns:
+            In each worker: the script that it is to run; the server itself never returns.
+        """
+        woken, wakes = socket.socketpair()
+        for end in (woken, wakes):
+            end.setblocking(False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._selector.register(woken, selectors.EVENT_READ)
+        while True:
+            for key, _ in self._selector.select():
+                if key.fileobj is woken:
+                    woken.recv(4096)
+                    self._bury()
+                elif key.fileobj is not self._listener:
+                    self._lose(key.data)
+                elif (script := self._accept()) is not None:
+                    signal.set_wakeup_fd(-1)
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    for end in (woken, wakes):
+                        end.close()
+                    return script
+
+    def _accept(self) -> str | None:
+        """Fork for one stand-in; only the worker gets an answer, its script."""
+        stand_in, _ = self._listener.accept()
+        files: list[int] = []
+        try:
+            stand_in.settimeout(_STATUS_TIMEOUT_S)
+            request, files = _receive(stand_in)
+            self._check(stand_in, request)
+            pid = os.fork()
+            if pid == 0:
+                self._let_go(stand_in)
+                return _become(request, files, self._python_path)
+            self._stand_ins[pid] = stand_in
+            self._selector.register(stand_in, selectors.EVENT_READ, pid)
+            _send(stand_in, {"pid": pid})
+        except (OSError, ValueError, KeyError, _Refused) as error:
+            _send(stand_in, {"refused": str(error) or type(error).__name__})
+            if stand_in not in self._stand_ins.values():
+                stand_in.close()
+        finally:
+            for file in files:
+                os.close(file)
+        return None
+
+    def _check(self, stand_in: socket.socket, request: Mapping[str, Any]) -> None:
+        _, uid, _ = struct.unpack("3i", stand_in.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        if uid not in (os.getuid(), 0):
+            raise _Refused("it belongs to another user")
+        wanted = _read_when_imported(request["environment"])
+        if wanted != self._environment:
+            others = sorted(k for k in wanted.keys() | self._environment if wanted.get(k) != self._environment.get(k))
+            raise _Refused(f"it was started with another {', '.join(others)}")
+        if _num_threads() > self._num_threads:
+            raise _Refused("it has threads, which a fork would lose")
+
+    def _bury(self) -> None:
+        """Tell stand-ins how their workers ended."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            stand_in = self._stand_ins.pop(pid, None)
+            if stand_in is not None:
+                self._selector.unregister(stand_in)
+                _send(stand_in, {"status": status})
+                stand_in.close()
+
+    def _lose(self, pid: int) -> None:
+        """A stand-in is gone: TorchServe has killed it, and means the worker."""
+        if pid in self._stand_ins:
+            os.kill(pid, signal.SIGKILL)
+            self._selector.unregister(self._stand_ins[pid])  # its death is told by SIGCHLD
+            self._stand_ins.pop(pid).close()
+
+    def _let_go(self, stand_in: socket.socket) -> None:
+        """In a worker: close what is the server's."""
+        self._selector.close()
+        self._listener.close()
+        for other in (stand_in, *self._stand_ins.values()):
+            other.close()
+
+
+def _receive(stand_in: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    head, files, _, _ = socket.recv_fds(stand_in, _LENGTH.size, _NUM_FILES)
+    if len(head) != _LENGTH.size or len(files) != _NUM_FILES:
+        raise _Refused("what it was asked is no request for a worker")
+    (length,) = _LENGTH.unpack(head)
+    payload = bytearray()
+    while len(payload) < min(length, _MAX_BYTES) and (piece := stand_in.recv(1 << 16)):
+        payload += piece
+    return json.loads(bytes(payload)), files
+
+
+def _send(stand_in: socket.socket, message: Mapping[str, Any]) -> None:
+    try:
+        stand_in.sendall(json.dumps(message).encode() + b"\n")
+    except OSError:  # it is gone, which its end of file tells
+        return
+
+
+def _become(request: Mapping[str, Any], files: Sequence[int], old_python_path: Sequence[str]) -> str:
+    """In a worker: take over what TorchServe gave the stand-in; returns the script to run."""
+    *stdio, stand_in = files
+    for number, file in enumerate(stdio):
+        os.dup2(file, number)
+    # TorchServe ends a worker that hangs by SIGKILL, which the stand-in gets: its end of this socket then closes, and
+    # the kernel passes the signal on, whatever this process does, and whether or not the fork server lives.
+    kept = os.dup(stand_in)
+    fcntl.fcntl(kept, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(kept, _F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(kept, fcntl.F_SETFL, fcntl.fcntl(kept, fcntl.F_GETFL) | os.O_ASYNC)
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    script = str(request["arguments"][0])
+    python_path = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    sys.path[:] = [str(Path(script).parent), *python_path, *(p for p in sys.path if p not in old_python_path)]
+    sys.argv = list(request["arguments"])
+    random.seed()
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()
+    return script
+
+
+_F_SETSIG = 10  # of Linux; Python's fcntl has no name for it
+
+
+def _read_when_imported(environment: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(_READ_WHEN_IMPORTED) and name not in _NOT_THEN
+    }
+
+
+def _num_threads() -> int:
+    return sum(1 for _ in Path("/proc/self/task").iterdir())
+
+
+def main(arguments: Sequence[str]) -> None:
+    """`stand-in ADDRESS PYTHON WORKER'S-ARGUMENTS…`, or `serve ADDRESS`."""
+    if arguments[0] == "stand-in":
+        stand_in(arguments[1], arguments[2], arguments[3:])
+    server = ForkServer(arguments[1])
+    server.prepare()
+    runpy.run_path(server.serve(), run_name="__main__")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

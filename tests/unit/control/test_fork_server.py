@@ -1,0 +1,173 @@
+"""The fork server and its stand-ins, as real processes: what is handed over, and that each ends with the other."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+from smartbatch.server import fork_server
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
+
+FILE = Path(fork_server.__file__)
+WITHOUT_IMPORTS = f"""
+import runpy, sys
+sys.path.insert(0, {str(FILE.parent)!r})
+import fork_server
+fork_server._IMPORTS = ()
+fork_server.main(sys.argv[1:])
+"""
+WORKER = """
+import json, os, sys, time
+if sys.argv[1] == "tell":
+    told = {"arguments": sys.argv, "folder": os.getcwd(), "variable": os.environ.get("A_VARIABLE"), "path": sys.path}
+    print(json.dumps({**told, "main": sys.modules["__main__"].__file__, "input": sys.stdin.read()}))
+    print("to stderr", file=sys.stderr)
+elif sys.argv[1] == "exit":
+    sys.exit(int(sys.argv[2]))
+else:
+    print(os.getpid(), flush=True)
+    while True:
+        pass
+"""
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Path:
+    path = tmp_path / "worker.py"
+    path.write_text(WORKER)
+    return path
+
+
+class ForkServer:
+    """One that imports nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.address = folder / "s"
+        self.launcher = folder / "python"
+        fork_server.write_launcher(self.launcher, sys.executable, self.address)
+        self.process = subprocess.Popen([sys.executable, "-c", WITHOUT_IMPORTS, "serve", str(self.address)])
+        while not self.address.exists():
+            assert self.process.poll() is None
+            time.sleep(0.01)
+
+    def start(self, arguments: Sequence[object], **options: object) -> subprocess.Popen[str]:
+        """As TorchServe starts a worker."""
+        return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
+            [str(self.launcher), *map(str, arguments)],
+            text=True,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
+        )
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ForkServer]:
+    made = ForkServer(tmp_path)
+    yield made
+    made.end()
+
+
+def ended(started: subprocess.Popen[str]) -> int:
+    """Its exit status."""
+    started.communicate(timeout=60)
+    return started.returncode
+
+
+def environment(**variables: str) -> Mapping[str, str]:
+    return {**os.environ, **variables}
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def wait_gone(pid: int) -> None:
+    while not is_gone(pid):
+        time.sleep(0.01)
+
+
+def test_a_worker_is_what_torchserve_started(server: ForkServer, worker: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    variables = environment(A_VARIABLE="\u00e9", PYTHONPATH=f"{tmp_path}:/elsewhere")
+    started = server.start([worker, "tell", "a b"], env=variables, cwd=tmp_path / "model", stdin=subprocess.PIPE)
+    said, errors = started.communicate("input", timeout=60)
+    assert started.returncode == 0, errors
+    told = json.loads(said)
+    assert told["arguments"] == [str(worker), "tell", "a b"]
+    assert (told["main"], told["variable"], told["input"]) == (str(worker), "\u00e9", "input")
+    assert told["folder"] == str(tmp_path / "model")
+    assert told["path"][:3] == [str(worker.parent), str(tmp_path), "/elsewhere"]
+    assert str(FILE.parent) not in told["path"]
+    assert errors == "to stderr\n"
+    assert server.process.poll() is None
+
+
+@pytest.mark.parametrize("status", [0, 1, 3])
+def test_its_exit_status_is_the_stand_ins(server: ForkServer, worker: Path, status: int) -> None:
+    assert ended(server.start([worker, "exit", status])) == status
+
+
+def test_a_killed_worker_is_seen(server: ForkServer, worker: Path) -> None:
+    started = server.start([worker, "hang"])
+    assert started.stdout is not None
+    os.kill(int(started.stdout.readline()), signal.SIGKILL)
+    assert ended(started) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("server_lives", [True, False])
+def test_a_worker_that_hangs_ends_with_its_stand_in(server: ForkServer, worker: Path, server_lives: bool) -> None:
+    started = server.start([worker, "hang"])
+    assert started.stdout is not None
+    pid = int(started.stdout.readline())
+    if not server_lives:
+        server.end()
+        assert not is_gone(pid), "a worker outlives the fork server"
+    started.kill()
+    wait_gone(pid)
+    ended(started)
+
+
+def test_without_a_server_a_worker_starts_by_itself_and_says_so(server: ForkServer, worker: Path) -> None:
+    server.end()
+    started = server.start([worker, "exit", 3])
+    _, errors = started.communicate(timeout=60)
+    assert started.returncode == 3
+    assert "this worker starts without the fork server" in errors
+
+
+def test_variables_that_libraries_read_when_they_load_must_be_the_servers(server: ForkServer, worker: Path) -> None:
+    started = server.start([worker, "exit", 3], env=environment(OMP_NUM_THREADS="7"))
+    _, errors = started.communicate(timeout=60)
+    assert started.returncode == 3
+    assert "it was started with another OMP_NUM_THREADS" in errors
+
+
+def test_what_is_no_request_harms_nobody(server: ForkServer, worker: Path) -> None:
+    for nonsense in (b"", b"\0\0\0\1", b"\xff" * 100):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(server.address))
+            client.sendall(nonsense)
+            client.shutdown(socket.SHUT_WR)
+            client.recv(1000)
+    assert ended(server.start([worker, "exit", 0])) == 0
+
+
+def test_many_at_once(server: ForkServer, worker: Path) -> None:
+    started = [server.start([worker, "exit", number]) for number in range(8)]
+    assert [ended(each) for each in started] == list(range(8))
