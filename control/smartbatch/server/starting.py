@@ -21,7 +21,7 @@ from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch.errors import StartupError, UsageError
 from smartbatch.remote.process_identity import birth, own_birth
 from smartbatch.remote.state import KEY_FILE, ServerState
-from smartbatch.server import fork_server
+from smartbatch.server.forking import fork_server
 from smartbatch.server.java import jvm_command, site_dir, start_jvm
 from smartbatch.server.leftovers import CONFIG_FILE, refuse_second
 from smartbatch.server.ports import free_ports, is_free

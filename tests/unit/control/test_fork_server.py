@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from smartbatch.server import fork_server
+from smartbatch.server.forking import fork_server
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
 
