@@ -85,9 +85,9 @@ clean:  ## remove the environment, archives and run directories
 	$(PIP_INSTALL) -e .
 	@touch $@
 
-.venv/.dev: pyproject.toml .venv/.runtime
+.venv/.dev: pyproject.toml | .venv/bin/python
 	$(PIP_INSTALL) -e '.[dev]'
-	@touch $@
+	@touch .venv/.runtime $@
 
 # An archive is rebuilt when the handler changes, or MODEL_PATH does: the settings file remembers the last one.
 model_store/%.mar: model_store/.%.settings $(HANDLER) | .venv/.runtime
