@@ -8,7 +8,7 @@ PIP_INSTALL := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pip install --dis
 C_SOURCES := $(shell find handler -name '*.[ch]')
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 
-.PHONY: help setup serve test check format frontend stock bench figures soak fuzz audit clean FORCE
+.PHONY: help setup serve test check style types jar format frontend stock bench figures soak fuzz audit clean FORCE
 .DELETE_ON_ERROR:
 .PRECIOUS: model_store/.%.settings model_store/%.mar
 
@@ -20,18 +20,26 @@ setup: .venv/.runtime  ## create .venv and install SmartBatch into it
 serve: model_store/$(MODEL).mar  ## serve $(MODEL) on http://127.0.0.1:8080 until Ctrl-C
 	@exec $(BIN)/smartbatch serve --model $(MODEL)
 
-# The tests mostly wait for servers, so two at a time take half as long; those that compare measurements follow alone.
+# The tests wait for servers half of the time, so twice as many at a time as there are cores; those that compare
+# measurements follow alone.
 test: .venv/.dev  ## all tests, with real servers on free ports
-	$(PYTEST) -m 'not slow and not alone' -n 2
-	$(PYTEST) -m 'not slow and alone'
+	$(PYTEST) -m 'not slow and not alone' -n 4
+	$(PYTEST) -m 'not slow and alone' tests/e2e
 
 check: .venv/.dev  ## what CI runs: format, lint, types, tests
+	@$(MAKE) --no-print-directory -j 3 --output-sync=recurse style types jar
+	$(MAKE) --no-print-directory test
+
+style:
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $(C_SOURCES)
 	$(BIN)/ruff check .
+
+types:
 	$(BIN)/mypy
+
+jar:
 	$(BIN)/python frontend/build.py --check --test
-	$(MAKE) --no-print-directory test
 
 frontend: .venv/.dev  ## the jar that mends TorchServe's frontend, and its unit tests (needs Debian's ecj or a JDK from 17 on)
 	$(BIN)/python frontend/build.py --test
@@ -77,9 +85,9 @@ clean:  ## remove the environment, archives and run directories
 	$(PIP_INSTALL) -e .
 	@touch $@
 
-.venv/.dev: pyproject.toml .venv/.runtime
+.venv/.dev: pyproject.toml | .venv/bin/python
 	$(PIP_INSTALL) -e '.[dev]'
-	@touch $@
+	@touch .venv/.runtime $@
 
 # An archive is rebuilt when the handler changes, or MODEL_PATH does: the settings file remembers the last one.
 model_store/%.mar: model_store/.%.settings $(HANDLER) | .venv/.runtime

@@ -6,8 +6,11 @@ each forward take that long.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,28 +27,50 @@ from tests.disks import mounted
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # workers start three times faster from cached bytecode
 
-_SESSION_CACHE = pytest.StashKey[str]()
+_FOLDER = "TESTS_FOLDER"
+"""Names the session's folder to pytest-xdist's processes. Not SMARTBATCH_: servers refuse those they do not know."""
+_WRITING_CLASSES = pytest.StashKey["subprocess.Popen[bytes]"]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """What the servers of all tests have in common; pytest-xdist's processes inherit it.
 
     One cache of what workers build and measure: not the user's, and paid for once. A test of how it is without one
-    takes a folder of its own. And Java's first compiler only: the second takes half of the CPU of a frontend that
-    lives for seconds, and compiles for minutes to come. The tests behind `slow`, which last as long, have both.
+    takes a folder of its own. Java's classes, read once (tests/java_classes.py). And Java's first compiler only: the
+    second takes half of the CPU of a frontend that lives for seconds, and compiles for minutes to come. The tests
+    behind `slow`, which last as long, have both.
     """
     if hasattr(config, "workerinput"):
         return
-    config.stash[_SESSION_CACHE] = tempfile.mkdtemp(prefix="smartbatch-tests-")
-    os.environ["SMARTBATCH_CACHE_DIR"] = config.stash[_SESSION_CACHE]
+    config.option.loadscopereorder = False  # the order is that of pytest_collection_modifyitems
+    folder = Path(tempfile.mkdtemp(prefix="smartbatch-tests-"))
+    os.environ[_FOLDER] = str(folder)
+    os.environ["SMARTBATCH_CACHE_DIR"] = str(folder / "cache")
+    (folder / "cache").mkdir(mode=0o700)
     if config.getoption("markexpr") != "slow":
-        os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
+        options = f"-XX:TieredStopAtLevel=1 -XX:SharedArchiveFile={_classes()} -Xlog:cds=off"
+        os.environ.setdefault("JAVA_TOOL_OPTIONS", options)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Have the file of Java's classes written beside the first tests; it costs as much as it saves seven servers."""
+    first = os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0" and not session.config.option.collectonly
+    num_tests = sum(item.nodeid.startswith(("tests/e2e/", "tests/faults/")) for item in session.items)
+    if first and num_tests > 20 and str(_classes()) in os.environ["JAVA_TOOL_OPTIONS"]:
+        command = [sys.executable, "-m", "tests.java_classes", str(_classes())]
+        session.config.stash[_WRITING_CLASSES] = subprocess.Popen(command, cwd=Path(__file__).parents[1])
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """The session's cache goes with it."""
-    if _SESSION_CACHE in config.stash:
-        shutil.rmtree(config.stash[_SESSION_CACHE], ignore_errors=True)
+    """The session's folder goes with it."""
+    if _WRITING_CLASSES in config.stash:
+        config.stash[_WRITING_CLASSES].wait()
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ[_FOLDER], ignore_errors=True)
+
+
+def _classes() -> Path:
+    return Path(os.environ[_FOLDER]) / "classes.jsa"
 
 
 TINY_MODEL = '''
@@ -90,6 +115,9 @@ OWN_SERVERS = {f"tests/e2e/test_{name}.py" for name in ("retune", "scale", "serv
 # These write nothing into the faults' report, and start servers of their own.
 WITHOUT_FIGURES = {f"tests/faults/test_{name}.py" for name in ("answers", "start")}
 
+# What takes longest begins first, so that nothing is left to be waited for at the end.
+ORDER = ("tests/faults/", "tests/unit/kernels/test_strict.py", "tests/e2e/", "tests/contract/", "tests/")
+
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]
     """Tests of one file share its servers, so run in one process; all faults do, for they write one report.
@@ -110,7 +138,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With SMARTBATCH_FRONTEND=stock every server has TorchServe's frontend as it came, which lacks what some test."""
+    """In `ORDER`. With SMARTBATCH_FRONTEND=stock servers have TorchServe's own frontend, which lacks what some test."""
+    items.sort(key=lambda item: next(n for n, start in enumerate(ORDER) if item.nodeid.startswith(start)))
     if os.environ.get(FRONTEND) == "stock":
         reason = "TorchServe's frontend as it came lacks this (docs/decisions/frontend.md)"
         for item in items:
@@ -143,15 +172,21 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def tiny_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`tiny.mar`: y = 2x + 1 on items of shape [4], through the real handler."""
-    from smartbatch.archive.build import build_archive  # imports torch, which unit tests do not need
-    from smartbatch.archive.settings import ArchiveSettings
+def tiny_archive() -> Path:
+    """`tiny.mar`: y = 2x + 1 on items of shape [4], through the real handler; built by the process that is first."""
+    folder = Path(os.environ[_FOLDER]) / "tiny"
+    folder.mkdir(exist_ok=True)
+    archive = folder / "tiny.mar"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not archive.exists():
+            from smartbatch.archive.build import build_archive  # imports torch, which unit tests do not need
+            from smartbatch.archive.settings import ArchiveSettings
 
-    folder = tmp_path_factory.mktemp("tiny")
-    source = folder / "model.py"
-    source.write_text(TINY_MODEL, encoding="utf-8")
-    return build_archive(ArchiveSettings(model_file=source, name="tiny", input_shape="4", output=folder))
+            source = folder / "model.py"
+            source.write_text(TINY_MODEL, encoding="utf-8")
+            build_archive(ArchiveSettings(model_file=source, name="tiny", input_shape="4", output=folder))
+    return archive
 
 
 @pytest.fixture

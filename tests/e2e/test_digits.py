@@ -72,6 +72,7 @@ def server(build: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ru
         inference_port=0,
         management_port=0,
         metrics_port=0,
+        env={"SMARTBATCH_COMPILE": "off"},  # four workers would measure what the tests of forward/ do
     )
     running = start_server(settings)
     try:

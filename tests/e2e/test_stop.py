@@ -20,7 +20,7 @@ from smartbatch.errors import DeadlineError
 from smartbatch.server.running import RunningServer
 from smartbatch.server.stopping.stop import StopReport, stop_server
 
-from tests.e2e.serve_process import END_TIMEOUT_S, WAYS_TO_STOP, Served, served
+from tests.e2e.serve_process import CONTAINED, END_TIMEOUT_S, WAYS_TO_STOP, Served, served
 
 NUM_CLIENTS = 32
 UNCALIBRATED = {"SMARTBATCH_MICRO_BATCH": "8", "SMARTBATCH_COMPILE": "off"}
@@ -80,9 +80,9 @@ def run_clients(server: RunningServer | Served, stop: Callable[[], Any]) -> Coun
 
 
 @mended
-@pytest.mark.parametrize(("workers", "sleep_s"), [(1, "0"), (2, "0.2")])
+@pytest.mark.parametrize(("workers", "sleep_s"), [pytest.param(1, "0", marks=pytest.mark.slow), (2, "0.2")])
 def test_stop_under_32_clients_loses_nothing(start: Any, workers: int, sleep_s: str) -> None:
-    server = start(tiny_workers=workers, env={"TINY_SLEEP_S": sleep_s})
+    server = start(tiny_workers=workers, env={"TINY_SLEEP_S": sleep_s, **UNCALIBRATED})
 
     reports = []
     outcomes = run_clients(server, lambda: reports.append(server.stop(grace_s=30)))
@@ -95,7 +95,9 @@ def test_stop_under_32_clients_loses_nothing(start: Any, workers: int, sleep_s: 
 
 
 @mended
-@pytest.mark.parametrize("way", WAYS_TO_STOP)
+@pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=[pytest.mark.slow] if way in CONTAINED else []) for way in WAYS_TO_STOP]
+)
 def test_no_way_to_stop_loses_a_request(model_store: Path, tmp_path: Path, way: str) -> None:
     on_a_terminal = way == "the terminal is closed"
     with served(
@@ -120,7 +122,7 @@ def test_no_way_to_stop_loses_a_request(model_store: Path, tmp_path: Path, way: 
 
 
 def test_queued_requests_are_answered(start: Any) -> None:
-    server = start(tiny_workers=1, batch_size=2, env={"TINY_SLEEP_S": "0.5"})
+    server = start(tiny_workers=1, batch_size=2, env={"TINY_SLEEP_S": "0.5", **UNCALIBRATED})
     warm_up(server)
     answers: list[Any] = []
 
@@ -146,7 +148,7 @@ def test_queued_requests_are_answered(start: Any) -> None:
 
 @mended
 def test_grace_bounds_the_stop_and_late_requests_get_503(start: Any) -> None:
-    server = start(tiny_workers=1, batch_size=1, env={"TINY_SLEEP_S": "0.5"})
+    server = start(tiny_workers=1, batch_size=1, env={"TINY_SLEEP_S": "0.5", **UNCALIBRATED})
     warm_up(server)
     statuses: list[int] = []
 
@@ -236,7 +238,7 @@ def test_who_waits_for_a_removed_model_is_answered(start: Any) -> None:
 
 @mended
 def test_half_a_request_is_none(start: Any) -> None:
-    server = start(tiny_workers=1)
+    server = start(tiny_workers=1, env=UNCALIBRATED)
     warm_up(server)
     address = urlsplit(server.inference_url)
     with (

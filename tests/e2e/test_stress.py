@@ -105,32 +105,25 @@ def test_a_whole_run_agrees_with_the_server(tmp_path: Path, body: Path, model_st
     assert wait_gone(out) == []
 
 
-def test_a_server_of_the_users_own(tmp_path: Path, body: Path, start: Callable[..., RunningServer]) -> None:
+def test_two_generator_processes_on_a_server_of_the_users_own(
+    tmp_path: Path, body: Path, start: Callable[..., RunningServer]
+) -> None:
     server = start(tiny_workers=1)
     before = summary(scrape(server.metrics_url), "tiny")["total_requests"]
     out = tmp_path / "out"
     urls = ["--url", server.inference_url, "--management-url", server.management_url]
-    arguments = command(out, body, *urls, "--metrics-url", server.metrics_url, "--duration", "3s", "--users", "4")
-    ended = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    more = ["--metrics-url", server.metrics_url, "--duration", "3s", "--users", "6", "--processes", "2"]
+    ended = subprocess.run(command(out, body, *urls, *more), capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     result = json.loads((out / "stress.json").read_text(encoding="utf-8"))
     after = summary(scrape(server.metrics_url), "tiny")["total_requests"]
     solo = 1
     assert after - before == result["totals"]["requests"] + solo
     assert server.is_alive
-
-
-def test_generator_processes_share_the_load(tmp_path: Path, body: Path, start: Callable[..., RunningServer]) -> None:
-    server = start(tiny_workers=1)
-    out = tmp_path / "out"
-    urls = ["--url", server.inference_url, "--management-url", server.management_url]
-    more = ["--metrics-url", server.metrics_url, "--duration", "4s", "--users", "6", "--processes", "2"]
-    ended = subprocess.run(command(out, body, *urls, *more), capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
-    result = json.loads((out / "stress.json").read_text(encoding="utf-8"))
     assert result["generator"]["processes"] == 2
     assert result["agreement"]["within_limit"], result["agreement"]
-    assert len(list((out / "raw").glob("requests-*.csv"))) == 2
+    # Both took part; whom Locust gives the users is its own: on a starved machine all of them to one.
+    assert len(list((out / "raw").glob("ticks-*.csv"))) == 2
 
 
 def test_a_killed_server_ends_the_run_and_keeps_the_data(tmp_path: Path, body: Path, model_store: Path) -> None:
@@ -152,7 +145,8 @@ def test_a_killed_server_ends_the_run_and_keeps_the_data(tmp_path: Path, body: P
     assert wait_gone(out) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+# tests/unit/loadtest/test_interrupt.py sends each signal to what hears them all alike.
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_ctrl_c_keeps_the_data_and_leaves_nothing_behind(
     tmp_path: Path, body: Path, model_store: Path, number: signal.Signals
 ) -> None:

@@ -31,8 +31,12 @@ def model_dir(tmp_path: Path, built: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
-@pytest.mark.parametrize("how", ["auto", "off", "winograd", "openvino"])
+# What `auto` takes, it takes in the same way from either network; measuring all ways is what costs.
+@pytest.mark.parametrize(
+    ("how", "name"),
+    [(how, name) for how in ("off", "winograd", "openvino") for name in ("resnet18", "mobilenet_v3_small")]
+    + [("auto", "resnet18")],
+)
 def test_answers_equal_eager(name: str, how: str, model_dir: Path) -> None:
     torch.manual_seed(0)
     module = with_lively_statistics(torchvision.models.get_model(name, weights=None))
