@@ -101,13 +101,13 @@ def _answer_of_another_size(model: ManagedModel, config: WorkerConfig, shape: tu
         return answer
     larger = (size if fixed else size + _OTHER_SIDE for size, fixed in zip(shape, declared, strict=True))
     try:
-        return _run(model, tuple(larger), 1)[0]
+        return _run(model, tuple(larger), 1)[1][0]
     except CheckError:
         return answer
 
 
-def _run(model: ManagedModel, shape: tuple[int, ...], count: int) -> list[Any]:
-    """The answers to `count` items."""
+def _run(model: ManagedModel, shape: tuple[int, ...], count: int) -> tuple[Any, list[Any]]:
+    """The output for `count` items, and the answers cut from it."""
 
     def run(size: int) -> Any:
         return model.forward(_generated(shape, size))
@@ -120,7 +120,7 @@ def _run(model: ManagedModel, shape: tuple[int, ...], count: int) -> list[Any]:
             f"{cause_of(error)}. Does --input-shape say what one item is, without the batch?"
         ) from error
     try:
-        return AnswerSplitter().split(output, count, run)
+        return output, AnswerSplitter().split(output, count, run)
     except WrongAnswerCount as error:
         raise CheckError(f"{error}; the answer's first dimension must be the batch") from error
     except ModelFailed as error:
