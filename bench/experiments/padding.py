@@ -36,6 +36,8 @@ VOCABULARY = 8000
 
 def make_model(folder: Path, layers: int, hidden: int) -> Any:
     """A BERT classifier's folder, as transformers writes it, and the model itself."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
     from transformers import BertConfig, BertForSequenceClassification
 
     torch.manual_seed(0)
@@ -50,6 +52,8 @@ def make_model(folder: Path, layers: int, hidden: int) -> Any:
     )
     model = BertForSequenceClassification(config).eval()
     model.save_pretrained(folder)
+    words = {f"w{index}": index for index in range(VOCABULARY - 1)} | {"[UNK]": VOCABULARY - 1}
+    Tokenizer(WordLevel(words, unk_token="[UNK]")).save(str(folder / "tokenizer.json"))
     return model
 
 
@@ -68,7 +72,7 @@ def ask(url: str, ids: list[int]) -> tuple[list[float], int, int]:
     reply.raise_for_status()
     sizes = (int(reply.headers[f"X-SmartBatch-{name}-Size"]) for name in ("Batch", "Forward"))
     result = reply.json()["result"]
-    return (result["logits"] if isinstance(result, dict) else result), *sizes  # type: ignore[return-value]
+    return (result["logits"] if isinstance(result, dict) else result), *sizes
 
 
 def measure(folder: Path, layers: int, hidden: int, rounds: int) -> dict[str, Any]:
