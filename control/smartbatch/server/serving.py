@@ -20,6 +20,7 @@ from smartbatch.remote.state import read_state
 from smartbatch.server.announce import announcement
 from smartbatch.server.archives import lacks
 from smartbatch.server.batching import Batching
+from smartbatch.server.forking.imports import imports_of
 from smartbatch.server.ports import free_ports
 from smartbatch.server.running import RunningServer
 from smartbatch.server.settings import ServerSettings, default_run_dir
@@ -73,7 +74,9 @@ def serve_until_stopped(plan: ServePlan) -> None:
     signals = StopSignals()
     try:
         with _step(console, "Starting TorchServe"):
-            server = start_server(plan.settings, drains_on_sigterm=True)
+            archives = (plan.settings.model_store / plan.archive(model) for model in plan.models)
+            settings = dataclasses.replace(plan.settings, imports=imports_of(archives))
+            server = start_server(settings, drains_on_sigterm=True)
     except StopRequested:
         return
     try:

@@ -117,7 +117,7 @@ def _python(settings: ServerSettings, tmp_dir: Path) -> tuple[str, list[str]]:
         return sys.executable, []
     launcher, address = tmp_dir / "worker-python", tmp_dir / "fork-server"
     fork_server.write_launcher(launcher, sys.executable, address)
-    return str(launcher), fork_server.server_command(sys.executable, address)
+    return str(launcher), fork_server.server_command(sys.executable, address, settings.imports)
 
 
 def _environment(settings: ServerSettings, run_dir: Path, tmp_dir: Path) -> dict[str, str]:

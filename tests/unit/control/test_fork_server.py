@@ -9,12 +9,14 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
 import pytest
 from smartbatch.server.forking import fork_server
+from smartbatch.server.forking.imports import imports_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
 
@@ -171,3 +173,25 @@ def test_what_is_no_request_harms_nobody(server: ForkServer, worker: Path) -> No
 def test_many_at_once(server: ForkServer, worker: Path) -> None:
     started = [server.start([worker, "exit", number]) for number in range(8)]
     assert [ended(each) for each in started] == list(range(8))
+
+
+@pytest.mark.parametrize(
+    ("section", "wanted"),
+    [
+        ("model: resnet18", ("torchvision.transforms.v2",)),
+        ("model: model.py\n  input_shape: [4]", ()),
+        ("inputs: {image: {shape: [3, 8, 8], image: true}}", ("torchvision.transforms.v2",)),
+        ("inputs: {ids: {dtype: int64, shape: [L], pad: 0}}", ()),
+        ("what: is this", ()),
+    ],
+)
+def test_torchvision_is_loaded_for_models_of_pictures(tmp_path: Path, section: str, wanted: tuple[str, ...]) -> None:
+    with zipfile.ZipFile(tmp_path / "m.mar", "w") as mar:
+        mar.writestr("model-config.yaml", f"handler:\n  {section}\n")
+    assert imports_of([tmp_path / "m.mar"]) == wanted
+
+
+def test_what_is_no_archive_of_ours_asks_for_nothing(tmp_path: Path) -> None:
+    (tmp_path / "broken.mar").write_bytes(b"PK")
+    (tmp_path / "folder").mkdir()
+    assert imports_of([tmp_path / "broken.mar", tmp_path / "folder", tmp_path / "absent.mar"]) == ()

@@ -45,9 +45,8 @@ _IMPORTS = (
     "safetensors.torch",
     "yaml",
     "PIL.Image",
-    "torchvision.transforms.v2",
 )
-"""What workers load, the slowest of it; what is not installed is left to them."""
+"""What every worker loads, the slowest of it; what is not installed is left to them."""
 
 _READ_WHEN_IMPORTED = (
     "OMP_",
@@ -90,9 +89,15 @@ def write_launcher(path: Path, python: str, address: Path) -> None:
     path.chmod(0o700)
 
 
-def server_command(python: str, address: Path) -> list[str]:
-    """The command that runs the fork server."""
-    return [python, str(Path(__file__).resolve()), "serve", str(address)]
+def server_command(python: str, address: Path, imports: Sequence[str] = ()) -> list[str]:
+    """The command that runs the fork server.
+
+    Args:
+        python: that it runs on.
+        address: of its socket.
+        imports: modules to load beside what every worker needs.
+    """
+    return [python, str(Path(__file__).resolve()), "serve", str(address), *imports]
 
 
 def stand_in(address: str, python: str, arguments: Sequence[str]) -> NoReturn:
@@ -157,10 +162,10 @@ class ForkServer:
         """By the worker's pid."""
         self._num_threads = _num_threads()
 
-    def prepare(self) -> None:
+    def prepare(self, imports: Sequence[str]) -> None:
         """Import what workers need."""
         del sys.path[0]  # this file's folder
-        for name in _IMPORTS:
+        for name in (*_IMPORTS, *imports):
             try:
                 importlib.import_module(name)
             except ImportError:
@@ -319,11 +324,11 @@ def _num_threads() -> int:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`stand-in ADDRESS PYTHON WORKER'S-ARGUMENTS…`, or `serve ADDRESS`."""
+    """`stand-in ADDRESS PYTHON WORKER'S-ARGUMENTS…`, or `serve ADDRESS MODULE…`."""
     if arguments[0] == "stand-in":
         stand_in(arguments[1], arguments[2], arguments[3:])
     server = ForkServer(arguments[1])
-    server.prepare()
+    server.prepare(arguments[2:])
     runpy.run_path(server.serve(), run_name="__main__")
 
 
