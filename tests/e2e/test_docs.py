@@ -108,7 +108,7 @@ class Reader:
         text = re.sub(r"^make setup\b", ": make setup", text, flags=re.MULTILINE)
         text = text.replace("smartbatch serve", f"smartbatch serve {self.port_options}")
         until_ctrl_c = re.compile(r"^(\S*smartbatch top\b(?!.*--once)[^#\n]*)", re.MULTILINE)
-        return until_ctrl_c.sub(r"timeout --preserve-status --signal=INT 4 \1", text)
+        return until_ctrl_c.sub(r"timeout --preserve-status --signal=INT 8 \1", text)
 
     @property
     def port_options(self) -> str:

@@ -90,9 +90,14 @@ def run(server: RunningServer, canary: Canary | None = None, **fields: Any) -> R
     return retune(where, RetuneSettings(model="tiny", **fields), Path(server.state.model_store), canary)
 
 
-def is_python(process: psutil.Process) -> bool:
+def is_worker(process: psutil.Process, server: RunningServer) -> bool:
+    """Whether a process runs a model: the fork server, and the stand-ins that TorchServe knows, do not."""
     try:
-        return "python" in process.name() and process.status() != psutil.STATUS_ZOMBIE
+        if "python" not in process.name() or process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        command = process.cmdline()
+        is_fork_server = "serve" in command and process.ppid() == server.pid
+        return "stand-in" not in command and not is_fork_server
     except psutil.NoSuchProcess:
         return False
 
@@ -101,7 +106,7 @@ def footprint(server: RunningServer) -> dict[str, Any]:
     """All a retune might leave behind."""
     with server.management() as client:
         versions = client.versions("tiny")
-    workers = [child for child in psutil.Process(server.pid).children(recursive=True) if is_python(child)]
+    workers = [child for child in psutil.Process(server.pid).children(recursive=True) if is_worker(child, server)]
     store = Path(server.state.model_store)
     return {
         "versions": len(versions),

@@ -82,7 +82,7 @@ def test_files_are_sent_as_they_are(tmp_path: Path) -> None:
 def test_of_a_folder_all_files_are_sent_whatever_their_format(tmp_path: Path) -> None:
     kinds = {
         "a.npz": "application/x-npz",
-        "b.wav": "audio/x-wav",
+        "b.wav": "audio/wav",
         "c.txt": "text/plain",
         "d.own": "application/octet-stream",
     }
