@@ -41,7 +41,7 @@ def make_model(folder: Path, layers: int, hidden: int) -> Any:
     from transformers import BertConfig, BertForSequenceClassification
 
     torch.manual_seed(0)
-    config = BertConfig(
+    config: Any = BertConfig(  # type: ignore[call-arg,unused-ignore]
         vocab_size=VOCABULARY,
         hidden_size=hidden,
         num_hidden_layers=layers,
@@ -50,7 +50,8 @@ def make_model(folder: Path, layers: int, hidden: int) -> Any:
         max_position_embeddings=LONGEST,
         num_labels=5,
     )
-    model = BertForSequenceClassification(config).eval()
+    model: Any = BertForSequenceClassification(config)
+    model.eval()
     model.save_pretrained(folder)
     words = {f"w{index}": index for index in range(VOCABULARY - 1)} | {"[UNK]": VOCABULARY - 1}
     Tokenizer(WordLevel(words, unk_token="[UNK]")).save(str(folder / "tokenizer.json"))
