@@ -21,8 +21,9 @@ def _initialize(source: HandlerSource, method: Method, base: Base | None) -> Ver
     if any(name.endswith(("from_pretrained", "pipeline")) for name in calls):
         line = next(line for name, line in calls.items() if name.endswith(("from_pretrained", "pipeline")))
         return (
-            f"goes, but for the model of line {line}: a model.py whose class builds it without weights (from_config), "
-            "its state dict as --model-path, and --input for each tensor that it takes",
+            f"goes, but for the model of line {line}: `smartbatch archive --hf FOLDER`, where its task is one of --task; "
+            "else a model.py whose class builds it without weights (from_config), its state dict as --model-path, and "
+            "--input for each tensor that it takes",
             True,
             False,
         )
