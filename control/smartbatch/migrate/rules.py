@@ -21,7 +21,7 @@ def _initialize(source: HandlerSource, method: Method, base: Base | None) -> Ver
     if any(name.endswith(("from_pretrained", "pipeline")) for name in calls):
         line = next(line for name, line in calls.items() if name.endswith(("from_pretrained", "pipeline")))
         return (
-            f"goes, but for the model of line {line}: `smartbatch archive --hf FOLDER`, where its task is one of --task; "
+            f"goes, but for the model of line {line}: `smartbatch archive --hf FOLDER`, if its task is one of those; "
             "else a model.py whose class builds it without weights (from_config), its state dict as --model-path, and "
             "--input for each tensor that it takes",
             True,

@@ -170,6 +170,24 @@ def test_what_is_no_request_harms_nobody(server: ForkServer, worker: Path) -> No
     assert ended(server.start([worker, "exit", 0])) == 0
 
 
+def test_a_worker_that_cannot_begin_ends_and_the_server_lives(server: ForkServer, worker: Path, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    ours, workers = socket.socketpair()
+    with socket.socket(socket.AF_UNIX) as client, ours, workers:
+        client.connect(str(server.address))
+        variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        request = {"arguments": [str(worker), "exit", "0"], "environment": variables, "folder": str(gone / "deeper")}
+        payload = json.dumps(request).encode()
+        socket.send_fds(client, [len(payload).to_bytes(4, "big")], [0, 1, 2, workers.fileno()])
+        client.sendall(payload)
+        lines = client.makefile("rb")
+        assert json.loads(lines.readline())["pid"] > 0
+        assert os.waitstatus_to_exitcode(json.loads(lines.readline())["status"]) == 1
+        lines.close()
+    assert ended(server.start([worker, "exit", 0])) == 0
+
+
 def test_many_at_once(server: ForkServer, worker: Path) -> None:
     started = [server.start([worker, "exit", number]) for number in range(8)]
     assert [ended(each) for each in started] == list(range(8))

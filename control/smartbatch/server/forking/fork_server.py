@@ -27,7 +27,9 @@ import socket
 import struct
 import sys
 import time
+import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -211,8 +213,7 @@ class ForkServer:
             self._check(stand_in, request)
             pid = os.fork()
             if pid == 0:
-                self._let_go(stand_in)
-                return _become(request, files, self._python_path)
+                return self._child(stand_in, request, files)
             self._stand_ins[pid] = stand_in
             self._selector.register(stand_in, selectors.EVENT_READ, pid)
             _send(stand_in, {"pid": pid})
@@ -224,6 +225,15 @@ class ForkServer:
             for file in files:
                 os.close(file)
         return None
+
+    def _child(self, stand_in: socket.socket, request: Mapping[str, Any], files: Sequence[int]) -> str:
+        """In a worker: become it, or end; what goes wrong here must not be taken for the server's."""
+        try:
+            self._let_go(stand_in)
+            return _become(request, files, self._python_path)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
 
     def _check(self, stand_in: socket.socket, request: Mapping[str, Any]) -> None:
         _, uid, _ = struct.unpack("3i", stand_in.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
@@ -292,9 +302,10 @@ def _become(request: Mapping[str, Any], files: Sequence[int], old_python_path: S
     # TorchServe ends a worker that hangs by SIGKILL, which the stand-in gets: its end of this socket then closes, and
     # the kernel passes the signal on, whatever this process does, and whether or not the fork server lives.
     kept = os.dup(stand_in)
-    fcntl.fcntl(kept, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(kept, _F_SETSIG, signal.SIGKILL)
-    fcntl.fcntl(kept, fcntl.F_SETFL, fcntl.fcntl(kept, fcntl.F_GETFL) | os.O_ASYNC)
+    with suppress(OSError):  # a sandbox may not have it: the fork server does the same, as long as it lives
+        fcntl.fcntl(kept, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(kept, _F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(kept, fcntl.F_SETFL, fcntl.fcntl(kept, fcntl.F_GETFL) | os.O_ASYNC)
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
