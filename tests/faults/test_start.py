@@ -73,7 +73,7 @@ def test_register_says_why_and_leaves_nothing(server: RunningServer, name: str) 
     assert result.returncode == 4, result.stderr
     said = result.stderr.splitlines()
     assert len(said) == 1, result.stderr
-    assert f"{name} 1.0 cannot start, its worker died 2 times: {CASES[name][2]}" in said[0]
+    assert re.search(rf"{name} 1\.0 cannot start, its worker died \d times: {re.escape(CASES[name][2])}", said[0])
     assert f"(see {server.run_dir}/logs/model_log.log); it was unregistered again" in said[0]
     with server.management() as client:
         assert [model.model_name for model in client.models()] == ["tiny"]
@@ -85,7 +85,7 @@ def test_a_server_started_elsewhere_says_where_to_look(server: RunningServer) ->
     result = subprocess.run(command, capture_output=True, text=True, timeout=2 * TIMEOUT_S, check=False)
     assert result.returncode == 4, result.stderr
     assert "note: a retune at the same time may undo this: --model-store" in result.stderr
-    assert "died 2 times" in result.stderr
+    assert re.search(r"died \d times", result.stderr)
     assert "logs/model_log.log where that TorchServe was started" in result.stderr
 
 
