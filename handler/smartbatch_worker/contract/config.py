@@ -9,7 +9,7 @@ from typing import Any
 from smartbatch_worker.contract import environment, inputs
 from smartbatch_worker.contract.inputs import Inputs, Lengths, Outputs
 from smartbatch_worker.contract.pictures import FITS, Sides, check_sides, parse_sides, size_shown
-from smartbatch_worker.contract.shapes import IMAGENET_MEAN, IMAGENET_STD
+from smartbatch_worker.contract.shapes import IMAGENET_MEAN, IMAGENET_STD, takes_pictures
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 _COMPILERS = ("auto", "off", "winograd", "inductor", "openvino", "cuda_graphs")
@@ -201,6 +201,13 @@ class WorkerConfig:
     def image_size(self) -> tuple[int, int] | None:
         """Height and width of every image that the model is shown; None where they are each image's own."""
         return size_shown(self.image_resize, self.image_crop, self.image_fit)
+
+    @property
+    def takes_pictures(self) -> bool:
+        """Whether a picture's file is an input of the model, or its only one."""
+        if self.inputs is not None:
+            return any(spec.image for spec in self.inputs)
+        return takes_pictures(self.input_shape, len(self.image_mean))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for YAML and JSON."""

@@ -134,9 +134,9 @@ class NamedBatcher:
         """[N, …] of each input, padded to the longest of the items or the next of `lengths`."""
         sizes = self._padded(items)
         stacked = self._stacker.stack([_named(item) for item in items], sizes)
-        self._num_numbers += sum(tensor.numel() for tensor in stacked.values())
-        used = sum(tensor.numel() for item in items for tensor in _named(item).values())
-        self._num_padded += sum(tensor.numel() for tensor in stacked.values()) - used
+        num_numbers = sum(tensor.numel() for tensor in stacked.values())
+        self._num_numbers += num_numbers
+        self._num_padded += num_numbers - sum(tensor.numel() for item in items for tensor in _named(item).values())
         return stacked
 
     def cut_back(self, answers: Sequence[Any], items: Sequence[Item]) -> list[Any]:

@@ -105,19 +105,13 @@ def normalises_uint8(config: WorkerConfig) -> bool:
 
 def prepare(config: WorkerConfig) -> None:
     """Import now what pictures and sounds need, where the model takes any."""
-    if _takes_images(config):
+    if config.takes_pictures:
         formats.prepare_pictures()
     formats.prepare_sounds(config)
 
 
-def _takes_images(config: WorkerConfig) -> bool:
-    if config.inputs is not None:
-        return any(spec.image for spec in config.inputs)
-    return normalises_uint8(config) and len(config.image_mean) in (1, 3)
-
-
 def _check_takes_images(config: WorkerConfig) -> None:
-    if not _takes_images(config):
+    if not config.takes_pictures:
         raise UnknownFormat(
             f"this model takes tensors of shape {describe_shape(config)}, not images; "
             "images need input_shape [3, H, W] or [1, H, W] and as many numbers in image_mean"

@@ -17,7 +17,6 @@ import simdjson
 import torch
 
 from smartbatch_worker.contract.config import WorkerConfig
-from smartbatch_worker.contract.shapes import takes_pictures
 from smartbatch_worker.errors import MalformedBody, UnknownFormat
 from smartbatch_worker.formats import json_errors
 from smartbatch_worker.formats.images import base64_files
@@ -94,7 +93,7 @@ def _other_dialect(body: bytes | bytearray, document: Any, config: WorkerConfig)
     if key == _KEYS[0] and not is_text:
         return None
     found = unique(document, "the JSON body", {INSTANCES, *_KEYS})
-    if is_text and _shows(config):
+    if is_text and config.takes_pictures:
         return Items([base64_files.read(found[key], config, f'"{key}"')], True, False)
     return _instances(body, found[INSTANCES], config) if INSTANCES in found else None
 
@@ -114,7 +113,7 @@ def _instances(body: bytes | bytearray, given: Any, config: WorkerConfig) -> Ite
         told = f'"{INSTANCES}"[{index}]'
         data = unique(entry, told, base64_files.KEYS).get(_KEYS[0]) if isinstance(entry, simdjson.Object) else entry
         if (text := base64_files.text_in(entry)) is not None:
-            if not _shows(config):
+            if not config.takes_pictures:
                 raise UnknownFormat(f"{told} is text, and the model takes no pictures: send lists of numbers")
             items.append(base64_files.read(text, config, told))
         elif isinstance(data, simdjson.Array):
@@ -128,10 +127,6 @@ def _instances(body: bytes | bytearray, given: Any, config: WorkerConfig) -> Ite
     if arrays:
         _check_lists(body, arrays, num_around=1)
     return Items(items, not arrays, True)
-
-
-def _shows(config: WorkerConfig) -> bool:
-    return takes_pictures(config.input_shape, len(config.image_mean))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import yaml
 from smartbatch_worker.contract.config import WorkerConfig
-from smartbatch_worker.contract.shapes import takes_pictures
 
 _CONFIG_FILE = "model-config.yaml"
 _OF_PICTURES = "torchvision.transforms.v2"
@@ -33,6 +32,4 @@ def _takes_pictures(archive: Path) -> bool:
         config = WorkerConfig.resolve((yaml.safe_load(text) or {}).get("handler") or {}, {})
     except (OSError, KeyError, ValueError, AttributeError, zipfile.BadZipFile, yaml.YAMLError):
         return False
-    if config.inputs is not None:
-        return any(spec.image for spec in config.inputs)
-    return takes_pictures(config.input_shape, len(config.image_mean))
+    return config.takes_pictures
