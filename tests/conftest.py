@@ -132,10 +132,9 @@ StartServer = Callable[..., RunningServer]
 # Each test of these starts servers of its own, so the file's tests may run in several processes.
 OWN_SERVERS = {f"tests/e2e/test_{name}.py" for name in ("retune", "scale", "serve", "stop", "stress", "study")}
 
-# These look at all processes of a server, its fork server among them, or end it.
+# These share a server of which one ends the fork server, and others watch all processes.
 OWN_FORK_SERVER = {
-    *(f"tests/e2e/test_{name}.py" for name in ("retune", "stop")),
-    *(f"tests/faults/test_{name}.py" for name in ("frontend", "overload", "soak", "workers")),
+    f"tests/faults/test_{name}.py" for name in ("clients", "frontend", "overload", "rows", "soak", "workers")
 }
 
 # These write nothing into the faults' report, and start servers of their own.

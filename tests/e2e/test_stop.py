@@ -19,6 +19,7 @@ import requests
 from smartbatch.errors import DeadlineError
 from smartbatch.server.running import RunningServer
 from smartbatch.server.stopping.stop import StopReport, stop_server
+from smartbatch_worker.contract.environment import FORK_SERVER
 
 from tests.e2e.serve_process import CONTAINED, END_TIMEOUT_S, WAYS_TO_STOP, Served, served
 
@@ -100,15 +101,16 @@ def test_stop_under_32_clients_loses_nothing(start: Any, workers: int, sleep_s: 
 )
 def test_no_way_to_stop_loses_a_request(model_store: Path, tmp_path: Path, way: str) -> None:
     on_a_terminal = way == "the terminal is closed"
+    own = {FORK_SERVER: "on"} if way == "systemd's order" else {}  # which is then among what gets the signals
     with served(
         model_store,
         tmp_path,
         "--batch-size=8",
         on_a_terminal=on_a_terminal,
-        env={"TINY_SLEEP_S": "0.1", **UNCALIBRATED},
+        env={"TINY_SLEEP_S": "0.1", **UNCALIBRATED, **own},
     ) as server:
-        processes = server.tree()
         warm_up(server)
+        processes = server.tree()
 
         outcomes = run_clients(server, lambda: WAYS_TO_STOP[way](server))
         exit_code = server.process.wait(END_TIMEOUT_S)
