@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from smartbatch_worker.contract import media_types
 
 if TYPE_CHECKING:
-    from loadtest.load.images import Picture
+    from smartbatch_load.load.images import Picture
 
 FILE = "file"
 """What stands for a format where files are sent as they are."""
@@ -138,7 +138,7 @@ def picture_payloads(format_name: str, *, images: Path | None, count: int, seed:
         count: pictures at most; a folder may hold fewer.
         seed: of the made pictures.
     """
-    from loadtest.load.images import load_pictures, seeded_pictures
+    from smartbatch_load.load.images import load_pictures, seeded_pictures
 
     check_formats([format_name])
     pictures = load_pictures(images, count) if images else seeded_pictures(count, seed)

@@ -15,9 +15,8 @@ from pathlib import Path
 import pytest
 import requests
 from smartbatch.server.ports import free_ports
-
-from loadtest.load.config import user_class_name
-from loadtest.load.payloads import FORMATS
+from smartbatch_load.load.config import user_class_name
+from smartbatch_load.load.payloads import FORMATS
 
 LOCUST = [sys.executable, "-m", "locust", "-f", str(Path(__file__).parents[2] / "loadtest" / "locustfile.py")]
 LIMIT_S = 120.0

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from smartbatch_load.load.payloads import FORMATS as PAYLOADS
 from smartbatch_worker import formats
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.formats import FORMATS, Format
 
 from fuzz.seeds import seeds
 from fuzz.targets import target_name
-from loadtest.load.payloads import FORMATS as PAYLOADS
 from tests.unit.formats.bodies import CHW, image, npy
 
 ROOT = Path(__file__).parents[3]
