@@ -95,6 +95,11 @@ def test_what_is_built_is_in_order(built: tuple[Path, Path], tmp_path: Path) -> 
         names = archive.namelist()
         assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == TOP_LEVEL
         of_sdist = {name: archive.read(name) for name in names}
+    python("hatchling", "build", "--target", "wheel:editable", "--directory", str(tmp_path / "editable"), cwd=ROOT)
+    (editable,) = (tmp_path / "editable").glob("*.whl")
+    with zipfile.ZipFile(editable) as archive:  # copies would grow old in it
+        files = [name for name in archive.namelist() if ".dist-info/" not in name]
+        assert all(name.endswith(".pth") for name in files), files
     python("build", "--no-isolation", "--wheel", "--outdir", str(tmp_path), str(ROOT))
     with zipfile.ZipFile(tmp_path / wheel.name) as archive:
         assert {name: archive.read(name) for name in archive.namelist()} == of_sdist
@@ -134,8 +139,8 @@ def test_a_model_is_served_asked_and_measured(served: Installed) -> None:
 
 def test_load_is_sent_to_it(served: Installed) -> None:
     state = json.loads(served.run("status", "--json").stdout)["server"]
-    urls = ("--url", state["inference_url"], "--management-url", state["management_url"])
-    urls += ("--metrics-url", state["metrics_url"])
+    urls = [f"--url={state['inference_url']}", f"--metrics-url={state['metrics_url']}"]
+    urls += [f"--management-url={state['management_url']}"]
     what = ("--model", "tiny", "--body", "body.json", "--duration", "2s", "--users", "2", "--steps", "1")
     served.run("stress", *urls, *what, "--out", "results")
     summed_up = json.loads((served.folder / "results" / "stress.json").read_text(encoding="utf-8"))

@@ -94,9 +94,9 @@ def check_size(num_bytes: int, max_bytes: int) -> None:
         )
 
 
-def encode_error(error: RowError) -> bytes:
-    """`{"error": {"code", "message"}}`, in JSON."""
-    return to_json({"error": {"code": error.code, "message": error.message}})
+def encode_error(error: RowError, as_text: bool = False) -> bytes:
+    """`{"error": {"code", "message"}}`, in JSON; or, as the Open Inference Protocol has it, `{"error": message}`."""
+    return to_json({"error": error.message if as_text else {"code": error.code, "message": error.message}})
 
 
 def reason_phrase(status: int) -> str:

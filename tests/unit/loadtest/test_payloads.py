@@ -126,4 +126,4 @@ def test_the_page_on_formats_names_what_is_sent() -> None:
 
 
 def test_what_has_no_name_of_its_own_is_told_by_a_remark() -> None:
-    assert FORMATS_LISTED == "json, jpeg, npy (uint8), npy-float, msgpack"
+    assert FORMATS_LISTED == "json, jpeg, npy (uint8), npy-float, msgpack, open-inference"
