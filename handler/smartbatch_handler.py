@@ -99,6 +99,7 @@ class SmartBatchHandler:
         self.telemetry.add(self.telemetry.zeros())
         # Of one tensor, any size runs as it is, but where CUDA graphs pad; dashboards of padding servers expect it.
         self.telemetry.gauge(names.PADDING_RATIO, 0)
+        self.telemetry.gauge(names.WEIGHTS_RANDOM, float(self.config.weights_source == "random"))
         self._unloaded()
         if self.config.load == "eager":
             self._threads.share()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -72,16 +72,16 @@ def decode_request(request: formats.Request, config: WorkerConfig) -> Decoded:
     assert not request.texts
     if config.inputs is None:
         (tensor,) = request.inputs.values()
-        return replace(_decode_tensor(to_float32(tensor), config), asked=request.asked)
+        return _decode_tensor(to_float32(tensor), config, request.asked)
     items, has_batch_dim = inputs.items_of(request.inputs, config)
     return Decoded(items, False, has_batch_dim, asked=request.asked)
 
 
-def _decode_tensor(tensor: torch.Tensor, config: WorkerConfig) -> Decoded:
+def _decode_tensor(tensor: torch.Tensor, config: WorkerConfig, asked: Asked | None = None) -> Decoded:
     if config.nonfinite == "error":
         _check_finite(tensor)
     items, has_batch_dim = _split_items(tensor, config)
-    return Decoded(items, False, has_batch_dim)
+    return Decoded(items, False, has_batch_dim, asked=asked)
 
 
 def _decode_named(found: formats.Format, body: bytes | bytearray, config: WorkerConfig) -> Decoded:

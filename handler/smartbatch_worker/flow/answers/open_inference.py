@@ -55,6 +55,7 @@ def write(
     wanted = asked.outputs or tuple(AskedOutput(name, asked.is_binary) for name in found)
     entries: list[dict[str, Any]] = []
     parts: list[Any] = []
+    num_listed = 0
     for output in wanted:
         if output.name not in found:
             told = ", ".join(repr(name) for name in list(found)[:_MAX_TOLD])
@@ -68,12 +69,14 @@ def write(
             entry["parameters"] = {"binary_data_size": len(parts[-1])}
         else:
             entry["data"] = value if isinstance(value, list) else encode.to_plain(value.reshape(-1))
+            num_listed += len(entry["data"])
         entries.append(entry)
     document: dict[str, Any] = {"model_name": served.name, "model_version": served.version, "outputs": entries}
     if asked.id is not None:
         document["id"] = asked.id
-    encode.check_size(sum(map(len, parts)), max_bytes)
-    text = encode.encode_result(document, max_bytes, None)
+    encode.check_size(sum(map(len, parts)) + encode.MIN_JSON_BYTES * num_listed, max_bytes)
+    text = encode.to_json(document)
+    encode.check_size(len(text), max_bytes)
     if not any(output.is_binary for output in wanted):
         return text, None
     body = b"".join((text, *parts))

@@ -61,7 +61,7 @@ def read(body: bytes | bytearray, content_type: str, config: WorkerConfig) -> Re
     if not isinstance(document, simdjson.Object):
         raise MalformedBody('the JSON must be an object {"inputs": […]}')
     top = unique(document, "the JSON", {"id", "inputs", "outputs", "parameters"})
-    given = _placed(list(_inputs(top.get("inputs"))), length, len(body))
+    given = _inputs(top.get("inputs"), length, len(body))
     names = [each.name for each in given]
     if len(set(names)) != len(names):
         raise MalformedBody(f"there are two inputs of one name, among {_quoted(names)}")
@@ -112,7 +112,9 @@ def _json_length(body: bytes | bytearray, content_type: str) -> int:
     return length
 
 
-def _inputs(value: Any) -> Iterator[Given]:
+def _inputs(value: Any, start: int, end: int) -> list[Given]:
+    """What the JSON tells of each input; the bytes of binary ones lie one behind the other, from `start` to `end`."""
+    given: list[Given] = []
     for told, entry in _entries(value, "inputs"):
         found = unique(entry, told, {"name", "shape", "datatype", "data", "parameters"})
         name, datatype = (_typed(found, key, str, told) for key in ("name", "datatype"))
@@ -127,21 +129,14 @@ def _inputs(value: Any) -> Iterator[Given]:
         size = _typed(parameters, "binary_data_size", int, f"input {name[:40]!r}", missing=-1)
         if (size >= 0) == ("data" in found):
             raise MalformedBody(f'input {name[:40]!r} must have either "data", or a binary_data_size of 0 or more')
-        yield Given(name, datatype, _shape(found, name), found.get("data"), size)
-
-
-def _placed(given: list[Given], start: int, end: int) -> list[Given]:
-    """The same, with where their bytes begin; they fill the body to its end."""
-    placed = []
-    for each in given:
-        placed.append(each.at(start))
-        start += max(each.size, 0)
+        given.append(Given(name, datatype, _shape(found, name), found.get("data"), size, start))
+        start += max(size, 0)
     if start != end:
         raise MalformedBody(
             f"binary_data_size of all inputs must add up to what follows the JSON; it is {abs(end - start)} bytes too "
             + ("much" if start > end else "little")
         )
-    return placed
+    return given
 
 
 def _shape(found: dict[str, Any], name: str) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -37,12 +37,8 @@ class Given:
     """Its list, as simdjson has it; None of a binary one."""
     size: int
     """Bytes of a binary one; -1 of others."""
-    start: int = 0
+    start: int
     """Where these begin."""
-
-    def at(self, start: int) -> Given:
-        """The same, with where its bytes begin."""
-        return replace(self, start=start)
 
     @property
     def count(self) -> int:
