@@ -61,7 +61,8 @@ def environment() -> dict[str, str]:
 
 
 def test_every_format_headless(host: str, tmp_path: Path) -> None:
-    arguments = ["--host", host, "--headless", "-u", "5", "-r", "5", "-t", "10s", "--num-images", "2", "--json"]
+    each = str(len(CLASSES))  # of every class one user
+    arguments = ["--host", host, "--headless", "-u", each, "-r", each, "-t", "10s", "--num-images", "2", "--json"]
     done = subprocess.run(
         [*LOCUST, *arguments, *CLASSES], capture_output=True, text=True, check=False, cwd=tmp_path, env=environment()
     )
