@@ -82,7 +82,7 @@ clean:  ## remove the environment, archives and run directories
 
 .venv/.runtime: pyproject.toml | .venv/bin/python
 	@echo "Installing SmartBatch, PyTorch and TorchServe into .venv: several GB, minutes at the first time"
-	$(PIP_INSTALL) -e .
+	$(PIP_INSTALL) -e '.[load]'
 	@touch $@
 
 .venv/.dev: pyproject.toml | .venv/bin/python

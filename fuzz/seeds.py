@@ -42,6 +42,8 @@ def seeds() -> dict[str, list[bytes]]:
         "flac": _flac(),
         "headers": _headers(),
         "gzip": _gzip(),
+        "open-inference": _open_inference(),
+        "open-inference-binary": _open_inference_binary(),
     }
 
 
@@ -106,6 +108,79 @@ def _msgpack() -> list[bytes]:
         b"\x81\xa4data" + b"\x91" * 600 + b"\x01",
         b"\x81\xa4data\xc9\xff\xff\xff\xff\x01",
         b"\xc1",
+    ]
+
+
+OPEN_INFERENCE_JSON_BYTES = 320
+"""What stands before the bytes of binary tensors in a seed, padded to this."""
+
+
+def _open_inference() -> list[bytes]:
+    def sent(*inputs: dict[str, Any], **more: Any) -> bytes:
+        return json.dumps({"inputs": list(inputs), **more}).encode()
+
+    data = {"name": "data", "datatype": "FP32", "shape": [4], "data": [1, 2.5, -3e-2, 4]}
+    ids = {"name": "ids", "datatype": "INT64", "shape": [2, 2], "data": [[1, 2], [9007199254740993, 4]]}
+    x = {"name": "x", "datatype": "FP32", "shape": [2, 2], "data": [1, 2, 3, 4]}
+    return [
+        sent(data, id="7", outputs=[{"name": "result", "parameters": {"classification": 2}}]),
+        sent({**data, "shape": [2, 2], "data": [[1, 2], [3, 4]]}),
+        sent({**data, "datatype": "UINT8", "data": [0, 255, 256, 1]}),
+        sent({**data, "datatype": "UINT64", "data": [2**64 - 1, 0, 1, 2]}),
+        sent({**data, "datatype": "BOOL", "data": [True, False, 1, 0]}),
+        sent({**data, "datatype": "FP16", "data": [1e6, 1, 2, 3]}),
+        sent(ids, x, parameters={"binary_data_output": True}),
+        sent(x, ids, outputs=[{"name": "result"}, {"name": "result"}]),
+        sent({**data, "data": [1, [2], 3, 4]}),
+        sent({**data, "data": [[1, 2], [3]]}),
+        sent({**data, "shape": [2**40, 2**40]}),
+        sent({**data, "shape": [0, 2**62], "data": []}),
+        sent({**data, "shape": [-1, -4]}),
+        sent({**data, "shape": [True] * 4}),
+        sent({**data, "parameters": {"binary_data_size": 16}}),
+        sent({**data, "parameters": {"shared_memory_region": "x"}}),
+        sent({**data, "datatype": "BYTES", "data": ["a", "b", "c", "d"]}),
+        sent({**data, "datatype": "FP128"}),
+        sent(data, data),
+        sent(),
+        b'{"inputs": [{"name": "data", "name": "x"}]}',
+        b'{"inputs": [1, "x", null, []]}',
+        b'{"inputs": {"ids": [1]}}',
+        b"[]",
+    ]
+
+
+def _open_inference_binary() -> list[bytes]:
+    def sent(*inputs: tuple[str, str, list[int], bytes | int], tail: bytes = b"", **more: Any) -> bytes:
+        entries = [
+            {
+                "name": name,
+                "datatype": kind,
+                "shape": shape,
+                "parameters": {"binary_data_size": data if isinstance(data, int) else len(data)},
+            }
+            for name, kind, shape, data in inputs
+        ]
+        text = json.dumps({"inputs": entries, **more}).encode()
+        parts = [data for *_, data in inputs if isinstance(data, bytes)]
+        return b"".join((text.ljust(OPEN_INFERENCE_JSON_BYTES), *parts, tail))
+
+    floats = np.array([1, 2, 3, 4], np.float32).tobytes()
+    ids = np.array([[1, 2], [3, 4]]).tobytes()
+    return [
+        sent(("data", "FP32", [4], floats), id="x"),
+        sent(("data", "UINT8", [2, 2], b"\x00\x80\xff\x01")),
+        sent(("data", "BF16", [2], b"\x80\x3f\x00\x40")),
+        sent(("data", "BOOL", [4], b"\x00\x01\x02\x00")),
+        sent(("ids", "INT64", [2, 2], ids), ("x", "FP32", [2, 2], floats)),
+        sent(("x", "FP32", [2, 2], floats), ("ids", "INT64", [2, 2], ids), outputs=[]),
+        sent(("data", "FP32", [4], floats), tail=b"more"),
+        sent(("data", "FP32", [4], floats[:-1])),
+        sent(("data", "FP32", [2**40, 2**40], 16), tail=floats),
+        sent(("data", "FP32", [4], -16), tail=floats),
+        sent(("data", "FP32", [4], 2**62), ("data", "FP32", [4], -(2**62)), tail=floats),
+        sent(("data", "BYTES", [2], struct.pack("<I", 2**32 - 1) + b"abcd")),
+        sent(("data", "FP32", [0, 2**62], b"")),
     ]
 
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from smartbatch_worker.contract import media_types
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.errors import RowError
 from smartbatch_worker.flow import encode
@@ -31,6 +32,7 @@ from smartbatch_worker.kernels import json_numbers
 from smartbatch_worker.torchserve.requests import read_rows
 
 from fuzz import oracles
+from fuzz.seeds import OPEN_INFERENCE_JSON_BYTES
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_CPU_S = 1.0
@@ -144,6 +146,7 @@ TARGETS = {
     target.name: target
     for target in (
         *map(_target, FORMATS),
+        Target("open-inference-binary", f"{media_types.OPEN_INFERENCE}; json={OPEN_INFERENCE_JSON_BYTES}"),
         Target("gzip", ""),
         Target("headers", ""),
     )
@@ -233,7 +236,15 @@ class _Context:
 def _run_headers(data: bytes) -> bool:
     """Lines are the values of the headers we read."""
     lines = data.decode("utf-8", "replace").split("\n")
-    names = ("X-Request-Deadline-Ms", "x-request-start", "Content-Type", "Accept", "X-SmartBatch-Output")
+    names = (
+        "X-Request-Deadline-Ms",
+        "x-request-start",
+        "Content-Type",
+        "Accept",
+        "X-SmartBatch-Output",
+        "Inference-Header-Content-Length",
+        "X-SmartBatch-Protocol",
+    )
     headers = dict(zip(names, lines, strict=False))
     body = b'{"data": [1, 2, 3, 4]}'
     (row,) = read_rows([{"body": body}], _Context(headers))

@@ -30,6 +30,7 @@ from smartbatch_worker.contract.description import Description, example_of
 from smartbatch_worker.contract.shapes import ItemShape, Sample, spelled
 from smartbatch_worker.errors import RowError, blame_server
 from smartbatch_worker.flow import decode, examples, recover
+from smartbatch_worker.flow.answers.open_inference import Served
 from smartbatch_worker.flow.batch import Item, MicroBatch
 from smartbatch_worker.flow.batchers import Batcher, ListBatcher, NamedBatcher, TensorBatcher
 from smartbatch_worker.flow.decoder_pool import DecoderPool
@@ -90,6 +91,7 @@ class SmartBatchHandler:
             self.postprocess_item,
             self._overrides("postprocess_item"),
             max_response_bytes(),
+            Served(context.model_name, str(context.manifest["model"].get("modelVersion", ""))),
             None if self._texts is None else self._texts.spell,
         )
         # The model sees to its own; what a user computes beside it needs no gradients either.
@@ -97,6 +99,7 @@ class SmartBatchHandler:
         self.telemetry.add(self.telemetry.zeros())
         # Of one tensor, any size runs as it is, but where CUDA graphs pad; dashboards of padding servers expect it.
         self.telemetry.gauge(names.PADDING_RATIO, 0)
+        self.telemetry.gauge(names.WEIGHTS_RANDOM, float(self.config.weights_source == "random"))
         self._unloaded()
         if self.config.load == "eager":
             self._threads.share()

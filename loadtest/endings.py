@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import typer
 from rich.console import Console
 from smartbatch.front_door import EXIT_INTERRUPTED, VALUES, front_door
-
-from loadtest.load.interrupt import Interrupted
+from smartbatch.installation import need
+from smartbatch_load.load.interrupt import Interrupted
 
 EXIT_FAILED_REQUESTS = 1
 
@@ -35,6 +35,7 @@ def load_test_door() -> Iterator[Console]:
         SystemExit: with the exit code.
     """
     with front_door("error", errors=VALUES, colour=None):
+        need("load", "a load test")
         try:
             yield Console(stderr=True, highlight=False)
         except Interrupted as signal:

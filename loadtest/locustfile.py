@@ -4,7 +4,7 @@ Web UI:    locust -f loadtest/locustfile.py --host http://127.0.0.1:8080 JpegUse
 Headless:  the same with --headless -u 50 -r 10 -t 30s
 
 Name one or more user classes, or add `--class-picker` and choose in the browser; none means all, mixed.
-`smartbatch stress` runs this file with its settings in the environment (see `loadtest.load.config`).
+`smartbatch stress` runs this file with its settings in the environment (see `smartbatch_load.load.config`).
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ from types import new_class
 from typing import Any, ClassVar
 
 import gevent
+import smartbatch_load.load.images  # noqa: F401  numpy and PIL take a while: before the run's clock does
 from locust import FastHttpUser, constant, events, task
-
-import loadtest.load.images  # noqa: F401  numpy and PIL take a while: before the run's clock does
-from loadtest.account import recorder
-from loadtest.load import answers, solo
-from loadtest.load.config import LoadConfig, authorization, user_class_name
-from loadtest.load.payloads import FILE, FORMATS, Payload
+from smartbatch_load.account import recorder
+from smartbatch_load.load import answers, solo
+from smartbatch_load.load.config import LoadConfig, authorization, user_class_name
+from smartbatch_load.load.payloads import FILE, FORMATS, Payload
 
 BACK_OFF_S = 0.5
 """Pause of a user whose connection failed, so that a dead server is not hammered."""

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from smartbatch.archive.settings import DEFAULT_MODEL
-
-from loadtest.load.payloads import FORMATS, PayloadSettings
+from smartbatch_load.load.payloads import FORMATS, PayloadSettings
 
 if TYPE_CHECKING:
-    from loadtest.load.target import ServerUnderTest
+    from smartbatch_load.load.target import ServerUnderTest
 
 RESULTS = Path("loadtest") / "results"
 FORMATS_LISTED = ", ".join(f"{name} ({row.remark})" if row.remark else name for name, row in FORMATS.items())
@@ -91,8 +90,7 @@ def server_under_test(
         ValueError: a value out of its bounds.
     """
     from smartbatch.server.batching import resolve_batching
-
-    from loadtest.load.target import DEFAULT_STORE, ServerUnderTest
+    from smartbatch_load.load.target import DEFAULT_STORE, ServerUnderTest
 
     batching, notes = resolve_batching(serving.batch_size, serving.max_delay_ms, serving.workers)
     for note in notes:

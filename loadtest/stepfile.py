@@ -6,9 +6,8 @@ A file of its own, because Locust's web UI offers no user count once a shape is 
 from __future__ import annotations
 
 from locust import LoadTestShape
-
-from loadtest.load.config import LoadConfig
-from loadtest.load.shapes import even_steps, users_at
+from smartbatch_load.load.config import LoadConfig
+from smartbatch_load.load.shapes import even_steps, users_at
 
 
 class StepShape(LoadTestShape):

@@ -28,7 +28,7 @@ class Command(NamedTuple):
 
 COMMANDS: dict[str, Command] = {
     "archive": Command("smartbatch.commands.archive", "archive"),
-    "capacity": Command("loadtest.capacity.command", "capacity", plain=True),
+    "capacity": Command("smartbatch_load.capacity.command", "capacity", plain=True),
     "env": Command("smartbatch.commands.env", "env"),
     "metrics": Command("smartbatch.commands.metrics", "metrics"),
     "migrate": Command("smartbatch.commands.migrate", "migrate"),
@@ -39,14 +39,14 @@ COMMANDS: dict[str, Command] = {
     "serve": Command("smartbatch.commands.serve", "serve"),
     "status": Command("smartbatch.commands.status", "status"),
     "stop": Command("smartbatch.commands.stop", "stop"),
-    "stress": Command("loadtest.stress.command", "stress", plain=True),
-    "study": Command("loadtest.study.command", "study", plain=True),
+    "stress": Command("smartbatch_load.stress.command", "stress", plain=True),
+    "study": Command("smartbatch_load.study.command", "study", plain=True),
     "token": Command("smartbatch.commands.token", "token"),
     "top": Command("smartbatch.commands.top", "top", plain=True),
     "tune": Command("smartbatch.commands.tune", "tune"),
     "unregister": Command("smartbatch.commands.unregister", "unregister"),
 }
-"""All commands, in the order in which `--help` lists them; those of `loadtest` only where that is installed."""
+"""All commands, in the order in which `--help` lists them."""
 
 
 class LazyGroup(TyperGroup):
@@ -57,25 +57,17 @@ class LazyGroup(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of that name; None where there is none."""
         if cmd_name not in self.commands and cmd_name in self.table:
-            found = _load(cmd_name, self.table[cmd_name])
-            if found is not None:
-                self.commands[cmd_name] = found
+            self.commands[cmd_name] = _load(cmd_name, self.table[cmd_name])
         return super().get_command(ctx, cmd_name)
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """The names of the commands that are installed, in the table's order."""
-        return [name for name in self.table if self.get_command(ctx, name) is not None]
+        """The names of the commands, in the table's order."""
+        return list(self.table)
 
 
 def _load(name: str, row: Command) -> Any:
-    """The command of a row; None where the package it is in is not installed."""
-    try:
-        module = importlib.import_module(row.module)
-    except ModuleNotFoundError as error:
-        if f"{row.module}.".startswith(f"{error.name}."):
-            return None
-        raise  # the command is there, and something it needs is not
-    found = getattr(module, row.function)
+    """The command of a row."""
+    found = getattr(importlib.import_module(row.module), row.function)
     if isinstance(found, typer.Typer):
         group = typer.main.get_command(found)
         group.name = name

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from loadtest.account.records import Request
-from loadtest.account.series import ServerSample, client_batches
+from smartbatch_load.account.records import Request
+from smartbatch_load.account.series import ServerSample, client_batches
 
 LIMIT = 0.01
 """Discrepancy above which a report warns."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from smartbatch.remote.scrape import Samples, histogram_quantile
+from smartbatch_load.account.series import ServerSample
 from smartbatch_worker.contract import metrics as names
-
-from loadtest.account.series import ServerSample
 
 
 def counters(samples: Samples, model: str, unix_s: float, queue_depth: float | None = None) -> ServerSample:

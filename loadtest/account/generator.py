@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loadtest.account.records import Tick
-from loadtest.account.series import percentile
+from smartbatch_load.account.records import Tick
+from smartbatch_load.account.series import percentile
 
 SATURATED_PERCENT = 90.0
 """Of one core: a Locust process is one thread."""

@@ -11,10 +11,9 @@ from pathlib import Path
 
 from smartbatch.errors import SmartBatchError
 from smartbatch.remote.scrape import Samples, scrape
-
-from loadtest.account.counters import counters
-from loadtest.account.series import ServerSample
-from loadtest.load.target import Target
+from smartbatch_load.account.counters import counters
+from smartbatch_load.account.series import ServerSample
+from smartbatch_load.load.target import Target
 
 PERIOD_S = 1.0
 DEAD_AFTER = 3

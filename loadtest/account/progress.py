@@ -7,9 +7,8 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-from loadtest.account.records import RecordReader, Request
-from loadtest.account.series import percentile
+from smartbatch_load.account.records import RecordReader, Request
+from smartbatch_load.account.series import percentile
 
 WINDOW_S = 3.0
 """The figures shown are those of the last seconds."""

@@ -1,7 +1,7 @@
 """Writes each request down as it ends, inside Locust's processes.
 
 Files are flushed twice a second, so that whatever ends a run, its data so far is there. One pair a process:
-`requests-<pid>.csv` and `ticks-<pid>.csv`; `loadtest.account.records` reads them.
+`requests-<pid>.csv` and `ticks-<pid>.csv`; `smartbatch_load.account.records` reads them.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+from smartbatch_load.account.records import REQUEST_COLUMNS, TICK_COLUMNS
 from smartbatch_worker.contract.headers import BATCH_SIZE
-
-from loadtest.account.records import REQUEST_COLUMNS, TICK_COLUMNS
 
 FLUSH_S = 0.5
 NAP_S = 0.05

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from loadtest.account.records import Request, Tick
+from smartbatch_load.account.records import Request, Tick
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:

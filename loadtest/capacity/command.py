@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 from smartbatch.option_groups import composed
-
-from loadtest.endings import check_ending, load_test_door
-from loadtest.options import (
+from smartbatch_load.endings import check_ending, load_test_door
+from smartbatch_load.options import (
     FORMATS_LISTED,
     ModelOptions,
     Out,
@@ -44,8 +43,8 @@ def capacity(
 ) -> None:
     """Find the highest rate of arrivals whose p95 meets the objective with less than 0.1 % errors."""
     with load_test_door() as console:
-        from loadtest.capacity.run import CapacitySettings, run_capacity
-        from loadtest.load.durations import parse_duration
+        from smartbatch_load.capacity.run import CapacitySettings, run_capacity
+        from smartbatch_load.load.durations import parse_duration
 
         settings = CapacitySettings(
             out=results_folder(out, "capacity"),

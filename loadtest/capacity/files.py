@@ -7,11 +7,11 @@ from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from loadtest.account.files import write_csv, write_json
-from loadtest.account.machine import Machine
-from loadtest.account.series import percentile
-from loadtest.capacity.plot import RatePoint, draw_capacity
-from loadtest.load.openloop import Volley
+from smartbatch_load.account.files import write_csv, write_json
+from smartbatch_load.account.machine import Machine
+from smartbatch_load.account.series import percentile
+from smartbatch_load.capacity.plot import RatePoint, draw_capacity
+from smartbatch_load.load.openloop import Volley
 
 MAX_ERROR_SHARE = 0.001
 """Of the objective: fewer than 0.1 % errors."""

@@ -8,8 +8,7 @@ from pathlib import Path
 from statistics import median
 
 from matplotlib.ticker import LogLocator, NullFormatter
-
-from loadtest.draw.plots import BLUE, GREEN, GREY, ORANGE, VERMILION, legend_beside, new_figure, save, tidy
+from smartbatch_load.draw.plots import BLUE, GREEN, GREY, ORANGE, VERMILION, legend_beside, new_figure, save, tidy
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,18 +12,17 @@ from typing import Any
 
 from rich.console import Console
 from smartbatch.errors import SmartBatchError
-
-from loadtest.account.machine import Machine, describe_machine
-from loadtest.capacity.files import Rung, Verdict, judge_rung, write_capacity
-from loadtest.capacity.knee import KneeSearch
-from loadtest.load import solo
-from loadtest.load.answers import Expected
-from loadtest.load.choice import payload_for
-from loadtest.load.config import authorization
-from loadtest.load.interrupt import Interrupt, Interrupted
-from loadtest.load.openloop import Load, Volley, arrivals, fire
-from loadtest.load.payloads import Payload, PayloadSettings
-from loadtest.load.target import ServerUnderTest, Target, given_or_own_target, served_as
+from smartbatch_load.account.machine import Machine, describe_machine
+from smartbatch_load.capacity.files import Rung, Verdict, judge_rung, write_capacity
+from smartbatch_load.capacity.knee import KneeSearch
+from smartbatch_load.load import solo
+from smartbatch_load.load.answers import Expected
+from smartbatch_load.load.choice import payload_for
+from smartbatch_load.load.config import authorization
+from smartbatch_load.load.interrupt import Interrupt, Interrupted
+from smartbatch_load.load.openloop import Load, Volley, arrivals, fire
+from smartbatch_load.load.payloads import Payload, PayloadSettings
+from smartbatch_load.load.target import ServerUnderTest, Target, given_or_own_target, served_as
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

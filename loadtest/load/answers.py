@@ -122,7 +122,8 @@ class _Found:
             is_class = "score" in entry and ("label" in entry or "index" in entry)
             if is_class:
                 self.labels.append(" ".join(str(entry[key]) for key in ("index", "label") if key in entry))
-            for key in sorted(entry):
+            is_tensor = "datatype" in entry and "data" in entry  # whose shape is no score
+            for key in ("data",) if is_tensor else sorted(entry):
                 if not (is_class and key in ("index", "label")):
                     self.add(entry[key])
         elif isinstance(entry, (int, float)) and not isinstance(entry, bool):

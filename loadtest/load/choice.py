@@ -9,12 +9,11 @@ from typing import Any
 
 from smartbatch.errors import SmartBatchError
 from smartbatch.server.archives import Archive
+from smartbatch_load.load.payloads import PayloadSettings
+from smartbatch_load.load.target import Target
 from smartbatch_worker.contract import media_types
 from smartbatch_worker.contract.description import as_description, told_example
 from smartbatch_worker.contract.shapes import takes_pictures
-
-from loadtest.load.payloads import PayloadSettings
-from loadtest.load.target import Target
 
 
 def payload_for(

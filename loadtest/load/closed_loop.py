@@ -12,16 +12,15 @@ from functools import partial
 from pathlib import Path
 
 from smartbatch.server.ports import free_ports
-
-from loadtest.account.counters import ServerLatency, latency_between
-from loadtest.account.monitor import Monitor
-from loadtest.account.records import RecordReader, Request, Tick
-from loadtest.account.series import ServerSample
-from loadtest.load import answers, solo
-from loadtest.load.config import LoadConfig, user_class_name
-from loadtest.load.interrupt import Interrupt, Interrupted
-from loadtest.load.processes import ProcessGroup
-from loadtest.load.target import Target
+from smartbatch_load.account.counters import ServerLatency, latency_between
+from smartbatch_load.account.monitor import Monitor
+from smartbatch_load.account.records import RecordReader, Request, Tick
+from smartbatch_load.account.series import ServerSample
+from smartbatch_load.load import answers, solo
+from smartbatch_load.load.config import LoadConfig, user_class_name
+from smartbatch_load.load.interrupt import Interrupt, Interrupted
+from smartbatch_load.load.processes import ProcessGroup
+from smartbatch_load.load.target import Target
 
 LOADTEST = Path(__file__).resolve().parents[1]
 STOP_TIMEOUT_S = 60

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from smartbatch_load.load.payloads import FILE, FORMATS, PayloadSettings
+from smartbatch_load.load.shapes import Step
 from smartbatch_worker.contract import environment
-
-from loadtest.load.payloads import FILE, FORMATS, PayloadSettings
-from loadtest.load.shapes import Step
 
 ENV_CONFIG = "SMARTBATCH_LOAD"
 """JSON of a `LoadConfig`."""

@@ -13,11 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import aiohttp
+from smartbatch_load.load.answers import Expected, mismatch
+from smartbatch_load.load.interrupt import Interrupt
+from smartbatch_load.load.payloads import Payload
 from smartbatch_worker.contract.headers import BATCH_SIZE
-
-from loadtest.load.answers import Expected, mismatch
-from loadtest.load.interrupt import Interrupt
-from loadtest.load.payloads import Payload
 
 POLL_S = 0.1
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smartbatch_worker.contract import media_types
+from smartbatch_worker.contract import media_types, open_inference
 
 if TYPE_CHECKING:
-    from loadtest.load.images import Picture
+    from smartbatch_load.load.images import Picture
 
 FILE = "file"
 """What stands for a format where files are sent as they are."""
@@ -53,14 +53,35 @@ def encode_msgpack(picture: Picture) -> bytes:
     return msgspec.msgpack.encode({"data": picture.normalised().tolist()})
 
 
+OPEN_INFERENCE_JSON_BYTES = 256
+
+
+def encode_open_inference(picture: Picture) -> bytes:
+    """`[1, 3, 224, 224]` as the Open Inference Protocol's binary tensor, its JSON brought to a length known here."""
+    numbers = picture.normalised().tobytes()
+    given = {
+        "name": open_inference.INPUT,
+        "shape": [1, *picture.normalised().shape],
+        "datatype": "FP32",
+        "parameters": {"binary_data_size": len(numbers)},
+    }
+    return json.dumps({"inputs": [given]}).encode().ljust(OPEN_INFERENCE_JSON_BYTES) + numbers
+
+
 FORMATS: dict[str, Format] = {
     "json": Format(content_type=media_types.JSON, encode=encode_json),
     "jpeg": Format(content_type=media_types.JPEG, encode=lambda picture: picture.jpeg),
     "npy": Format(content_type=media_types.NPY, encode=lambda picture: picture.npy(), remark="uint8"),
     "npy-float": Format(content_type=media_types.NPY, encode=lambda picture: picture.npy(normalised=True)),
     "msgpack": Format(content_type=media_types.MSGPACK, encode=encode_msgpack),
+    "open-inference": Format(
+        content_type=f"{media_types.OPEN_INFERENCE}; json={OPEN_INFERENCE_JSON_BYTES}", encode=encode_open_inference
+    ),
 }
-"""`npy` is uint8 (150 kB), `npy-float` is float32 (600 kB). `--help` and the Locust users follow from the rows."""
+"""`npy` is uint8 (150 kB), `npy-float` and `open-inference` are float32 (600 kB).
+
+`--help` and the Locust users follow from the rows.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,7 +159,7 @@ def picture_payloads(format_name: str, *, images: Path | None, count: int, seed:
         count: pictures at most; a folder may hold fewer.
         seed: of the made pictures.
     """
-    from loadtest.load.images import load_pictures, seeded_pictures
+    from smartbatch_load.load.images import load_pictures, seeded_pictures
 
     check_formats([format_name])
     pictures = load_pictures(images, count) if images else seeded_pictures(count, seed)

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import requests
 from smartbatch.errors import SmartBatchError
-
-from loadtest.load.answers import Expected, parse
-from loadtest.load.config import authorization
-from loadtest.load.payloads import Payload
+from smartbatch_load.load.answers import Expected, parse
+from smartbatch_load.load.config import authorization
+from smartbatch_load.load.payloads import Payload
 
 
 class SoloError(SmartBatchError):

@@ -12,18 +12,18 @@ import requests
 from smartbatch.archive.build import ArchiveSettings, build_archive
 from smartbatch.archive.settings import DEFAULT_MODEL
 from smartbatch.errors import NotRunningError, SmartBatchError
+from smartbatch.installation import model_store
 from smartbatch.remote.management import ManagementClient
 from smartbatch.server.batching import Batching
 from smartbatch.server.running import RunningServer
-from smartbatch.server.settings import PROJECT_DIR, ServerSettings
+from smartbatch.server.settings import ServerSettings
 from smartbatch.server.starting import start_server
+from smartbatch_load.load.config import token
+from smartbatch_load.load.interrupt import Interrupt
 from smartbatch_worker.contract.config import PRECISIONS
 
-from loadtest.load.config import token
-from loadtest.load.interrupt import Interrupt
-
 READY_TIMEOUT_S = 300.0
-DEFAULT_STORE = PROJECT_DIR / "model_store"
+DEFAULT_STORE = model_store()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

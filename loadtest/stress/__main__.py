@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import typer
-
-from loadtest.stress.command import stress
+from smartbatch_load.stress.command import stress
 
 if __name__ == "__main__":
     typer.run(stress)

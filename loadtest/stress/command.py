@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 from smartbatch.option_groups import composed
-
-from loadtest.endings import check_ending, load_test_door
-from loadtest.options import (
+from smartbatch_load.endings import check_ending, load_test_door
+from smartbatch_load.options import (
     FORMATS_LISTED,
     ModelOptions,
     Out,
@@ -40,10 +39,10 @@ def stress(
 ) -> None:
     """Rise from 0 to many users and plot throughput, latency, batch size and queue depth."""
     with load_test_door() as console:
-        from loadtest.load.closed_loop import Ending
-        from loadtest.load.durations import parse_duration
-        from loadtest.load.shapes import parse_steps
-        from loadtest.stress.run import StressSettings, run_stress
+        from smartbatch_load.load.closed_loop import Ending
+        from smartbatch_load.load.durations import parse_duration
+        from smartbatch_load.load.shapes import parse_steps
+        from smartbatch_load.stress.run import StressSettings, run_stress
 
         settings = StressSettings(
             out=results_folder(out, "stress"),

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, astuple, fields
 from pathlib import Path
 
-from loadtest.account.agreement import Agreement, compare
-from loadtest.account.files import write_csv, write_json, write_text
-from loadtest.account.generator import GeneratorHealth, judge_generator
-from loadtest.account.machine import Machine, describe_machine
-from loadtest.account.series import Second, Totals, failure_counts, per_second, totals
-from loadtest.draw.report import Page, Table, number, percent, render
-from loadtest.load.closed_loop import ClosedLoopRun, Ending
-from loadtest.load.config import LoadConfig
-from loadtest.stress.plot import draw_stress
+from smartbatch_load.account.agreement import Agreement, compare
+from smartbatch_load.account.files import write_csv, write_json, write_text
+from smartbatch_load.account.generator import GeneratorHealth, judge_generator
+from smartbatch_load.account.machine import Machine, describe_machine
+from smartbatch_load.account.series import Second, Totals, failure_counts, per_second, totals
+from smartbatch_load.draw.report import Page, Table, number, percent, render
+from smartbatch_load.load.closed_loop import ClosedLoopRun, Ending
+from smartbatch_load.load.config import LoadConfig
+from smartbatch_load.stress.plot import draw_stress
 
 
 def write_results(

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from loadtest.account.series import Second
-from loadtest.draw.plots import (
+from smartbatch_load.account.series import Second
+from smartbatch_load.draw.plots import (
     BLUE,
     GREEN,
     GREY,

@@ -8,16 +8,15 @@ from pathlib import Path
 
 from rich.console import Console
 from smartbatch.errors import SmartBatchError
-
-from loadtest.account.progress import LoadProgress
-from loadtest.load.choice import payload_for
-from loadtest.load.closed_loop import ClosedLoopRun, Ending, default_processes, fetch_answers, run_closed_loop
-from loadtest.load.config import LoadConfig
-from loadtest.load.interrupt import Interrupt, Interrupted
-from loadtest.load.payloads import PayloadSettings
-from loadtest.load.shapes import Step
-from loadtest.load.target import ServerUnderTest, given_or_own_target, served_as
-from loadtest.stress.files import write_results
+from smartbatch_load.account.progress import LoadProgress
+from smartbatch_load.load.choice import payload_for
+from smartbatch_load.load.closed_loop import ClosedLoopRun, Ending, default_processes, fetch_answers, run_closed_loop
+from smartbatch_load.load.config import LoadConfig
+from smartbatch_load.load.interrupt import Interrupt, Interrupted
+from smartbatch_load.load.payloads import PayloadSettings
+from smartbatch_load.load.shapes import Step
+from smartbatch_load.load.target import ServerUnderTest, given_or_own_target, served_as
+from smartbatch_load.stress.files import write_results
 
 
 class NothingMeasuredError(SmartBatchError):

@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 from smartbatch.option_groups import composed
-
-from loadtest.endings import check_ending, load_test_door
-from loadtest.options import (
+from smartbatch_load.endings import check_ending, load_test_door
+from smartbatch_load.options import (
     FORMATS_LISTED,
     ModelOptions,
     Out,
@@ -46,13 +45,12 @@ def study(
     """Compare batch sizes, and whatever else is listed, in interleaved rounds."""
     with load_test_door() as console:
         from smartbatch.server.batching import default_workers
-
-        from loadtest.load.choice import payload_for_archive
-        from loadtest.load.closed_loop import Ending
-        from loadtest.load.durations import parse_duration
-        from loadtest.load.target import DEFAULT_STORE, ServerUnderTest
-        from loadtest.study.grid import DEFAULT_PRECISION, Grid
-        from loadtest.study.run import StudySettings, run_study
+        from smartbatch_load.load.choice import payload_for_archive
+        from smartbatch_load.load.closed_loop import Ending
+        from smartbatch_load.load.durations import parse_duration
+        from smartbatch_load.load.target import DEFAULT_STORE, ServerUnderTest
+        from smartbatch_load.study.grid import DEFAULT_PRECISION, Grid
+        from smartbatch_load.study.run import StudySettings, run_study
 
         folder, store = results_folder(out, "study"), asked.model_store or DEFAULT_STORE
         sent = payload_settings(payload, formats, default="npy")

@@ -7,13 +7,13 @@ from dataclasses import asdict, astuple, fields
 from pathlib import Path
 from typing import Any
 
-from loadtest.account.files import write_csv, write_json, write_text
-from loadtest.account.machine import Machine
-from loadtest.draw.pareto import pareto_front
-from loadtest.draw.report import number, percent
-from loadtest.study.grid import Grid, Setting
-from loadtest.study.plot import StudyPoint, draw_study
-from loadtest.study.rows import Round, Row, summarise
+from smartbatch_load.account.files import write_csv, write_json, write_text
+from smartbatch_load.account.machine import Machine
+from smartbatch_load.draw.pareto import pareto_front
+from smartbatch_load.draw.report import number, percent
+from smartbatch_load.study.grid import Grid, Setting
+from smartbatch_load.study.plot import StudyPoint, draw_study
+from smartbatch_load.study.rows import Round, Row, summarise
 
 
 def write_study(

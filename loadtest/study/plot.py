@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.axes import Axes
-
-from loadtest.draw.pareto import pareto_front
-from loadtest.draw.plots import GREY, MARKERS, SERIES, new_figure, save, tidy
+from smartbatch_load.draw.pareto import pareto_front
+from smartbatch_load.draw.plots import GREY, MARKERS, SERIES, new_figure, save, tidy
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from loadtest.account.agreement import compare
-from loadtest.account.generator import judge_generator
-from loadtest.account.records import Request
-from loadtest.account.series import totals
-from loadtest.load.closed_loop import ClosedLoopRun
-from loadtest.study.grid import Setting
+from smartbatch_load.account.agreement import compare
+from smartbatch_load.account.generator import judge_generator
+from smartbatch_load.account.records import Request
+from smartbatch_load.account.series import totals
+from smartbatch_load.load.closed_loop import ClosedLoopRun
+from smartbatch_load.study.grid import Setting
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

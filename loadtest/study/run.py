@@ -10,24 +10,23 @@ from typing import Any
 
 from rich.console import Console
 from smartbatch.errors import SmartBatchError
-
-from loadtest.account.machine import describe_machine
-from loadtest.account.progress import LoadProgress
-from loadtest.load.closed_loop import (
+from smartbatch_load.account.machine import describe_machine
+from smartbatch_load.account.progress import LoadProgress
+from smartbatch_load.load.closed_loop import (
     ClosedLoopRun,
     Ending,
     default_processes,
     fetch_answers,
     run_closed_loop,
 )
-from loadtest.load.config import LoadConfig
-from loadtest.load.interrupt import Interrupt, Interrupted
-from loadtest.load.payloads import PayloadSettings
-from loadtest.load.shapes import Step
-from loadtest.load.target import ServerUnderTest, Target, ensure_archive, register, running_server
-from loadtest.study.files import write_study
-from loadtest.study.grid import Grid, Setting
-from loadtest.study.rows import Round, Row, measure
+from smartbatch_load.load.config import LoadConfig
+from smartbatch_load.load.interrupt import Interrupt, Interrupted
+from smartbatch_load.load.payloads import PayloadSettings
+from smartbatch_load.load.shapes import Step
+from smartbatch_load.load.target import ServerUnderTest, Target, ensure_archive, register, running_server
+from smartbatch_load.study.files import write_study
+from smartbatch_load.study.grid import Grid, Setting
+from smartbatch_load.study.rows import Round, Row, measure
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

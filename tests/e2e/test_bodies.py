@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ import numpy as np
 import pytest
 import requests
 import torch
+import tritonclient.http as triton
+import tritonclient.http.aio as aio
 from safetensors.torch import load
 from smartbatch.remote.scrape import scrape
 from smartbatch.server.running import RunningServer
 from smartbatch_worker.contract import metrics as names
+from tritonclient.utils import InferenceServerException
 
 from tests.faults.archives import derive
 
@@ -205,3 +209,135 @@ def test_what_a_client_does_not_take_is_406(running_server: RunningServer) -> No
     )
     assert (reply.status_code, reply.json()["error"]["code"]) == (406, "not_acceptable")
     assert reply.headers["X-SmartBatch-Forward-Size"] == "0"
+
+
+# KServe's and Triton's clients, as they come
+
+
+def test_kserves_first_protocol(running_server: RunningServer) -> None:
+    url = f"{running_server.inference_url}/v1/models/tiny:predict"
+    answer = requests.post(url, json={"instances": [[1, 2, 3, 4], [0, 0, 0, 0]]}, timeout=60)
+    assert answer.json() == {"predictions": [RIGHT, [1, 1, 1, 1]]}
+
+
+def triton_input(name: str, array: np.ndarray[Any, Any], datatype: str = "FP32", binary: bool = True) -> Any:
+    given = triton.InferInput(name, list(array.shape), datatype)
+    given.set_data_from_numpy(array, binary_data=binary)
+    return given
+
+
+@pytest.fixture(scope="module")
+def triton_client(running_server: RunningServer) -> Iterator[Any]:
+    client = triton.InferenceServerClient(running_server.inference_url.removeprefix("http://"), concurrency=16)
+    yield client
+    client.close()
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.mended
+def test_triton_clients_are_answered(triton_client: Any, binary: bool) -> None:
+    x = np.array([[1, 2, 3, 4], [5, 6, 7, 8]], np.float32)
+    wanted = [triton.InferRequestedOutput("result", binary_data=binary)]
+    answer = triton_client.infer(
+        "tiny", [triton_input("data", x, binary=binary)], model_version="1.0", outputs=wanted, request_id="r-1"
+    )
+    assert np.array_equal(answer.as_numpy("result"), 2 * x + 1)
+    told = answer.get_response()
+    assert (told["model_name"], told["model_version"], told["id"]) == ("tiny", "1.0", "r-1")
+    packed = triton_client.infer("tiny", [triton_input("data", x)], request_compression_algorithm="gzip")
+    assert np.array_equal(packed.as_numpy("result"), 2 * x + 1)
+    whole = triton_client.infer("tiny", [triton_input("data", x.astype(np.int64), "INT64")])
+    assert np.array_equal(whole.as_numpy("result"), 2 * x + 1)
+
+
+def test_binary_tensors_need_nothing_of_the_frontend(triton_client: Any) -> None:
+    x = np.array([1, 2, 3, 4], np.float32)
+    assert triton_client.infer("tiny", [triton_input("data", x)]).as_numpy("result").tolist() == RIGHT
+
+
+@pytest.mark.mended
+def test_triton_clients_are_told_what_is_wrong(triton_client: Any) -> None:
+    x = np.ones((1, 4), np.float32)
+
+    def refused(model: str, given: Any, **more: Any) -> tuple[str, str]:
+        with pytest.raises(InferenceServerException) as caught:
+            triton_client.infer(model, [given], **more)
+        return caught.value.status(), caught.value.message()
+
+    assert refused("nope", triton_input("data", x)) == ("404", "Model not found: nope")
+    status, message = refused("tiny", triton_input("data", x), model_version="7")
+    assert status == "404"
+    assert "version" in message
+    assert refused("tiny", triton_input("x", x)) == ("422", "the model takes one input, named 'data'; got 'x'")
+    assert refused("tiny", triton_input("data", np.ones((1, 3), np.float32)))[0] == "422"
+    asked = [triton.InferRequestedOutput("scores")]
+    assert refused("tiny", triton_input("data", x), outputs=asked) == (
+        "400",
+        "there is no output 'scores'; the model gives 'result'",
+    )
+
+
+@pytest.mark.mended
+def test_triton_clients_ask_for_some_of_several_outputs_and_for_classes(
+    triton_client: Any, segments: tuple[str, Callable[[torch.Tensor], dict[str, torch.Tensor]]]
+) -> None:
+    _, alone = segments
+    items = torch.rand((2, 3, 8, 9), generator=torch.Generator().manual_seed(3))
+    wanted = [
+        triton.InferRequestedOutput("mean", binary_data=True),
+        triton.InferRequestedOutput("area", binary_data=False),
+    ]
+    answer = triton_client.infer("segments", [triton_input("data", items.numpy())], outputs=wanted)
+    assert [output["name"] for output in answer.get_response()["outputs"]] == ["mean", "area"]
+    expected = [alone(item) for item in items]
+    assert answer.as_numpy("mean").dtype == np.float64
+    assert np.allclose(answer.as_numpy("mean"), np.stack([each["mean"].numpy() for each in expected]))
+    assert np.array_equal(answer.as_numpy("area"), np.stack([each["area"].numpy() for each in expected]))
+    classes = triton_client.infer(
+        "segments",
+        [triton_input("data", items.numpy())],
+        outputs=[triton.InferRequestedOutput("mean", binary_data=True, class_count=2)],
+    ).as_numpy("mean")
+    assert classes.shape == (2, 2)
+    best = [text.decode().split(":")[1] for text in classes[:, 0]]
+    assert best == [str(int(each["mean"].argmax())) for each in expected]
+
+
+@pytest.mark.mended
+def test_many_at_once_from_asynchronous_clients_are_not_mixed_up(running_server: RunningServer) -> None:
+    rows = [np.full((count % 3 + 1, 4), count, np.float32) for count in range(32)]
+
+    async def ask_all() -> list[Any]:
+        async with aio.InferenceServerClient(running_server.inference_url.removeprefix("http://")) as client:
+            asked = [
+                client.infer("tiny", [aio_input(row, binary=bool(at % 2))], request_id=str(at))
+                for at, row in enumerate(rows)
+            ]
+            bad = [client.infer("tiny", [aio_input(np.ones((1, 5), np.float32), binary=True)]) for _ in range(4)]
+            return await asyncio.gather(*asked, *bad, return_exceptions=True)
+
+    def aio_input(row: np.ndarray[Any, Any], binary: bool) -> Any:
+        given = aio.InferInput("data", list(row.shape), "FP32")
+        given.set_data_from_numpy(row, binary_data=binary)
+        return given
+
+    *answers, one, two, three, four = asyncio.run(ask_all())
+    for at, (row, answer) in enumerate(zip(rows, answers, strict=True)):
+        assert answer.get_response()["id"] == str(at)
+        assert np.array_equal(answer.as_numpy("result"), 2 * row + 1)
+    assert {error.status() for error in (one, two, three, four)} == {"422"}
+
+
+@pytest.mark.mended
+def test_what_lies_under_v2_is_counted_as_such(running_server: RunningServer) -> None:
+    given = {"name": "data", "datatype": "FP32", "shape": [4], "data": [1, 2, 3, 4]}
+    url = f"{running_server.inference_url}/v2/models/tiny"
+    as_json = requests.post(f"{url}/versions/1.0/infer", json={"inputs": [given]}, timeout=60)
+    assert as_json.json()["outputs"][0]["data"] == RIGHT
+    for path, status in (("/infer", 400), ("/versions/8/infer", 404), ("/nothing", 404)):
+        refused = requests.post(url + path, data=b"x", headers={"Content-Type": "application/json"}, timeout=60)
+        assert refused.status_code == status
+        assert list(refused.json()) == ["error"]
+        assert isinstance(refused.json()["error"], str)
+    samples = requests.get(running_server.metrics_url, timeout=60).text
+    assert 'smartbatch_http_requests_total{model="tiny",route="v2",status="200",}' in samples

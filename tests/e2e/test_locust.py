@@ -15,9 +15,8 @@ from pathlib import Path
 import pytest
 import requests
 from smartbatch.server.ports import free_ports
-
-from loadtest.load.config import user_class_name
-from loadtest.load.payloads import FORMATS
+from smartbatch_load.load.config import user_class_name
+from smartbatch_load.load.payloads import FORMATS
 
 LOCUST = [sys.executable, "-m", "locust", "-f", str(Path(__file__).parents[2] / "loadtest" / "locustfile.py")]
 LIMIT_S = 120.0
@@ -62,7 +61,8 @@ def environment() -> dict[str, str]:
 
 
 def test_every_format_headless(host: str, tmp_path: Path) -> None:
-    arguments = ["--host", host, "--headless", "-u", "5", "-r", "5", "-t", "10s", "--num-images", "2", "--json"]
+    each = str(len(CLASSES))  # of every class one user
+    arguments = ["--host", host, "--headless", "-u", each, "-r", each, "-t", "10s", "--num-images", "2", "--json"]
     done = subprocess.run(
         [*LOCUST, *arguments, *CLASSES], capture_output=True, text=True, check=False, cwd=tmp_path, env=environment()
     )

@@ -14,6 +14,7 @@ import pytest
 import requests
 import safetensors.torch
 import torch
+import tritonclient.http as triton
 from prometheus_client.parser import text_string_to_metric_families
 from smartbatch.archive.build import ArchiveSettings, build_archive
 from smartbatch.server.running import RunningServer
@@ -164,3 +165,20 @@ def test_no_request_was_retried_and_padding_is_told(server: RunningServer) -> No
 def test_open_inference_clients_are_told_the_inputs(server: RunningServer) -> None:
     told = requests.get(f"{server.inference_url}/v2/models/sentences", timeout=10).json()
     assert [(tensor["name"], tensor["datatype"]) for tensor in told["inputs"]] == [("ids", "INT64"), ("mask", "INT64")]
+
+
+@pytest.mark.mended
+def test_open_inference_clients_send_several_inputs(server: RunningServer, sources: Path) -> None:
+    """Each in its own datatype, one as bytes and one in JSON; as many outputs, of the sizes of what was sent."""
+    client = triton.InferenceServerClient(server.inference_url.removeprefix("http://"))
+    ids = np.array([[5, 17, 3], [9, 8, 7]], np.int64)
+    given = [triton.InferInput(name, [2, 3], "INT64") for name in ("mask", "ids")]
+    given[0].set_data_from_numpy(np.ones_like(ids), binary_data=False)
+    given[1].set_data_from_numpy(ids, binary_data=True)
+    answer = client.infer("sentences", given)
+    client.close()
+    body = {"inputs": {"ids": ids.tolist(), "mask": [[1] * 3] * 2}}
+    ours = requests.post(f"{server.inference_url}/predictions/sentences", json=body, timeout=60).json()["result"]
+    for name, shape in (("tokens", (2, 3, 5)), ("mean", (2, 5))):
+        assert answer.as_numpy(name).shape == shape
+        assert np.allclose(answer.as_numpy(name), np.array([each[name] for each in ours]), atol=1e-6)

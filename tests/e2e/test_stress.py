@@ -16,8 +16,8 @@ import psutil
 import pytest
 from smartbatch.remote.scrape import scrape, summary
 from smartbatch.server.running import RunningServer
+from smartbatch_load.account.series import Second
 
-from loadtest.account.series import Second
 from tests import golden
 
 START_LIMIT_S = 180.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import typer
 from smartbatch import commands
-from smartbatch.cli import COMMANDS, app
+from smartbatch.cli import COMMANDS, app, main
 from smartbatch.front_door import VALUES, front_door
 from typer.testing import CliRunner
 
@@ -30,7 +31,7 @@ def documented() -> set[str]:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_row_has_a_file_of_its_own_and_a_line_in_the_docs(name: str) -> None:
     row = COMMANDS[name]
-    assert row.module in (f"smartbatch.commands.{name}", f"loadtest.{name}.command")
+    assert row.module in (f"smartbatch.commands.{name}", f"smartbatch_load.{name}.command")
     found = getattr(importlib.import_module(row.module), row.function)
     if isinstance(found, typer.Typer):
         names = {f"{name} {each.name or getattr(each.callback, '__name__', '')}" for each in found.registered_commands}
@@ -66,15 +67,20 @@ def test_a_command_imports_no_other() -> None:
     assert others == {"stop"}
 
 
-def test_an_installation_without_the_load_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(sys.modules):
-        if name.partition(".")[0] == "loadtest":
-            monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "loadtest", None)  # importing it fails, as where it is not installed
-    group = typer.main.get_command(app)
-    listed = group.list_commands(None)  # type: ignore[attr-defined]
-    assert listed == [name for name, row in COMMANDS.items() if row.module.startswith("smartbatch.")]
-    assert "No such command 'stress'" in CliRunner().invoke(app, ["stress"]).output
+@pytest.mark.parametrize(
+    "arguments", [["stress"], ["study"], ["capacity"], ["top", "--once", "--picture", "x.png"]], ids=lambda a: a[0]
+)
+def test_a_command_whose_extra_is_missing_says_what_to_type(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "locust" else there(name))
+    assert CliRunner().invoke(app, [arguments[0], "--help"]).exit_code == 0
+    monkeypatch.setattr("sys.argv", ["smartbatch", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "needs locust: pip install 'smartbatch[load]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("module", ["smartbatch", "smartbatch.cli"])

@@ -19,7 +19,11 @@ OPEN_SETS = {"commands"}
 """Folders with a file for each row of a table: as many as there are rows, and the table is what one reads."""
 
 HANDLER = ROOT / "handler" / "smartbatch_worker"
-PLANES = {"smartbatch_worker": HANDLER, "smartbatch": ROOT / "control" / "smartbatch", "loadtest": ROOT / "loadtest"}
+PLANES = {
+    "smartbatch_worker": HANDLER,
+    "smartbatch": ROOT / "control" / "smartbatch",
+    "smartbatch_load": ROOT / "loadtest",
+}
 
 ARROWS = {
     "errors": set(),
@@ -100,7 +104,7 @@ def test_the_handler_does_not_know_the_control_plane() -> None:
     for name in NAMES:
         if name.startswith("smartbatch_worker"):
             roots = {target.partition(".")[0] for target in imports_of(name)}
-            assert not roots & {"smartbatch", "loadtest"}, name
+            assert not roots & {"smartbatch", "smartbatch_load"}, name
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:

@@ -20,6 +20,7 @@ from smartbatch.archive.published.torchvision import choose_weights
 from smartbatch.archive.published.weights import Weights
 from smartbatch.archive.settings import DEFAULT_MODEL, ArchiveError, ArchiveSettings, parse_input, parse_length
 from smartbatch.errors import UsageError
+from smartbatch.installation import MODEL_CONFIG, files
 
 HANDLER_DIR = Path(smartbatch_worker.__file__).resolve().parent.parent
 ENTRY_POINT = "smartbatch_handler.py"
@@ -127,7 +128,7 @@ def read_labels(path: Path) -> list[str]:
 
 
 def _read_base_config(staged: Staged) -> None:
-    base = yaml.safe_load((HANDLER_DIR / CONFIG_FILE).read_text(encoding="utf-8"))
+    base = yaml.safe_load((files() / MODEL_CONFIG).read_text(encoding="utf-8"))
     staged.section = dict(base.pop("handler"))
     staged.section.pop("model", None)
     staged.frontend = base

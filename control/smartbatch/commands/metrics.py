@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from smartbatch.commands.options import AsJson, InferencePort, MetricsUrl, RunDir
+from smartbatch.commands.options import AsJson, InferencePort, MetricsUrl, RunDir, server_asked
 from smartbatch.commands.output import answer
 
 
@@ -18,10 +18,9 @@ def metrics(
     as_json: AsJson = False,
 ) -> None:
     """Requests, batches, average batch size and latency quantiles (seconds), since the server started."""
-    from smartbatch.remote.endpoints import find_endpoints
     from smartbatch.remote.scrape import scrape, summary
 
-    endpoints = find_endpoints(run_dir, inference_port, metrics_url=url)
+    endpoints = server_asked(run_dir, inference_port, metrics_url=url)
     found = summary(scrape(endpoints.metrics_url, verify=endpoints.verify), model)
     answer(dict(found), as_json, "\n".join(f"{key:<15} {_figure(value)}" for key, value in found.items()))
 

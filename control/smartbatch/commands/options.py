@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from smartbatch.commands.output import say
+
 if TYPE_CHECKING:
     from smartbatch.remote.endpoints import Endpoints
 
@@ -40,9 +42,37 @@ class ChangedServer:
 
     def endpoints(self) -> Endpoints:
         """Where it is."""
-        from smartbatch.remote.endpoints import find_endpoints
+        return server_asked(self.run_dir, self.inference_port, management_url=self.management_url)
 
-        return find_endpoints(self.run_dir, self.inference_port, management_url=self.management_url)
+
+def server_asked(
+    run_dir: Path | None,
+    inference_port: int | None,
+    *,
+    inference_url: str | None = None,
+    management_url: str | None = None,
+    metrics_url: str | None = None,
+) -> Endpoints:
+    """The server that the options name; where they name none and none was started from here, it is said which is asked.
+
+    Raises:
+        SmartBatchError: as `find_endpoints` has it.
+    """
+    from smartbatch.remote.endpoints import find_endpoints
+
+    found = find_endpoints(
+        run_dir,
+        inference_port,
+        inference_url=inference_url,
+        management_url=management_url,
+        metrics_url=metrics_url,
+    )
+    if found.is_guess:
+        say(
+            "smartbatch: no server was named, and none was started from here: asking TorchServe's standard ports, "
+            f"{found.inference_url}, {found.management_url} and {found.metrics_url}"
+        )
+    return found
 
 
 InferenceUrl = Annotated[str | None, typer.Option("--url", help="Server's inference address.", show_default=False)]

@@ -11,7 +11,7 @@ from smartbatch_worker.contract import media_types
 from smartbatch_worker.contract.config import OUTPUTS
 from smartbatch_worker.contract.headers import OUTPUT
 
-from smartbatch.commands.options import AsJson, InferencePort, InferenceUrl, RunDir
+from smartbatch.commands.options import AsJson, InferencePort, InferenceUrl, RunDir, server_asked
 from smartbatch.commands.output import answer
 from smartbatch.errors import UsageError
 
@@ -29,7 +29,6 @@ def predict(
 ) -> None:
     """Send one file to a model and print the answer. With --json: the answer with batch size, attempts and seconds."""
     from smartbatch.client import Client, encode_body
-    from smartbatch.remote.endpoints import find_endpoints
 
     if file == "-":
         body, kind = sys.stdin.buffer.read(), media_types.ANY
@@ -41,7 +40,7 @@ def predict(
     headers = {"Content-Type": content_type or kind}
     if output is not None:
         headers[OUTPUT] = output
-    endpoints = find_endpoints(run_dir, inference_port, inference_url=url)
+    endpoints = server_asked(run_dir, inference_port, inference_url=url)
     with Client(endpoints.inference_url, model, endpoints.inference_token(), verify=endpoints.verify) as client:
         reply = client.predict(body, deadline_s=deadline, headers=headers)
     if as_json:

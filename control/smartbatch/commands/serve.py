@@ -60,7 +60,9 @@ def serve(
     from smartbatch.server.settings import ServerSettings
 
     if not model_store.is_dir():
-        raise UsageError(f"--model-store must be a folder, got {str(model_store)!r}: `make serve` makes and fills it")
+        raise UsageError(
+            f"--model-store must be a folder, got {str(model_store)!r}: `smartbatch archive` makes and fills it"
+        )
     batching, notes = resolve_batching(batch_size, max_delay_ms, workers)
     settings = ServerSettings(
         model_store=model_store,

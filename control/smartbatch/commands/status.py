@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from smartbatch.commands.options import AsJson, InferencePort, ManagementUrl, RunDir
+from smartbatch.commands.options import AsJson, InferencePort, ManagementUrl, RunDir, server_asked
 from smartbatch.commands.output import answer
 
 
@@ -13,10 +13,9 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show processes, models, versions, workers, queues, and what each worker says about itself."""
-    from smartbatch.remote.endpoints import find_endpoints
     from smartbatch.remote.status import collect_status
 
-    found = collect_status(find_endpoints(run_dir, inference_port, management_url=management_url))
+    found = collect_status(server_asked(run_dir, inference_port, management_url=management_url))
     if as_json:
         answer(found, as_json, "")
     else:

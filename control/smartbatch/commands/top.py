@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from smartbatch.commands.options import InferencePort, MetricsUrl, RunDir
+from smartbatch.commands.options import InferencePort, MetricsUrl, RunDir, server_asked
 from smartbatch.front_door import VALUES, front_door
+from smartbatch.installation import need
 
 PICTURE_COLUMNS = 100
 
@@ -26,7 +27,6 @@ def top(
     """Watch throughput, batches, queue, latency, stages and errors of every model."""
     from rich.console import Console
 
-    from smartbatch.remote.endpoints import find_endpoints
     from smartbatch.remote.top import run_top
 
     with front_door("error", errors=VALUES, colour=None):
@@ -34,8 +34,9 @@ def top(
         if picture is not None:
             if not once or as_json:
                 raise ValueError("--picture draws the table of --once: give --once, and not --json")
+            need("load", "--picture")
             console = Console(highlight=False, record=True, width=PICTURE_COLUMNS)
-        endpoints = find_endpoints(run_dir, inference_port, metrics_url=url)
+        endpoints = server_asked(run_dir, inference_port, metrics_url=url)
         run_top(
             endpoints.metrics_url,
             console,
@@ -46,6 +47,6 @@ def top(
             window_s=window,
         )
         if picture is not None:
-            from loadtest.draw.terminal import draw_terminal
+            from smartbatch_load.draw.terminal import draw_terminal
 
             draw_terminal(picture, console.export_text(), "smartbatch top")

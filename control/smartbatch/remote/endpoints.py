@@ -29,6 +29,8 @@ class Endpoints:
     """$SMARTBATCH_TOKEN; for a server started here the key file is read instead."""
     state: ServerState | None = None
     """None for a server that has no state file here."""
+    is_guess: bool = False
+    """Nobody named a server, and none was started from here: these are TorchServe's standard addresses."""
 
     @property
     def verify(self) -> bool | str:
@@ -77,7 +79,7 @@ def find_endpoints(
     except NotRunningError:
         if run_dir is not None or inference_port is not None:
             raise
-        return standard
+        return replace(standard, is_guess=True)
     return Endpoints(
         inference_url=state.inference_url,
         management_url=state.management_url,

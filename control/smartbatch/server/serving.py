@@ -58,8 +58,8 @@ class ServePlan:
             if (self.settings.model_store / name).exists():
                 return name
         raise ModelNotReadyError(
-            f"{self.settings.model_store / model}.mar is missing: `make serve` builds resnet18, "
-            f"`smartbatch archive` (or ./archive.sh) any model"
+            f"{self.settings.model_store / model}.mar is missing: `smartbatch archive --model {model}` builds one of "
+            "torchvision's models, and `smartbatch archive --help` says how any other is built"
         )
 
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from smartbatch_worker.contract import environment
 
 from smartbatch.errors import UsageError
+from smartbatch.installation import CONFIG_FILE, files
 from smartbatch.server.ports import is_loopback
-
-PROJECT_DIR = Path(__file__).resolve().parents[3]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +43,7 @@ class ServerSettings:
     """PEM certificate chain; with `tls_key` turns on TLS for inference and for any port not on loopback."""
     tls_key: Path | None = None
     """PEM private key, RSA (TorchServe 0.12 reads no other)."""
-    base_config: Path = field(default_factory=lambda: PROJECT_DIR / "config.properties")
+    base_config: Path = field(default_factory=lambda: files() / CONFIG_FILE)
     """config.properties to start from."""
     properties: Mapping[str, str] = field(default_factory=dict)
     """TorchServe properties that beat the base config's."""

@@ -15,6 +15,8 @@ WEBP = "image/webp"
 WAV = "audio/wav"
 FLAC = "audio/flac"
 TEXT = "text/plain"
+OPEN_INFERENCE = "application/vnd.open-inference"
+"""Ours for the Open Inference Protocol, which has none; `; json=N` says that binary tensors follow N bytes of JSON."""
 ANY = "application/octet-stream"
 
 BY_SUFFIX = {

@@ -17,6 +17,7 @@ SPLITS = "smartbatch_splits_total"
 MODEL_LOADED = "smartbatch_model_loaded"
 MODEL_LOAD_SECONDS = "smartbatch_model_load_seconds"
 MODEL_LOADS = "smartbatch_model_loads_total"
+WEIGHTS_RANDOM = "smartbatch_model_weights_random"
 
 HTTP_REQUESTS = "smartbatch_http_requests_total"
 REQUEST_SECONDS = "smartbatch_request_seconds"
@@ -58,6 +59,7 @@ COUNTERS: dict[str, tuple[str, ...]] = {
 }
 GAUGES: dict[str, tuple[str, ...]] = {
     PADDING_RATIO: (),
+    WEIGHTS_RANDOM: (),
     MODEL_LOADED: ("worker",),
     MODEL_LOAD_SECONDS: ("worker",),
 }

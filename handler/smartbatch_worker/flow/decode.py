@@ -14,7 +14,8 @@ from smartbatch_worker.contract.inputs import describe_inputs
 from smartbatch_worker.errors import MalformedBody, UnknownFormat, WrongShape
 from smartbatch_worker.flow import inputs
 from smartbatch_worker.flow.inputs import Inputs
-from smartbatch_worker.formats.limits import check_num_items
+from smartbatch_worker.formats.limits import check_num_items, to_float32
+from smartbatch_worker.formats.open_inference.asked import Asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class Decoded:
     """Made of text, so that scores are answered as classes, as of an image."""
     num_truncated: int = 0
     """Of the texts, how many were longer than the model takes and have been cut."""
+    asked: Asked | None = None
+    """What the answer is to have, if it is to be in the Open Inference Protocol."""
 
 
 def decode(body: bytes | bytearray, content_type: str, config: WorkerConfig) -> Decoded:
@@ -50,18 +53,35 @@ def decode(body: bytes | bytearray, content_type: str, config: WorkerConfig) -> 
     if found is None:
         said = formats.media_type_of(content_type) or "not given"
         raise UnknownFormat(f"unknown body format (Content-Type {said!r}); accepted are {formats.ACCEPTED}")
+    if found.read_request is not None:
+        return decode_request(found.read_request(body, content_type, config), config)
     if config.inputs is not None:
         return _decode_named(found, body, config)
+    assert found.read is not None
     if found.is_image:
         _check_takes_images(config)
         return Decoded([found.read(body, config)], True, False)
     tensor = (found.read_items or found.read)(body, config)
     if isinstance(tensor, formats.Items):
         return _decode_items(tensor, config)
+    return _decode_tensor(tensor, config)
+
+
+def decode_request(request: formats.Request, config: WorkerConfig) -> Decoded:
+    """The items of a request that says by itself how to answer; of one with texts, flow/texts/ makes them."""
+    assert not request.texts
+    if config.inputs is None:
+        (tensor,) = request.inputs.values()
+        return _decode_tensor(to_float32(tensor), config, request.asked)
+    items, has_batch_dim = inputs.items_of(request.inputs, config)
+    return Decoded(items, False, has_batch_dim, asked=request.asked)
+
+
+def _decode_tensor(tensor: torch.Tensor, config: WorkerConfig, asked: Asked | None = None) -> Decoded:
     if config.nonfinite == "error":
         _check_finite(tensor)
     items, has_batch_dim = _split_items(tensor, config)
-    return Decoded(items, False, has_batch_dim)
+    return Decoded(items, False, has_batch_dim, asked=asked)
 
 
 def _decode_named(found: formats.Format, body: bytes | bytearray, config: WorkerConfig) -> Decoded:
@@ -78,6 +98,7 @@ def _decode_named(found: formats.Format, body: bytes | bytearray, config: Worker
             f"{found.told} is one {kind}; the model takes {describe_inputs(specs)}: "
             'send {"inputs": {…}}, safetensors or .npz'
         )
+    assert found.read is not None
     items, has_batch_dim = inputs.items_of({specs[0].name: found.read(body, config)}, config)
     return Decoded(items, found.is_image, has_batch_dim)
 

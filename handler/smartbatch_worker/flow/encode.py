@@ -12,7 +12,7 @@ import torch
 
 from smartbatch_worker.errors import AnswerTooLarge, RowError
 
-_MIN_JSON_BYTES = 2  # of a number and its comma
+MIN_JSON_BYTES = 2  # of a number and its comma
 _FLOAT_BYTES = 4  # of the shortest floating-point numbers that both NumPy and JSON's writer know
 
 
@@ -66,7 +66,7 @@ def encode_result(result: Any, max_bytes: int, key: str | None = "result") -> by
     plain = to_plain(result)
     if key is not None:
         plain = {key: plain}
-    check_size(_MIN_JSON_BYTES * _count_numbers(plain), max_bytes)  # before gigabytes of text are written
+    check_size(MIN_JSON_BYTES * _count_numbers(plain), max_bytes)  # before gigabytes of text are written
     body = to_json(plain)
     check_size(len(body), max_bytes)
     return body
@@ -94,9 +94,9 @@ def check_size(num_bytes: int, max_bytes: int) -> None:
         )
 
 
-def encode_error(error: RowError) -> bytes:
-    """`{"error": {"code", "message"}}`, in JSON."""
-    return to_json({"error": {"code": error.code, "message": error.message}})
+def encode_error(error: RowError, as_text: bool = False) -> bytes:
+    """`{"error": {"code", "message"}}`, in JSON; or, as the Open Inference Protocol has it, `{"error": message}`."""
+    return to_json({"error": error.message if as_text else {"code": error.code, "message": error.message}})
 
 
 def reason_phrase(status: int) -> str:

@@ -26,6 +26,7 @@ from smartbatch_worker.flow.decode import Decoded
 from smartbatch_worker.flow.encode import is_finite
 from smartbatch_worker.flow.inputs import Inputs
 from smartbatch_worker.formats import content_encoding
+from smartbatch_worker.formats.open_inference.asked import Asked
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,10 @@ class Row:
     is_instances: bool = False
     media_type: str = media_types.JSON
     """What the answer shall be."""
+    asked: Asked | None = None
+    """What it shall have, if it is to be in the Open Inference Protocol."""
+    json_length: int | None = None
+    """Bytes of JSON in such an answer, where binary tensors follow."""
     output: str | None = None
     """What of the model's answer shall be in it, one of `config.OUTPUTS`; None: what the configuration says."""
     forward_size: int = 0
@@ -76,6 +81,11 @@ class Row:
             logger.exception("a request failed")
             self.error = blame_server(error)
 
+    def read_as_open_inference(self, content_type: str) -> None:
+        """Take the body for a request of that protocol, of this type; errors are answered in it from now on."""
+        self.asked = Asked()
+        self.headers = {**self.headers, "content-type": content_type}
+
     def take(self, given: Any, config: WorkerConfig) -> None:
         """Accept what preprocess_item gave: what `decode` gives, or an item's inputs, or several items'.
 
@@ -88,6 +98,7 @@ class Row:
         self.is_image, self.has_batch_dim = decoded.is_image, decoded.has_batch_dim
         self.is_instances = decoded.is_instances
         self.is_text, self.num_truncated = decoded.is_text, decoded.num_truncated
+        self.asked = decoded.asked or self.asked
         self.body = b""  # a batch of 3 MB bodies need not be kept beside its tensors
 
     def ran_among(self, count: int) -> None:

@@ -2,7 +2,8 @@
 
 A reader turns one whole body into one tensor, or one for each named input of the model; of model and request it knows
 the settings only. This room imports from kernels, contract and errors. From elsewhere: `recognise`, `ACCEPTED`,
-`prepare_pictures` and `prepare_sounds` are what `flow/decode.py` asks, `FORMATS` is what tests and fuzz targets follow
+`prepare_pictures` and `prepare_sounds` are what `flow/decode.py` asks, `read_open_inference` what
+`flow/texts/` does, `FORMATS` is what tests and fuzz targets follow
 from, `texts` what `flow/texts/` makes items of, and `content_encoding` undoes a body's compression before any of it.
 """
 
@@ -18,9 +19,11 @@ from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.formats import json_inputs, json_lists, msgpack_lists, npy, npz, safetensors_bodies
 from smartbatch_worker.formats.audio import flac_files, sounds, wav_files
 from smartbatch_worker.formats.images import fit, jpeg_files, pictures, png_files, webp_files
+from smartbatch_worker.formats.open_inference import request
 
 Body = bytes | bytearray
 Items = json_lists.Items
+Request = request.Request
 Named = dict[str, torch.Tensor]
 """Tensors by the names of a model's inputs."""
 
@@ -32,8 +35,8 @@ class Format:
     name: str
     told: str
     """As the message spells it that lists what is accepted."""
-    read: Callable[[Body, WorkerConfig], torch.Tensor]
-    """One body to one tensor: float32, or uint8 for pixels.
+    read: Callable[[Body, WorkerConfig], torch.Tensor] | None = None
+    """One body to one tensor: float32, or uint8 for pixels. None: `read_request` reads it.
 
     Raises:
         RowError: the body breaks the format's rules (MalformedBody), or is larger than accepted (BodyTooLarge).
@@ -45,6 +48,8 @@ class Format:
 
     None: what `read` gives is the input of a model that has one.
     """
+    read_request: Callable[[Body, str, WorkerConfig], Request] | None = None
+    """Of a protocol: one body, with its Content-Type, to tensors of the dtypes that were sent, and how to answer."""
     begins: Callable[[Body], bool] | None = None
     """Whether the first bytes are this format's beyond doubt: asked first, whatever the Content-Type says."""
     media_types: tuple[str, ...] = ()
@@ -92,9 +97,16 @@ FORMATS = (
     ),
     Format(name="wav", told="WAV", read=sounds.read_wav, begins=wav_files.begins),
     Format(name="flac", told="FLAC", read=sounds.read_flac, begins=flac_files.begins),
+    Format(
+        name="open-inference",
+        told="the Open Inference Protocol (/v2/models/<model>/infer)",
+        read_request=request.read,
+        media_types=(media_types.OPEN_INFERENCE,),
+    ),
 )
 """In the order in which a client is told them."""
 
+read_open_inference = request.read
 prepare_pictures = fit.prepare
 prepare_sounds = sounds.prepare
 

@@ -51,6 +51,7 @@ def read_named(body: bytes | bytearray, config: WorkerConfig) -> Named | list[Na
     if KEY in found:
         given = found[KEY]
         if isinstance(given, simdjson.Array):
+            json_lists.check_protocol(document)
             check_num_items(len(given), config.max_items)
             items = [reader.item(entry, f'"inputs"[{index}]') for index, entry in enumerate(given)]
             reader.check_lists(json_lists.count(body, b"[") - 1)
@@ -118,7 +119,7 @@ class _Reader:
         check_count(math.prod(shape), self._num_left)
         self._num_left -= math.prod(shape)
         if spec.dtype == "bool":
-            numbers = _booleans(value, len(shape), told)
+            numbers = booleans(value, len(shape), told)
         else:
             of_type, dtype = ("d", np.float64) if "float" in spec.dtype else ("i", np.int64)
             try:
@@ -139,10 +140,11 @@ class _Reader:
         return base64_files.read(text, self._config, told)
 
 
-def _booleans(value: Any, depth: int, told: str) -> np.ndarray[Any, Any]:
+def booleans(value: Any, depth: int, told: str) -> np.ndarray[Any, Any]:
+    """The truth values in lists nested so deep, in order."""
     entries = list(itertools.islice(json_lists.entries(value, depth), MAX_LISTS + 1))
     if len(entries) > MAX_LISTS:
-        raise MalformedBody(f"{told} has more than {MAX_LISTS} truth values; send safetensors or .npz")
+        raise MalformedBody(f"{told} has more than {MAX_LISTS} truth values; send them in binary")
     if not all(isinstance(entry, bool) or entry in (0, 1) for entry in entries):
         raise MalformedBody(f"{told} must hold true and false (or 1 and 0) only")
     return np.array(entries, dtype=bool)

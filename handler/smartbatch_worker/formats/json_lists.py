@@ -16,6 +16,7 @@ import numpy as np
 import simdjson
 import torch
 
+from smartbatch_worker.contract import media_types
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.errors import MalformedBody, UnknownFormat
 from smartbatch_worker.formats import json_errors
@@ -75,6 +76,7 @@ def read_items(body: bytes | bytearray, config: WorkerConfig) -> torch.Tensor | 
         return items
     num_found = _num_keys_named_data(body, document)
     if num_found == 0:
+        check_protocol(document)
         raise MalformedBody('the JSON body has no "data"; send {"data": [...]} with nested lists of numbers')
     if num_found > 1:
         raise MalformedBody(f'the JSON body has {num_found} keys named "data"; send one')
@@ -173,6 +175,17 @@ def _check_lists(body: bytes | bytearray, arrays: list[_Array], num_around: int 
     for array in arrays:
         if holds_lists(array.lists, array.tensor.ndim):
             raise MalformedBody(f"{array.told} mixes numbers and lists at one level")
+
+
+def check_protocol(document: Any) -> None:
+    """Refuse a request of the Open Inference Protocol that came where it is not looked for, and say where it is."""
+    given = document.get("inputs")
+    first = given[0] if isinstance(given, simdjson.Array) and len(given) else None
+    if isinstance(first, simdjson.Object) and "datatype" in first and "shape" in first:
+        raise MalformedBody(
+            "this is a request of the Open Inference Protocol: POST it to /v2/models/<model>/infer, or with "
+            f"Content-Type {media_types.OPEN_INFERENCE}"
+        )
 
 
 def count(body: bytes | bytearray, byte: bytes) -> int:

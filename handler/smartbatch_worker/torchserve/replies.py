@@ -12,7 +12,7 @@ from smartbatch_worker.contract import headers, media_types
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.errors import AnswerFailed, RowError
 from smartbatch_worker.flow import encode
-from smartbatch_worker.flow.answers import outputs, tensor_files
+from smartbatch_worker.flow.answers import open_inference, outputs, tensor_files
 from smartbatch_worker.flow.rows import Row
 
 logger = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ class Replies:
         postprocess_item: one item's output to what stands in its answer.
         is_customised: whether that is a user's.
         max_bytes: the most that the frontend takes as one answer; a longer one costs the whole batch and its worker.
+        served: which model this is, for answers that say so.
         spell: an answer in tokens to its text; None where the archive has no tokenizer.
     """
 
@@ -43,6 +44,7 @@ class Replies:
         postprocess_item: Callable[[Any], Any],
         is_customised: bool,
         max_bytes: int,
+        served: open_inference.Served,
         spell: Callable[[torch.Tensor], str] | None = None,
     ) -> None:
         self._config = config
@@ -50,6 +52,7 @@ class Replies:
         self._postprocess_item = postprocess_item
         self._is_customised = is_customised
         self._max_bytes = max_bytes
+        self._served = served
         self._spell = spell
 
     def write(self, rows: Sequence[Row], context: Any, weights: str) -> list[bytes]:
@@ -64,12 +67,15 @@ class Replies:
         for index, (row, form) in enumerate(zip(rows, forms, strict=True)):
             body = self._try_encode(row, form) if row.error is None else b""
             if row.error is not None:
-                row.media_type, body = media_types.JSON, encode.encode_error(row.error)
+                row.media_type, row.json_length = media_types.JSON, None
+                body = encode.encode_error(row.error, as_text=row.asked is not None)
             context.set_response_content_type(index, row.media_type)
             context.set_response_status(row.status, encode.reason_phrase(row.status), index)
             context.set_response_header(index, headers.BATCH_SIZE, str(len(rows)))
             context.set_response_header(index, headers.FORWARD_SIZE, str(row.forward_size))
             context.set_response_header(index, headers.WEIGHTS, weights)
+            if row.json_length is not None:
+                context.set_response_header(index, headers.JSON_LENGTH, str(row.json_length))
             if row.num_truncated:
                 context.set_response_header(index, headers.TRUNCATED, str(row.num_truncated))
             if row.error is not None and row.error.retry_after_s is not None:
@@ -82,6 +88,8 @@ class Replies:
         if row.error is not None:
             return "raw"
         wanted = row.output or self._config.output
+        if row.asked is not None:
+            return self._form_of_tensors(wanted)
         if row.media_type != media_types.JSON:  # which a file of tensors cannot have, a client was told before
             return "raw" if wanted == "auto" or outputs.needs_words(wanted) else wanted
         if self._is_customised:
@@ -93,6 +101,12 @@ class Replies:
         if all(map(_is_classifiers, row.outputs)):
             return "topk"
         return "boxes" if row.is_image and all(map(_is_detectors, row.outputs)) else "raw"
+
+    def _form_of_tensors(self, wanted: str) -> str:
+        """Of an answer in the Open Inference Protocol, which has a way of its own to ask for classes."""
+        if self._is_customised:
+            return "custom"
+        return "raw" if wanted == "auto" or (outputs.needs_words(wanted) and wanted != "text") else wanted
 
     def _take_top_classes(self, rows: Sequence[Row], forms: Sequence[str]) -> None:
         """Softmax and top classes for the whole batch at once, per number of classes."""
@@ -145,6 +159,12 @@ class Replies:
         return self._spell(output)
 
     def _encode(self, results: Sequence[Any], row: Row) -> bytes:
+        if row.asked is not None:
+            body, row.json_length = open_inference.write(
+                results, row.has_batch_dim, row.asked, self._served, self._labels, self._max_bytes
+            )
+            row.media_type = media_types.JSON if row.json_length is None else media_types.ANY
+            return body
         if row.media_type in _FILES:
             return _FILES[row.media_type](results, row.has_batch_dim, self._max_bytes)
         key = "predictions" if row.is_instances else None if self._config.envelope == "bare" else "result"

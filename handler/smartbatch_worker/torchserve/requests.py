@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from smartbatch_worker.contract import headers
+from smartbatch_worker.contract import headers, media_types
 from smartbatch_worker.contract.config import OUTPUTS
 from smartbatch_worker.errors import MalformedBody, RowError, UnknownFormat
 from smartbatch_worker.flow.answers.outputs import needs_words
@@ -16,6 +16,8 @@ from smartbatch_worker.torchserve import accept, forms
 from smartbatch_worker.torchserve.forms import FormField
 from smartbatch_worker.torchserve.wire import MAX_FIELDS, TOO_MANY_FIELDS
 
+OPEN_INFERENCE = "v2"
+"""As our frontend names the protocol."""
 MAX_CLOCK_AHEAD_S = 1.0  # a start further in the future is another clock's, or made up
 
 
@@ -26,6 +28,7 @@ def read_rows(data: Sequence[Mapping[str, Any]], context: Any) -> list[Row]:
     for index, fields in enumerate(data):
         given = context.get_all_request_header(index)
         row = Row(b"", _lower_case(given))
+        row.attempt(_read_protocol, row)
         row.attempt(_read_body, row, forms.fields_of(fields, given))
         row.attempt(_read_deadline, row, now, monotonic_now)
         row.attempt(_read_answers_form, row)
@@ -42,6 +45,21 @@ def is_describe(data: Sequence[Mapping[str, Any]], context: Any) -> bool:
     given = context.get_all_request_header(0)
     is_marked = len(data) == 1 and given.get("describe") == "True"
     return is_marked and not data[0] and not any(name.lower() == "content-type" for name in given)
+
+
+def _read_protocol(row: Row) -> None:
+    """What is in the Open Inference Protocol: our frontend says so, or its header for binary tensors does."""
+    protocol = row.headers.get(headers.PROTOCOL.lower())
+    if protocol not in (None, OPEN_INFERENCE):
+        raise MalformedBody(f"{headers.PROTOCOL} must be {OPEN_INFERENCE}; got {protocol[:40]!r}")
+    length = row.headers.get(headers.JSON_LENGTH.lower())
+    content_type = row.headers.get("content-type", "").lower()
+    if length is not None:
+        row.read_as_open_inference(f"{media_types.OPEN_INFERENCE}; json={length}")
+    elif content_type.startswith(media_types.OPEN_INFERENCE):
+        row.read_as_open_inference(content_type)
+    elif protocol is not None:
+        row.read_as_open_inference(media_types.OPEN_INFERENCE)
 
 
 def _read_body(row: Row, fields: Sequence[FormField]) -> None:
@@ -63,7 +81,7 @@ def _read_body(row: Row, fields: Sequence[FormField]) -> None:
         row.body = field.value
     else:
         raise RowError("TorchServe read the body before this handler could: set decode_input_request=false")
-    if field.content_type:
+    if field.content_type and row.asked is None:
         row.headers = {**row.headers, "content-type": field.content_type}
 
 
@@ -91,7 +109,7 @@ def _read_answers_form(row: Row) -> None:
             raise MalformedBody(f"{headers.OUTPUT} must be one of {', '.join(OUTPUTS)}; got {output[:40]!r}")
         row.output = output
     wanted = row.headers.get("accept")
-    if wanted is not None:
+    if wanted is not None and row.asked is None:  # that protocol says in the body what it wants
         has_words = output is not None and needs_words(output)
         row.media_type = accept.choose(wanted, accept.ANSWERS[:1] if has_words else accept.ANSWERS)
 

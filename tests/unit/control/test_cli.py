@@ -32,7 +32,7 @@ def run(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
         (["token", "show", "--type", "wrong"], 2, "--type must be one of inference, management, api, got 'wrong'"),
         (["predict", "missing.jpg"], 2, "FILE must be a file or -, got 'missing.jpg'"),
         (["serve", "--model-store", "nowhere"], 2, "--model-store must be a folder, got 'nowhere'"),
-        (["serve", "--model-store", "."], 4, "resnet18.mar is missing: `make serve` builds resnet18"),
+        (["serve", "--model-store", "."], 4, "resnet18.mar is missing: `smartbatch archive --model resnet18` builds"),
         (["serve", "--model-store", ".", "--host", "0.0.0.0"], 2, "needs token authorization: add --token-auth"),
         (["serve", "--model-store", ".", "--batch-size", "0"], 2, "batch_size must be at least 1, got 0"),
         (["metrics", "--url", "http://127.0.0.1:1/metrics"], 3, "no metrics at http://127.0.0.1:1/metrics"),

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import typer
 from smartbatch.commands.serve import serve
-from smartbatch.server.settings import PROJECT_DIR
+from smartbatch.installation import files
 from smartbatch.server.stopping.stop import MARGIN_S
 
-UNIT = PROJECT_DIR / "deploy" / "systemd" / "smartbatch.service"
+UNIT = files() / "deploy" / "systemd" / "smartbatch.service"
 
 
 @pytest.fixture(scope="module")

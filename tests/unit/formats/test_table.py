@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from smartbatch_load.load.payloads import FORMATS as PAYLOADS
 from smartbatch_worker import formats
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.formats import FORMATS, Format
 
 from fuzz.seeds import seeds
 from fuzz.targets import target_name
-from loadtest.load.payloads import FORMATS as PAYLOADS
 from tests.unit.formats.bodies import CHW, image, npy
 
 ROOT = Path(__file__).parents[3]
@@ -53,7 +53,7 @@ def is_documented(row: Format) -> bool:
 
 def file_of_tests(row: Format) -> str:
     """Mirrors the reader's own file, or the folder it is in."""
-    room = row.read.__module__.removeprefix("smartbatch_worker.formats.").partition(".")[0]
+    room = (row.read or row.read_request).__module__.removeprefix("smartbatch_worker.formats.").partition(".")[0]
     return f"tests/unit/formats/test_{room}.py"
 
 
@@ -94,7 +94,7 @@ def test_a_new_row_is_told_what_it_lacks() -> None:
 
 
 def test_every_reader_has_its_row() -> None:
-    readers = {row.read.__module__ for row in FORMATS}
+    readers = {row.read.__module__ for row in FORMATS if row.read is not None}
     for path in Path(formats.__file__).parent.glob("*.py"):
         if re.search(r"^def read\(", path.read_text(encoding="utf-8"), re.MULTILINE):
             assert f"smartbatch_worker.formats.{path.stem}" in readers, f"{path.name} has a reader, FORMATS has no row"
@@ -108,6 +108,7 @@ def test_no_two_rows_claim_a_name_or_a_type() -> None:
 @pytest.mark.parametrize("row", FORMATS, ids=lambda row: row.name)
 def test_every_row_can_be_recognised(row: Format) -> None:
     assert row.begins or row.media_types, f"{row.name} has neither first bytes nor a Content-Type"
+    assert (row.read is None) != (row.read_request is None), f"{row.name} must have one reader"
 
 
 def test_a_reason_for_no_locust_user_is_kept_only_where_there_is_none() -> None:

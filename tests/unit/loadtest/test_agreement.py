@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-
-from loadtest.account.agreement import Account, compare
-from loadtest.account.records import Request
-from loadtest.account.series import ServerSample
+from smartbatch_load.account.agreement import Account, compare
+from smartbatch_load.account.records import Request
+from smartbatch_load.account.series import ServerSample
 
 
 def answers(count: int, batch_size: int) -> list[Request]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-
-from loadtest.load.answers import Expected, from_json, mismatch, parse, to_json
+from smartbatch_load.load.answers import Expected, from_json, mismatch, parse, to_json
 
 
 def raw(*values: float) -> str:

@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 import yaml
 from smartbatch.remote.management import ManagementClient, ManagementError, ModelStatus
+from smartbatch_load.load.choice import payload_for, payload_for_archive
+from smartbatch_load.load.payloads import PayloadSettings
+from smartbatch_load.load.target import Target
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.contract.description import example_of
-
-from loadtest.load.choice import payload_for, payload_for_archive
-from loadtest.load.payloads import PayloadSettings
-from loadtest.load.target import Target
 
 DEFAULT = PayloadSettings(is_default=True)
 IDS = {"ids": {"dtype": "int64", "shape": ["L"], "pad": 0}}

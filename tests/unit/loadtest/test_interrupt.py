@@ -13,9 +13,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-
-from loadtest.load.interrupt import Interrupt, Interrupted
-from loadtest.load.processes import ProcessGroup
+from smartbatch_load.load.interrupt import Interrupt, Interrupted
+from smartbatch_load.load.processes import ProcessGroup
 
 PATIENCE_S = 30.0
 
@@ -120,7 +119,9 @@ def test_cpu_is_that_of_each_process(tmp_path: Path) -> None:
 
 
 def test_importing_the_commands_does_not_load_locust() -> None:
-    commands = "loadtest.cli, loadtest.stress.run, loadtest.study.run, loadtest.capacity.run"
+    commands = (
+        "smartbatch_load.cli, smartbatch_load.stress.run, smartbatch_load.study.run, smartbatch_load.capacity.run"
+    )
     code = f"import sys, {commands}; print('gevent' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

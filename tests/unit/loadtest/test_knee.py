@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from loadtest.capacity.files import judge_rung
-from loadtest.capacity.knee import KneeSearch
-from loadtest.load.openloop import Shot, Volley, arrivals
+from smartbatch_load.capacity.files import judge_rung
+from smartbatch_load.capacity.knee import KneeSearch
+from smartbatch_load.load.openloop import Shot, Volley, arrivals
 
 
 def search(knee: float, start: float = 8.0) -> tuple[KneeSearch, list[float]]:

@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-
-from loadtest.load.answers import parse
-from loadtest.load.interrupt import Interrupt
-from loadtest.load.openloop import Load, fire
-from loadtest.load.payloads import Payload
-from loadtest.load.solo import SoloError, fetch
+from smartbatch_load.load.answers import parse
+from smartbatch_load.load.interrupt import Interrupt
+from smartbatch_load.load.openloop import Load, fire
+from smartbatch_load.load.payloads import Payload
+from smartbatch_load.load.solo import SoloError, fetch
 
 ANSWER = json.dumps({"result": [1.0, 2.0]}).encode()
 

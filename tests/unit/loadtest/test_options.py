@@ -10,12 +10,11 @@ import pytest
 import typer
 from smartbatch.cli import app
 from smartbatch.server.batching import Batching
+from smartbatch_load.load.payloads import PayloadSettings
+from smartbatch_load.load.target import DEFAULT_STORE, ServerUnderTest
+from smartbatch_load.study.grid import Grid
+from smartbatch_load.study.run import StudySettings
 from typer.testing import CliRunner
-
-from loadtest.load.payloads import PayloadSettings
-from loadtest.load.target import DEFAULT_STORE, ServerUnderTest
-from loadtest.study.grid import Grid
-from loadtest.study.run import StudySettings
 
 Told = Callable[..., Any]
 
@@ -31,7 +30,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Told:
             found.append(settings)
             raise typer.Exit
 
-        monkeypatch.setattr(f"loadtest.{command}.run.run_{command}", run)
+        monkeypatch.setattr(f"smartbatch_load.{command}.run.run_{command}", run)
         result = CliRunner().invoke(app, [command, *options])
         return found[0] if found else result.output
 

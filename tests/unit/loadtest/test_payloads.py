@@ -11,10 +11,9 @@ import msgspec
 import numpy as np
 import pytest
 from PIL import Image
-
-from loadtest.load.images import load_pictures, seeded_pictures
-from loadtest.load.payloads import FORMATS, PayloadSettings, check_formats, file_payloads, picture_payloads
-from loadtest.options import FORMATS_LISTED
+from smartbatch_load.load.images import load_pictures, seeded_pictures
+from smartbatch_load.load.payloads import FORMATS, PayloadSettings, check_formats, file_payloads, picture_payloads
+from smartbatch_load.options import FORMATS_LISTED
 
 
 def test_seeded_pictures_are_the_same_everywhere_and_differ_from_each_other() -> None:
@@ -127,4 +126,4 @@ def test_the_page_on_formats_names_what_is_sent() -> None:
 
 
 def test_what_has_no_name_of_its_own_is_told_by_a_remark() -> None:
-    assert FORMATS_LISTED == "json, jpeg, npy (uint8), npy-float, msgpack"
+    assert FORMATS_LISTED == "json, jpeg, npy (uint8), npy-float, msgpack, open-inference"

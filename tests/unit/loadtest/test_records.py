@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from loadtest.account.generator import judge_generator
-from loadtest.account.progress import live_figures
-from loadtest.account.records import RecordReader, Request, Tick
-from loadtest.draw.report import Page, Table, number, percent, render
+from smartbatch_load.account.generator import judge_generator
+from smartbatch_load.account.progress import live_figures
+from smartbatch_load.account.records import RecordReader, Request, Tick
+from smartbatch_load.draw.report import Page, Table, number, percent, render
 
 HEADER = "end_unix_s,latency_s,ok,status,batch_size,source,error\n"
 

@@ -7,9 +7,8 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from loadtest.account.records import Request, Tick
-from loadtest.account.series import ServerSample, client_batches, failure_counts, per_second, percentile, totals
+from smartbatch_load.account.records import Request, Tick
+from smartbatch_load.account.series import ServerSample, client_batches, failure_counts, per_second, percentile, totals
 
 
 def request(end_unix_s: float, latency_s: float = 0.1, *, ok: bool = True, batch_size: int = 1) -> Request:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from loadtest.load.config import ENV_CONFIG, LoadConfig, user_class_name
-from loadtest.load.durations import parse_duration
-from loadtest.load.payloads import PayloadSettings
-from loadtest.load.shapes import Step, even_steps, parse_steps, users_at
+from smartbatch_load.load.config import ENV_CONFIG, LoadConfig, user_class_name
+from smartbatch_load.load.durations import parse_duration
+from smartbatch_load.load.payloads import PayloadSettings
+from smartbatch_load.load.shapes import Step, even_steps, parse_steps, users_at
 
 
 def test_the_default_run_rises_to_200_in_five_steps() -> None:

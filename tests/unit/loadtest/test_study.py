@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from loadtest.account.machine import describe_machine
-from loadtest.account.records import Request
-from loadtest.draw.pareto import pareto_front
-from loadtest.load.closed_loop import ClosedLoopRun, Ending
-from loadtest.study.files import write_study
-from loadtest.study.grid import Grid, Setting
-from loadtest.study.rows import Round, measure, summarise, window
+from smartbatch_load.account.machine import describe_machine
+from smartbatch_load.account.records import Request
+from smartbatch_load.draw.pareto import pareto_front
+from smartbatch_load.load.closed_loop import ClosedLoopRun, Ending
+from smartbatch_load.study.files import write_study
+from smartbatch_load.study.grid import Grid, Setting
+from smartbatch_load.study.rows import Round, measure, summarise, window
 
 GRID = Grid(batch_sizes=[1, 32], delays_ms=[10], workers=[1], precisions=["fp32", "bf16"], formats=["npy"])
 

@@ -35,6 +35,8 @@ import smartbatch.frontend.http.Patience;
 import smartbatch.frontend.http.Refusals;
 import smartbatch.frontend.operations.DrainHandler;
 import smartbatch.frontend.operations.DrainRequests;
+import smartbatch.frontend.operations.InferErrors;
+import smartbatch.frontend.operations.InferRequests;
 import smartbatch.frontend.operations.Operations;
 
 /**
@@ -71,7 +73,9 @@ public final class Pipeline {
         pipeline.addLast("patience", new Patience(frontend.clientTimeoutS(), TimeUnit.SECONDS));
         pipeline.addLast("ordering", new Ordering());
         if (isInference) {
+            pipeline.addLast("infer errors", new InferErrors());
             pipeline.addLast("account", new Account(frontend.ledger()));
+            pipeline.addLast("infer requests", new InferRequests());
             pipeline.addLast("drain", new DrainHandler(frontend.drain()));
             pipeline.addLast("arrival", new Arrival(sequenceHeaders(config)));
             pipeline.addLast("budget", new Budget(frontend.bytes(), config.getMaxRequestSize()));

@@ -10,8 +10,9 @@ import torch
 from smartbatch_worker import formats
 from smartbatch_worker.contract import media_types
 from smartbatch_worker.contract.config import WorkerConfig
+from smartbatch_worker.contract.open_inference import TEXT, TEXT_PAIR
 from smartbatch_worker.errors import MalformedBody, UnknownFormat
-from smartbatch_worker.flow import inputs
+from smartbatch_worker.flow import decode, inputs
 from smartbatch_worker.flow.decode import Decoded
 from smartbatch_worker.flow.inputs import Inputs
 from smartbatch_worker.formats.texts import bodies
@@ -56,7 +57,15 @@ class TextReader:
         """
         if len(body) == 0:
             raise MalformedBody(f"the body is empty; accepted are {_ACCEPTED}")
-        found = bodies.read(body, content_type, self._config.max_items)
+        asked = None
+        if formats.media_type_of(content_type) == media_types.OPEN_INFERENCE:
+            request = formats.read_open_inference(body, content_type, self._config)
+            if not request.texts:
+                return decode.decode_request(request, self._config)
+            found: bodies.Texts | None = bodies.Texts(request.texts[TEXT], request.texts.get(TEXT_PAIR), True)
+            asked = request.asked
+        else:
+            found = bodies.read(body, content_type, self._config.max_items)
         if found is None:
             if formats.recognise(body, content_type) is None:
                 said = formats.media_type_of(content_type) or "not given"
@@ -65,7 +74,9 @@ class TextReader:
         pairs: Sequence[str | None] = found.pairs or [None] * len(found.texts)
         tokens = [self._tokenizer.encode(text, pair) for text, pair in zip(found.texts, pairs, strict=True)]
         items = [self._item(of_one) for of_one in tokens]
-        return Decoded(items, False, found.is_list, is_text=True, num_truncated=sum(one.is_cut for one in tokens))
+        return Decoded(
+            items, False, found.is_list, is_text=True, num_truncated=sum(one.is_cut for one in tokens), asked=asked
+        )
 
     def spell(self, ids: torch.Tensor) -> str:
         """The text of a model's answer in tokens, [T]."""

@@ -15,7 +15,9 @@ from typing import Any
 
 import psutil
 import pytest
+from smartbatch.commands.options import server_asked
 from smartbatch.errors import NotRunningError, StartupError, UsageError
+from smartbatch.installation import files
 from smartbatch.remote.endpoints import find_endpoints, find_state
 from smartbatch.remote.management import ManagementClient, ManagementError, ModelStatus
 from smartbatch.remote.process_identity import live_process, own_birth
@@ -26,7 +28,7 @@ from smartbatch.server.java import MAIN_CLASS
 from smartbatch.server.leftovers import refuse_second
 from smartbatch.server.ports import free_ports, is_free, is_loopback
 from smartbatch.server.properties import read_properties, write_properties
-from smartbatch.server.settings import PROJECT_DIR, ServerSettings
+from smartbatch.server.settings import ServerSettings
 from smartbatch.server.start_checks import check_free_space, check_letters, short_tmp_dir
 from smartbatch.server.starting import start_server
 from smartbatch.server.torchserve_config import torchserve_properties
@@ -99,8 +101,8 @@ class TestGeneratedConfig:
         assert properties["inference_address"] == "http://127.0.0.1:9080"
         assert properties["grpc_inference_port"] == "7001"
         assert properties["disable_token_authorization"] == "true"
-        assert properties["metrics_config"] == str(PROJECT_DIR / "config/metrics.yaml")
-        assert f"-Dlog4j.configurationFile={PROJECT_DIR / 'config/log4j2.xml'}" in vm_args
+        assert properties["metrics_config"] == str(files() / "config/metrics.yaml")
+        assert f"-Dlog4j.configurationFile={files() / 'config/log4j2.xml'}" in vm_args
         assert Path(properties["metrics_config"]).is_file()
 
     def test_tls_is_for_inference_and_whatever_leaves_the_machine(self, tmp_path: Path) -> None:
@@ -118,7 +120,7 @@ class TestGeneratedConfig:
         assert properties["job_queue_size"] == "7"
 
     def test_the_projects_config_keeps_to_loopback_and_the_store(self) -> None:
-        shipped = read_properties(PROJECT_DIR / "config.properties")
+        shipped = read_properties(files() / "config.properties")
         for which in ("inference", "management", "metrics"):
             assert shipped[f"{which}_address"].startswith("http://127.0.0.1:")
         assert shipped["allowed_urls"] == "(?!)"
@@ -296,8 +298,15 @@ class TestFinding:
                 find()
         assert find_endpoints(management_url="http://127.0.0.1:8081").state is None
 
-    def test_plain_torchserve_on_its_standard_ports_is_the_fallback(self) -> None:
+    def test_plain_torchserve_on_its_standard_ports_is_the_fallback(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert find_endpoints().inference_url == "http://127.0.0.1:8080"
+        assert server_asked(None, None).is_guess
+        assert (
+            "asking TorchServe's standard ports, http://127.0.0.1:8080, http://127.0.0.1:8081"
+            in capsys.readouterr().err
+        )
+        assert not server_asked(None, None, metrics_url="http://127.0.0.1:8082").is_guess
+        assert capsys.readouterr().err == ""
         with pytest.raises(NotRunningError):
             find_endpoints(inference_port=9999)
 

@@ -19,7 +19,7 @@ record Route(String name, String model) {
             List.of(
                     rule("predictions", "/predictions(?:/([^/]*).*)?"),
                     rule("v1", "/v1/models/([^/:]*)[^/]*:(?:predict|explain)[^/]*"),
-                    rule("v2", "/v2/models/([^/:]*)[^/]*/(?:infer|explain)"),
+                    rule("v2", "/v2/models/([^/:]*)[^/]*(?:/versions/[^/]*)?/(?:infer|explain)"),
                     rule("invocations", "/invocations(?:/.*)?()"),
                     rule("invoke", "/models/([^/]*)/invoke"),
                     rule("explanations", "/explanations(?:/([^/]*).*)?"),

@@ -29,6 +29,7 @@ final class Spelling {
                     Map.entry("smartbatch_stage_seconds_total", "Time that workers spent in each stage."),
                     Map.entry("smartbatch_splits_total", "Micro-batches that were cut because they failed."),
                     Map.entry("smartbatch_model_loads_total", "Loads of the weights."),
+                    Map.entry("smartbatch_model_weights_random", "1 where the weights are random numbers."),
                     Map.entry("smartbatch_model_loaded", "1 while the weights are in memory."),
                     Map.entry("smartbatch_model_load_seconds", "Time that the last load took."),
                     Map.entry("smartbatch_padding_ratio", "Share of items that were padding."));

@@ -39,7 +39,10 @@ final class OpenInference {
         if (path.equals("/v2") || path.equals("/v2/")) {
             body.addProperty("name", "smartbatch");
             body.addProperty("version", serverVersion);
-            body.add("extensions", new JsonArray());
+            JsonArray extensions = new JsonArray();
+            extensions.add("binary_tensor_data");
+            extensions.add("classification");
+            body.add("extensions", extensions);
             return Answer.json(HttpResponseStatus.OK, body.toString());
         }
         Matcher asked = MODEL.matcher(path);

@@ -25,6 +25,7 @@ public class RouteTest {
         takes("/v1/models/m:predict", "v1", "m");
         takes("/v1/models/m:explain", "v1", "m");
         takes("/v2/models/m/infer", "v2", "m");
+        takes("/v2/models/m/versions/1.0/infer", "v2", "m");
         takes("/v2/models/m/explain", "v2", "m");
         takes("/invocations?model_name=m", "invocations", "m");
         takes("/invocations", "invocations", "");
@@ -60,7 +61,6 @@ public class RouteTest {
         isNone("/models/m/predict");
         isNone("/v2/models/m");
         isNone("/v2/models/m/ready");
-        isNone("/v2/models/m/versions/1/infer"); // TorchServe has no such
         isNone("/v2/health/ready");
         isNone("/v1/models/m");
         isNone("/predictionsx/m");

@@ -16,7 +16,8 @@ public class OpenInferenceTest {
 
     @Test
     public void theServerTellsItsNameAndVersion() {
-        String server = "200 {\"name\":\"smartbatch\",\"version\":\"1.2\",\"extensions\":[]}";
+        String extensions = "[\"binary_tensor_data\",\"classification\"]";
+        String server = "200 {\"name\":\"smartbatch\",\"version\":\"1.2\",\"extensions\":" + extensions + "}";
         assertEquals(server, ask("/v2"));
         assertEquals(server, ask("/v2/"));
     }
