@@ -33,12 +33,15 @@ ROUTES = {
     "/predictions/{m}?trace=1": "predictions",
     "/v1/models/{m}:predict": "v1",
     "/v2/models/{m}/infer": "v2",
+    "/v2/models/{m}/versions/1.0/infer": "v2",
     "/models/{m}/invoke": "invoke",
     "/invocations?model_name={m}": "invocations",
     "/{m}/predict": "legacy",
     "/{m}/1.0/predict": "legacy",
 }
 GOOD = b'{"data": [1, 2, 3, 4]}'
+GOOD_V2 = b'{"inputs": [{"name": "data", "datatype": "FP32", "shape": [4], "data": [1, 2, 3, 4]}]}'
+V2_CODES = {503: "overloaded", 500: "worker_died", 507: "worker_out_of_memory"}
 NUM_REQUESTS, NUM_CLIENTS, KILL_AFTER, QUEUE_SIZE = 1300, 32, 400, 16
 WAIT_S = 120
 
@@ -59,6 +62,19 @@ def server(start: Any, model_store: Path) -> RunningServer:
 
 def post(server: RunningServer, uri: str, body: bytes = GOOD, **keys: Any) -> requests.Response:
     return requests.post(server.inference_url + uri, data=body, timeout=WAIT_S, **keys)
+
+
+def good(route: str) -> bytes:
+    """A body that is answered there."""
+    return GOOD_V2 if route == "v2" else GOOD
+
+
+def code_of(refusal: requests.Response) -> str:
+    """The code of the frontend's error; where that is a text, as under /v2, what stands in it."""
+    error = json.loads(refusal.text)["error"]
+    if isinstance(error, dict):
+        return str(error["code"])
+    return "no_worker" if "has no worker" in error else V2_CODES[refusal.status_code]
 
 
 def exposition(server: RunningServer) -> str:
@@ -120,8 +136,10 @@ def test_each_route_counts_under_its_model(server: RunningServer) -> None:
     before, seconds_before = counted(server), seconds_counted(scrape(server.metrics_url))
     for route in ROUTES:
         for model in ("tiny", ODD_NAME):
-            reply = post(server, route.format(m=quote(model)))
-            assert (reply.status_code, reply.json()) == (200, {"result": [3, 5, 7, 9]}), route
+            reply = post(server, route.format(m=quote(model)), good(ROUTES[route]))
+            assert reply.status_code == 200, route
+            answer = reply.json()
+            assert (answer["outputs"][0]["data"] if "outputs" in answer else answer["result"]) == [3, 5, 7, 9], route
     expected = Counter((model, route, "200") for route in ROUTES.values() for model in ("tiny", ODD_NAME))
     assert gained(server, before, expected.total()) == expected
     assert seconds_counted(scrape(server.metrics_url)) - seconds_before == expected.total()
@@ -164,7 +182,7 @@ def test_a_flood_with_a_full_queue_and_a_killed_worker_agrees_to_the_last_one(se
     told: Told = Counter()
     codes: Counter[str] = Counter()
     lock, local = threading.Lock(), threading.local()
-    kinds = [(uri.format(m="tiny"), "tiny", route, GOOD) for uri, route in ROUTES.items()]
+    kinds = [(uri.format(m="tiny"), "tiny", route, good(route)) for uri, route in ROUTES.items()]
     kinds += [("/predictions/nobody", "", "predictions", GOOD), ("/v2/models/tiny/infer", "tiny", "v2", b"{")]
 
     def send(number: int) -> None:
@@ -175,7 +193,7 @@ def test_a_flood_with_a_full_queue_and_a_killed_worker_agrees_to_the_last_one(se
         uri, model, route, body = kinds[number % len(kinds)]
         reply = local.session.post(server.inference_url + uri, data=body, timeout=WAIT_S)
         refused = reply.status_code >= 400 and "X-SmartBatch-Batch-Size" not in reply.headers
-        code = json.loads(reply.text).get("error", {}).get("code", "") if refused else ""
+        code = code_of(reply) if refused else ""
         with lock:
             told[model, route, str(reply.status_code)] += 1
             codes[code] += 1
