@@ -25,6 +25,9 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests.disks import mounted
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+"""As servers have it: PyTorch's threads sleep while they wait. On two cores that several processes share, threads that
+spin take two to five times the CPU."""
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # workers start three times faster from cached bytecode
 
 _FOLDER = "TESTS_FOLDER"
@@ -112,6 +115,9 @@ StartServer = Callable[..., RunningServer]
 # Each test of these starts servers of its own, so the file's tests may run in several processes.
 OWN_SERVERS = {f"tests/e2e/test_{name}.py" for name in ("retune", "scale", "serve", "stop", "stress", "study")}
 
+ONE_SERVER = "tests/e2e/models/"
+"""All tests of this folder share one server."""
+
 # These write nothing into the faults' report, and start servers of their own.
 WITHOUT_FIGURES = {f"tests/faults/test_{name}.py" for name in ("answers", "start")}
 
@@ -120,7 +126,7 @@ ORDER = ("tests/faults/", "tests/unit/kernels/test_strict.py", "tests/e2e/", "te
 
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]
-    """Tests of one file share its servers, so run in one process; all faults do, for they write one report.
+    """Tests of one file, or of `ONE_SERVER`, share servers, so run in one process; all faults do, for their one report.
 
     pytest-xdist's own way, a marker with `--dist loadgroup`, does nothing with pytest 9.2: it changes node ids no more.
     """
@@ -129,6 +135,8 @@ class ByFile(LoadScopeScheduling):  # type: ignore[misc]
         file = nodeid.partition("::")[0]
         if file in OWN_SERVERS:
             return nodeid
+        if file.startswith(ONE_SERVER):
+            return ONE_SERVER
         return "faults" if file.startswith("tests/faults/") and file not in WITHOUT_FIGURES else file
 
 
