@@ -76,7 +76,8 @@ class Pair(torch.nn.Module):
 
     def forward(self, words: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
         """int64 [N, L] and float32 [N, 3] to [N, 4]."""
-        return self.out(torch.cat([self.embed(words).mean(1), numbers], 1))
+        scores: torch.Tensor = self.out(torch.cat([self.embed(words).mean(1), numbers], 1))
+        return scores
 
 
 def plain(folder: Path, name: str) -> torch.nn.Module:
