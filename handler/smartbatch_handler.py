@@ -19,6 +19,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ import torch
 from smartbatch_worker.contract import media_types
 from smartbatch_worker.contract import metrics as names
 from smartbatch_worker.contract.config import WorkerConfig
-from smartbatch_worker.contract.description import Description, example_of
+from smartbatch_worker.contract.description import Description, ExampleBody, example_of
 from smartbatch_worker.contract.shapes import ItemShape, Sample, spelled
 from smartbatch_worker.errors import RowError, blame_server
 from smartbatch_worker.flow import decode, examples, recover
@@ -175,7 +176,7 @@ class SmartBatchHandler:
             "load_seconds": round(self.model.load_seconds, 3),
             "pid": os.getpid(),
             "config": self.config.as_dict(),
-            "example": None if (example := self._example()) is None else example_of(*example),
+            "example": self._told_example,
         }
 
     def _decode(self, row: Row) -> None:
@@ -239,7 +240,7 @@ class SmartBatchHandler:
         self._stacker = Stacker(self.config.image_mean, self.config.image_std, pin_memory)
         if self.config.inputs is None:
             return TensorBatcher(self._stacker)
-        return NamedBatcher(self.config, self._stacker, lambda: self.model.overheads(), pin_memory)
+        return NamedBatcher(self.config, self._stacker, lambda: self.model.timings(), pin_memory)
 
     def _samples(self) -> list[Sample]:
         """Of named inputs, batches to measure with."""
@@ -255,6 +256,12 @@ class SmartBatchHandler:
         if row.error is not None:
             logger.warning("the archive's example is not read, and nothing measured with it: %s", row.error.message)
         return list(row.items)
+
+    @cached_property
+    def _told_example(self) -> ExampleBody | None:
+        """The example as `describe` tells it: read once, however often that is asked."""
+        example = self._example()
+        return None if example is None else example_of(*example)
 
     def _example(self) -> tuple[bytes, str] | None:
         """The body in the archive, and its content type."""

@@ -26,6 +26,9 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests.disks import mounted
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+"""As servers have it: PyTorch's threads sleep while they wait. On two cores that several processes share, threads that
+spin take two to five times the CPU."""
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # workers start three times faster from cached bytecode
 
 _FOLDER = "TESTS_FOLDER"
@@ -54,7 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
         options = f"-XX:TieredStopAtLevel=1 -XX:SharedArchiveFile={_classes()} -Xlog:cds=off"
         os.environ.setdefault("JAVA_TOOL_OPTIONS", options)
     if sys.platform == "linux" and not all("tests/unit" in argument for argument in config.args):
-        command = fork_server.server_command(sys.executable, _fork_server(), ["torchvision.transforms.v2"])
+        command = fork_server.server_command(sys.executable, fork_server_path(), ["torchvision.transforms.v2"])
         command = [sys.executable, "-c", _UNTIL_PARENT_DIES, *command]
         config.stash[_FORK_SERVER_PROCESS] = subprocess.Popen(command, env=choice.ENVIRONMENT | os.environ)
 
@@ -83,7 +86,8 @@ def _classes() -> Path:
     return Path(os.environ[_FOLDER]) / "classes.jsa"
 
 
-def _fork_server() -> Path:
+def fork_server_path() -> Path:
+    """The socket of the session's fork server, which modules share; nothing is there where none was started."""
     return Path(os.environ[_FOLDER]) / "fork-server"
 
 
@@ -132,6 +136,9 @@ StartServer = Callable[..., RunningServer]
 # Each test of these starts servers of its own, so the file's tests may run in several processes.
 OWN_SERVERS = {f"tests/e2e/test_{name}.py" for name in ("retune", "scale", "serve", "stop", "stress", "study")}
 
+ONE_SERVER = "tests/e2e/models/"
+"""All tests of this folder share one server."""
+
 # These share a server of which one ends the fork server, and others watch all processes.
 OWN_FORK_SERVER = {
     f"tests/faults/test_{name}.py" for name in ("clients", "frontend", "overload", "rows", "soak", "workers")
@@ -145,7 +152,7 @@ ORDER = ("tests/faults/", "tests/unit/kernels/test_strict.py", "tests/e2e/", "te
 
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]
-    """Tests of one file share its servers, so run in one process; all faults do, for they write one report.
+    """Tests of one file, or of `ONE_SERVER`, share servers, so run in one process; all faults do, for their one report.
 
     pytest-xdist's own way, a marker with `--dist loadgroup`, does nothing with pytest 9.2: it changes node ids no more.
     """
@@ -154,6 +161,8 @@ class ByFile(LoadScopeScheduling):  # type: ignore[misc]
         file = nodeid.partition("::")[0]
         if file in OWN_SERVERS:
             return nodeid
+        if file.startswith(ONE_SERVER):
+            return ONE_SERVER
         return "faults" if file.startswith("tests/faults/") and file not in WITHOUT_FIGURES else file
 
 
@@ -177,8 +186,8 @@ def shared_fork_server(request: pytest.FixtureRequest) -> Iterator[None]:
     """Workers and archive checks of the module are forked from the session's fork server, if it shares it."""
     with pytest.MonkeyPatch.context() as patch:
         file = request.path.relative_to(request.config.rootpath).as_posix()
-        if _fork_server().exists() and file not in OWN_FORK_SERVER:
-            patch.setenv(FORK_SERVER, str(_fork_server()))
+        if fork_server_path().exists() and file not in OWN_FORK_SERVER:
+            patch.setenv(FORK_SERVER, str(fork_server_path()))
         yield
 
 

@@ -5,12 +5,14 @@
 One BERT of transformers' own configuration, seeded weights (its answers mean nothing, its speed does), archived from
 its unchanged files: once as it is served, once with one forward a sentence (`micro_batch: 1`). Each round asks both,
 in turns, for the same 64 sentences at once. Every answer is compared with plain PyTorch's for that sentence alone.
+Beside it, what there is to gain: the CPU time of forwards by length and number, in this process.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 import tempfile
@@ -26,12 +28,15 @@ from smartbatch.archive.build import build_archive
 from smartbatch.archive.settings import ArchiveSettings
 from smartbatch.server.settings import ServerSettings
 from smartbatch.server.starting import start_server
+from smartbatch_worker.flow.lengths.forward_cost import fit
 
 from bench.machine import describe
 
 NUM_SENTENCES = 64
 SHORTEST, LONGEST = 8, 512
 VOCABULARY = 8000
+LENGTHS, NUMBERS, MOST_TOKENS = (8, 16, 32, 64, 128, 256, 512), (1, 2, 4, 8, 16), 2048
+"""Whose forwards are timed."""
 
 
 def make_model(folder: Path, layers: int, hidden: int) -> Any:
@@ -65,6 +70,31 @@ def sentences() -> list[list[int]]:
     return [rng.integers(5, VOCABULARY, length).tolist() for length in lengths]
 
 
+def time_forwards(plain: Any) -> dict[int, dict[int, float]]:
+    """Milliseconds of CPU of one forward on one thread, by length and number of sentences; each the least of five."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    found = {length: {n: math.inf for n in NUMBERS if n * length <= MOST_TOKENS} for length in LENGTHS}
+    with torch.inference_mode():
+        for _ in range(5):
+            for length, by_number in found.items():
+                for number in by_number:
+                    ids = torch.randint(5, VOCABULARY, (number, length))
+                    start = time.process_time()
+                    plain(input_ids=ids, attention_mask=torch.ones_like(ids))
+                    by_number[number] = min(by_number[number], 1000 * (time.process_time() - start))
+    torch.set_num_threads(num_threads)
+    return {length: {n: round(ms, 2) for n, ms in by_number.items()} for length, by_number in found.items()}
+
+
+def most_to_gain(forwards: dict[int, dict[int, float]], lengths: list[int]) -> float:
+    """How much faster sentences could be if a forward cost nothing beside its tokens, and nothing were padded."""
+    timed = [(n, length, ms) for length, by_number in forwards.items() for n, ms in by_number.items()]
+    cost = fit(timed)
+    tokens = sum(map(cost.of_item, lengths))
+    return (cost.fixed * len(lengths) + tokens) / tokens
+
+
 def ask(url: str, ids: list[int]) -> tuple[list[float], int, int]:
     """Scores, batch size and forward size."""
     inputs = {"input_ids": ids, "attention_mask": [1] * len(ids)}
@@ -80,6 +110,7 @@ def measure(folder: Path, layers: int, hidden: int, rounds: int) -> dict[str, An
     """All figures."""
     plain = make_model(folder / "bert", layers, hidden)
     ids = sentences()
+    forwards = time_forwards(plain)
     with torch.inference_mode():
         expected = [plain(input_ids=torch.tensor([one])).logits[0].numpy() for one in ids]
     (folder / "example.json").write_text(
@@ -107,7 +138,7 @@ def measure(folder: Path, layers: int, hidden: int, rounds: int) -> dict[str, An
     )
     seconds: dict[str, list[float]] = {"batched": [], "alone": []}
     ratios: list[float] = []
-    forwards = 0.0
+    num_forwards = 0.0
     worst = 0.0
     try:
         with server.management() as client:
@@ -126,13 +157,14 @@ def measure(folder: Path, layers: int, hidden: int, rounds: int) -> dict[str, An
                     for (scores, _, _), wanted in zip(answers, expected, strict=True):
                         worst = max(worst, float(np.abs(np.array(scores) - wanted).max()))
                     if name == "batched":
-                        forwards = sum(1 / size for _, _, size in answers)
+                        num_forwards = sum(1 / size for _, _, size in answers)
                         ratios.append(_gauge(server.metrics_url, "smartbatch_padding_ratio", name))
             described = client.describe("batched", customized=True).customized
     finally:
         server.stop(grace_s=0)
     tokens = sum(map(len, ids))
     rate = {name: tokens / statistics.median(taken) for name, taken in seconds.items()}
+    lengths = list(map(len, ids))
     naive = 1 - tokens / (NUM_SENTENCES * max(map(len, ids)))
     return {
         "layers": layers,
@@ -141,9 +173,11 @@ def measure(folder: Path, layers: int, hidden: int, rounds: int) -> dict[str, An
         "tokens": tokens,
         "tokens_per_s": {name: round(value) for name, value in rate.items()},
         "speedup": round(rate["batched"] / rate["alone"], 2),
+        "most_to_gain": round(most_to_gain(forwards, lengths), 2),
+        "forward_ms": forwards,
         "padding_waste": round(statistics.median(ratios), 3),
         "naive_padding_waste": round(naive, 3),
-        "forwards": round(forwards),
+        "forwards": round(num_forwards),
         "largest_difference": worst,
         "micro_batch": described["micro_batch"] if described else None,
         "seconds": seconds,

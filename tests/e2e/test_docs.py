@@ -193,7 +193,7 @@ def test_python(page: str, reader: Reader) -> None:
     reader.run_python(page)
 
 
-@pytest.mark.slow  # a minute; what they use, test_digits.py and test_example.py test
+@pytest.mark.slow  # a minute; what they use, tests/e2e/models and tests/unit/control/archive test
 @pytest.mark.parametrize("block", ON_THEIR_OWN, ids=str)
 def test_commands_of_the_examples(block: Block, newcomer: Reader) -> None:
     said = newcomer.run(block)

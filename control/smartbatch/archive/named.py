@@ -14,7 +14,7 @@ from smartbatch_worker.flow.batchers import NamedBatcher
 from smartbatch_worker.flow.examples import stretched
 from smartbatch_worker.flow.failures import cause_of
 from smartbatch_worker.flow.inputs import NamedInputs
-from smartbatch_worker.flow.padding import LetterSizes
+from smartbatch_worker.flow.lengths.padding import LetterSizes
 from smartbatch_worker.flow.split import AnswerSplitter
 from smartbatch_worker.flow.stack import Stacker
 from smartbatch_worker.forward.batches import ByName

@@ -8,8 +8,7 @@ NamedBatcher    named tensors [N, …], items padded to a common length    `inpu
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import torch
@@ -19,7 +18,8 @@ from smartbatch_worker.contract.shapes import ItemShape
 from smartbatch_worker.flow import batch
 from smartbatch_worker.flow.batch import Item, MicroBatch, MicroBatchSize
 from smartbatch_worker.flow.inputs import NamedInputs
-from smartbatch_worker.flow.padding import DEFAULT_OVERHEAD, Padding
+from smartbatch_worker.flow.lengths.forward_cost import ForwardCost, fit
+from smartbatch_worker.flow.lengths.padding import LetterSizes, Padding
 from smartbatch_worker.flow.stack import NamedStacker, Stacker
 
 
@@ -98,7 +98,7 @@ class NamedBatcher:
     Args:
         config: inputs, lengths and outputs of the model.
         stacker: of pictures among the inputs.
-        overheads: what a forward costs beside its items, in items of a shape, as measured by now.
+        timings: seconds of a forward by its items, for each shape that was measured by now.
         pin_memory: for copies to a GPU.
     """
 
@@ -106,34 +106,39 @@ class NamedBatcher:
         self,
         config: WorkerConfig,
         stacker: Stacker,
-        overheads: Callable[[], Sequence[tuple[ItemShape, float]]] = tuple,
+        timings: Callable[[], Sequence[tuple[ItemShape, Mapping[int, float]]]] = tuple,
         pin_memory: bool = False,
     ) -> None:
         self.padding = Padding(config)
         self._stacker = NamedStacker(self.padding, stacker, pin_memory)
-        self._overheads = overheads
+        self._timings = timings
         self._num_numbers = self._num_padded = 0
+        self._fitted: tuple[Sequence[tuple[ItemShape, Mapping[int, float]]], ForwardCost] | None = None
+        """The cost of a forward, and the timings that it comes from."""
+        self._stacked: tuple[Sequence[Item], list[LetterSizes], LetterSizes] | None = None
+        """What was stacked last, until it is cut back: items, their sizes, what they were padded to."""
 
     def plan(self, items: Sequence[Item], most: MicroBatchSize) -> list[MicroBatch]:
         """Items of like length together."""
         if not self.padding.letters:
             return batch.plan(items, self._shape_of, most)
         micro_batches = []
+        cost = self._cost()
         for members in batch.grouped(items, lambda item: self.padding.key(_named(item))).values():
             first, sizes = members[0], [self.padding.sizes_of(_named(item)) for item in members]
 
             def shape(bucket: dict[str, int], first: Item = first) -> ItemShape:
                 return self.padding.shape(_named(first), bucket)
 
-            for cut in self.padding.cuts(sizes, lambda bucket: most(shape(bucket)), self._overhead_tokens()):
+            for cut in self.padding.cuts(sizes, lambda bucket: most(shape(bucket)), cost):
                 bucket = self.padding.bucket(self.padding.padded([sizes[at] for at in cut]))
                 micro_batches.append(MicroBatch(shape(bucket), [members[at] for at in cut]))
         return batch.by_deadline(micro_batches)
 
     def stack(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
         """[N, …] of each input, padded to the longest of the items or the next of `lengths`."""
-        sizes = self._padded(items)
-        stacked = self._stacker.stack([_named(item) for item in items], sizes)
+        self._stacked = items, *self._sizes(items)
+        stacked = self._stacker.stack([_named(item) for item in items], self._stacked[2])
         num_numbers = sum(tensor.numel() for tensor in stacked.values())
         self._num_numbers += num_numbers
         self._num_padded += num_numbers - sum(tensor.numel() for item in items for tensor in _named(item).values())
@@ -141,11 +146,11 @@ class NamedBatcher:
 
     def cut_back(self, answers: Sequence[Any], items: Sequence[Item]) -> list[Any]:
         """By `outputs`."""
-        padded = self._padded(items)
-        return [
-            self.padding.cut_back(answer, self.padding.sizes_of(_named(item)), padded)
-            for answer, item in zip(answers, items, strict=True)
-        ]
+        last, sizes, padded = self._stacked or ((), [], {})
+        self._stacked = None
+        if last is not items:  # others were stacked meanwhile
+            sizes, padded = self._sizes(items)
+        return [self.padding.cut_back(answer, size, padded) for answer, size in zip(answers, sizes, strict=True)]
 
     def padding_ratio(self) -> float | None:
         """Of all numbers of all inputs."""
@@ -153,12 +158,22 @@ class NamedBatcher:
         self._num_numbers = self._num_padded = 0
         return ratio
 
-    def _overhead_tokens(self) -> float:
-        measured = [num_items * self.padding.tokens_of(shape) for shape, num_items in self._overheads()]
-        return statistics.median(measured) if measured else DEFAULT_OVERHEAD
+    def _cost(self) -> ForwardCost:
+        """Of a forward, by what was measured; worked out once, for that changes only when the model is loaded."""
+        timings = self._timings()
+        if self._fitted is None or self._fitted[0] != timings:
+            timed = [
+                (num_items, self.padding.tokens_of(shape), seconds)
+                for shape, by_items in timings
+                for num_items, seconds in by_items.items()
+            ]
+            self._fitted = timings, fit(timed)
+        return self._fitted[1]
 
-    def _padded(self, items: Sequence[Item]) -> dict[str, int]:
-        return self.padding.padded([self.padding.sizes_of(_named(item)) for item in items])
+    def _sizes(self, items: Sequence[Item]) -> tuple[list[LetterSizes], LetterSizes]:
+        """Each item's own, and what they are padded to together."""
+        sizes = [self.padding.sizes_of(_named(item)) for item in items]
+        return sizes, self.padding.padded(sizes)
 
     def _shape_of(self, item: Item) -> ItemShape:
         return self.padding.shape(_named(item), {})

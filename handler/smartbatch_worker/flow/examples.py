@@ -12,7 +12,7 @@ from smartbatch_worker.contract.shapes import Sample
 from smartbatch_worker.flow.batch import Item
 from smartbatch_worker.flow.batchers import NamedBatcher
 from smartbatch_worker.flow.inputs import NamedInputs
-from smartbatch_worker.flow.padding import LetterSizes, Padding
+from smartbatch_worker.flow.lengths.padding import LetterSizes, Padding
 from smartbatch_worker.flow.stack import Stacker
 
 MEASURED_LENGTHS = (32, 128)

@@ -10,7 +10,7 @@ import torch
 
 from smartbatch_worker.contract.inputs import InputSpec
 from smartbatch_worker.flow.inputs import NamedInputs
-from smartbatch_worker.flow.padding import LetterSizes, Padding
+from smartbatch_worker.flow.lengths.padding import LetterSizes, Padding
 from smartbatch_worker.kernels import pixels
 from smartbatch_worker.kernels.layout import memory_format_of
 

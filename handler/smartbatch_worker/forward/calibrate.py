@@ -57,13 +57,9 @@ class Calibration:
             return self.best
         return max(1, self.best * num_numbers(self.shape) // num_numbers(shape))
 
-    def overhead_items(self) -> float:
-        """What a forward costs beside its items, in items: a / b of the line a + b·n through the least and the best."""
-        one, best = self.seconds_per_item[1], self.best
-        if best == 1:
-            return 0.0
-        per_item = (best * self.seconds_per_item[best] - one) / (best - 1)
-        return max(0.0, one - per_item) / per_item if per_item > 0 else float(best)
+    def seconds(self) -> dict[int, float]:
+        """Of a whole forward, by its items."""
+        return {size: size * seconds for size, seconds in self.seconds_per_item.items()}
 
 
 class Calibrations:

@@ -133,10 +133,10 @@ class ManagedModel:
             size = self._max_batch_size
         return size if self._module_bound is None else min(size, self._module_bound)
 
-    def overheads(self) -> list[tuple[ItemShape, float]]:
-        """What a forward costs beside its items, in items of each shape that was measured."""
+    def timings(self) -> list[tuple[ItemShape, dict[int, float]]]:
+        """Seconds of a forward by its items, for each shape that was measured."""
         measured = self.calibrations.measured if self.calibrations is not None else ()
-        return [(calibration.shape, calibration.overhead_items()) for calibration in measured]
+        return [(calibration.shape, calibration.seconds()) for calibration in measured]
 
     def weights_description(self) -> str:
         """Where the weights are from, for status, log and header."""

@@ -26,6 +26,7 @@ from smartbatch_worker.contract import environment
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.contract.machine import cpu_flags, cpu_name, num_cores
 from smartbatch_worker.kernels import native
+from smartbatch_worker.models import kind_of
 from smartbatch_worker.process import cache as kept_files
 
 logger = logging.getLogger(__name__)
@@ -164,9 +165,16 @@ def _version(package: str) -> str:
 
 
 def _tell(model_dir: Path, config: WorkerConfig) -> str:
-    """A digest of the archive's code, ours included, of its model and its weights: of all that a forward is made of."""
-    code = (path for path in model_dir.rglob("*") if path.suffix in _CODE)
-    files = {*code, model_dir / config.model, *([model_dir / config.weights] if config.weights else [])}
+    """A digest of the archive's code, ours included, of its model and its weights: of all that a forward is made of.
+
+    With it what the kind of model goes by: libraries that are not in the archive, and settings.
+    """
+    kind, model = kind_of(config.model), model_dir / config.model
+    files = {path for path in model_dir.rglob("*") if path.suffix in _CODE} | {model}
+    if config.weights is not None:
+        files.add(model_dir / config.weights)
+    if kind.weights_beside is not None:
+        files |= set(model.parent.glob(kind.weights_beside))
     digest = hashlib.blake2b(digest_size=_DIGEST_LETTERS // 2)
     for path in sorted(path for path in files if path.is_file()):
         size = path.stat().st_size
@@ -176,4 +184,6 @@ def _tell(model_dir: Path, config: WorkerConfig) -> str:
             if size > WHOLLY_READ_BYTES:
                 file.seek(max(WHOLLY_READ_BYTES, size - WHOLLY_READ_BYTES))
                 digest.update(file.read())
-    return f"{config.model}:{config.model_class}:{config.num_classes}:{digest.hexdigest()}"
+    told = (config.model, config.model_class, config.num_classes, *(getattr(config, key) for key in kind.settings))
+    libraries = "".join(f" {name}={_version(name)}" for name in kind.libraries)
+    return f"{':'.join(map(str, told))}:{digest.hexdigest()}{libraries}"

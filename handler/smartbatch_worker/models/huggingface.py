@@ -17,6 +17,8 @@ import torch
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.models.kind import Kind, ModelLoadError, ReadWeights, first_line
 
+_WEIGHTS = "*.safetensors"
+
 
 def load(config: WorkerConfig, model_dir: Path, read_weights: ReadWeights) -> torch.nn.Module:
     """Load the folder of `config.model` for `config.task`.
@@ -144,8 +146,8 @@ def _from_pretrained(path: Path, auto: Any, task: str) -> torch.nn.Module:
     folder = path.parent
     if not path.is_file():
         raise ModelLoadError(f"{path}: no such file")
-    if not any(folder.glob("*.safetensors")):
-        raise ModelLoadError(f"{folder}: has no *.safetensors; other weights are not read, as they may run code")
+    if not any(folder.glob(_WEIGHTS)):
+        raise ModelLoadError(f"{folder}: has no {_WEIGHTS}; other weights are not read, as they may run code")
     try:
         model, info = auto.from_pretrained(
             str(folder),
@@ -199,4 +201,12 @@ def _transformers() -> Any:
     return transformers
 
 
-KIND = Kind(name="huggingface", suffix="config.json", load=load, own_weights="file *.safetensors beside {model}")
+KIND = Kind(
+    name="huggingface",
+    suffix="config.json",
+    load=load,
+    own_weights=f"file {_WEIGHTS} beside {{model}}",
+    libraries=("transformers",),
+    settings=("task", "max_new_tokens", "pooling", "normalize"),
+    weights_beside=_WEIGHTS,
+)

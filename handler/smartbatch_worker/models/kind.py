@@ -42,6 +42,12 @@ class Kind:
     rounding decides between equals."""
     tells_inputs: bool = False
     """The module's `input_shape`, or `inputs`, is the program's own."""
+    libraries: tuple[str, ...] = ()
+    """Packages whose code the forward is, beside PyTorch and what every worker has."""
+    settings: tuple[str, ...] = ()
+    """Keys of the configuration that say what the forward computes, beside those of every kind."""
+    weights_beside: str | None = None
+    """Files in the folder of `config.model` that are its weights, as a pattern."""
 
     def takes(self, model: str) -> bool:
         """Whether `config.model` may be of this kind, where no row before it takes it."""

@@ -83,4 +83,4 @@ def build_timm(name: str, num_classes: int | None) -> torch.nn.Module:
     return module
 
 
-KIND = Kind(name="timm", suffix=None, prefixes=(PREFIX,), load=load, own_weights="none")
+KIND = Kind(name="timm", suffix=None, prefixes=(PREFIX,), load=load, own_weights="none", libraries=("timm",))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from smartbatch_worker.contract.config import WorkerConfig
-from smartbatch_worker.flow.padding import Padding
+from smartbatch_worker.flow.lengths.padding import Padding
 from smartbatch_worker.flow.stack import NamedStacker, Stacker
 from smartbatch_worker.kernels import pixels
 

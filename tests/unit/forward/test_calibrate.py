@@ -51,9 +51,8 @@ def test_known_shape(shape: tuple[int | None, ...] | None, expected: tuple[int, 
     assert known_shape(WorkerConfig(input_shape=shape)) == expected
 
 
-def test_what_a_forward_costs_beside_its_items_is_told_in_items() -> None:
-    assert Calibration((4,), {1: 3.0, 4: 1.5, 8: 1.25}).overhead_items() == pytest.approx(2.0)
-    assert Calibration((4,), {1: 1.0, 2: 1.1}).overhead_items() == 0.0
+def test_a_forwards_seconds_are_of_all_its_items() -> None:
+    assert Calibration((4,), {1: 3.0, 4: 1.5, 8: 1.25}).seconds() == {1: 3.0, 4: 6.0, 8: 10.0}
 
 
 def test_the_calibration_of_most_nearly_as_many_numbers_tells() -> None:

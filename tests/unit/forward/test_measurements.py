@@ -33,6 +33,9 @@ class Clock:
         return {"eager": float(self.count)}
 
 
+version_of = measurements._version
+
+
 def is_eager(name: str) -> bool:
     return name == "eager"
 
@@ -145,6 +148,30 @@ def test_of_another_setting_it_is_measured_again(tmp_path: Path, archive: Path, 
         config = WorkerConfig.resolve({"model": "model.py", **values}, {})
         remembered(Measurements.of(archive, config, tmp_path), clock)
     assert clock.count == 2
+
+
+@pytest.mark.parametrize("values", [{"task": "text-classification"}, {"max_new_tokens": "7"}, {"pooling": "cls"}])
+def test_what_a_folder_is_served_for_is_told_apart(tmp_path: Path, values: dict[str, str]) -> None:
+    """Its files are the same, and a forward that writes longer texts takes longer."""
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "config.json").write_text("{}")
+    clock, config = Clock(), {"model": "bert/config.json", "task": "text-generation"}
+    for section in (config, config | values, config):
+        remembered(Measurements.of(tmp_path, WorkerConfig.resolve(section, {}), tmp_path), clock)
+    assert clock.count == 2
+
+
+def test_a_folders_weights_and_library_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "config.json").write_text("{}")
+    config = WorkerConfig.resolve({"model": "bert/config.json", "task": "text-generation"}, {})
+    clock = Clock()
+    remembered(Measurements.of(tmp_path, config, tmp_path), clock)
+    (tmp_path / "bert" / "model-00001-of-00002.safetensors").write_bytes(b"weights")
+    assert remembered(Measurements.of(tmp_path, config, tmp_path), clock) == 2
+    versions = {"transformers": "99"}
+    monkeypatch.setattr(measurements, "_version", lambda package: versions.get(package, version_of(package)))
+    assert remembered(Measurements.of(tmp_path, config, tmp_path), clock) == 3
 
 
 @pytest.mark.parametrize(

@@ -10,31 +10,18 @@ from typing import Any
 
 import pytest
 import yaml
-from smartbatch.remote.management import ManagementClient, ManagementError, ModelStatus
+from smartbatch.remote.management import ManagementError
 from smartbatch_load.load.choice import payload_for, payload_for_archive
 from smartbatch_load.load.payloads import PayloadSettings
 from smartbatch_load.load.target import Target
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.contract.description import example_of
 
+from tests.unit.describing import Says
+
 DEFAULT = PayloadSettings(is_default=True)
 IDS = {"ids": {"dtype": "int64", "shape": ["L"], "pad": 0}}
 PICTURE = {"photo": {"shape": [3, 8, 8], "image": True}}
-
-
-class Says(ManagementClient):
-    """A server whose handler describes itself as told."""
-
-    def __init__(self, said: Any) -> None:
-        super().__init__("http://127.0.0.1:1")
-        self._said = said
-
-    def describe(self, model: str, *_: Any, **__: Any) -> ModelStatus:
-        if isinstance(self._said, Exception):
-            raise self._said
-        fields = {"modelName": model, "modelVersion": "1.0", "modelUrl": "", "batchSize": 1, "maxBatchDelay": 1}
-        fields |= {"responseTimeout": 1, "minWorkers": 1, "maxWorkers": 1, "workers": []}
-        return ModelStatus.from_json({**fields, "customizedMetadata": json.dumps(self._said), "jobQueueStatus": {}})
 
 
 def described(section: dict[str, Any], example: tuple[bytes, str] | None = None) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from smartbatch.retune.canary import Canary
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.contract.description import example_of
 
+from tests.unit.describing import Says
+
 
 class Sent(Canary):
     """Keeps what it would send."""
@@ -23,19 +25,6 @@ class Sent(Canary):
 
     def _load_all(self, client: ManagementClient, version: ModelStatus, body: tuple[bytes, str]) -> None:
         pass
-
-
-class Says(ManagementClient):
-    """A server whose handler describes itself as told."""
-
-    def __init__(self, said: Any) -> None:
-        super().__init__("http://127.0.0.1:1")
-        self._said = said
-
-    def describe(self, model: str, *_: Any, **__: Any) -> ModelStatus:
-        fields = {"modelName": model, "modelVersion": "1.0", "modelUrl": "", "batchSize": 1, "maxBatchDelay": 1}
-        fields |= {"responseTimeout": 1, "minWorkers": 1, "maxWorkers": 1, "workers": []}
-        return ModelStatus.from_json({**fields, "customizedMetadata": self._said})
 
 
 def check(section: dict[str, Any] | None, example: tuple[bytes, str] | None = None, **keys: Any) -> tuple[str, Any]:

@@ -19,7 +19,7 @@ from smartbatch.commands.options import server_asked
 from smartbatch.errors import NotRunningError, StartupError, UsageError
 from smartbatch.installation import files
 from smartbatch.remote.endpoints import find_endpoints, find_state
-from smartbatch.remote.management import ManagementClient, ManagementError, ModelStatus
+from smartbatch.remote.management import ManagementError
 from smartbatch.remote.process_identity import live_process, own_birth
 from smartbatch.remote.state import STATE_FILE, ServerState, read_state
 from smartbatch.server.announce import announcement, example_curl
@@ -35,6 +35,7 @@ from smartbatch.server.torchserve_config import torchserve_properties
 from smartbatch_worker.contract.description import example_of
 
 from tests.disks import fill
+from tests.unit.describing import Says
 
 
 def settings(tmp_path: Path, **changed: Any) -> ServerSettings:
@@ -387,24 +388,6 @@ class TestBatching:
     def test_refuses(self, env: dict[str, str]) -> None:
         with pytest.raises(UsageError):
             resolve_batching(None, None, 1, env)
-
-
-class Says(ManagementClient):
-    """A server whose handler describes itself as told."""
-
-    def __init__(self, said: Any) -> None:
-        super().__init__("http://127.0.0.1:1")
-        self._said = said
-
-    def describe(self, model: str, *_: Any, **__: Any) -> ModelStatus:
-        if isinstance(self._said, Exception):
-            raise self._said
-        return ModelStatus.from_json(
-            {
-                **{"modelName": model, "modelVersion": "1.0", "modelUrl": "", "batchSize": 1, "maxBatchDelay": 1},
-                **{"minWorkers": 1, "maxWorkers": 1, "responseTimeout": 1, "customizedMetadata": self._said},
-            }
-        )
 
 
 def told(input_shape: Any, body: bytes | None = None, content_type: str = "application/json", **config: Any) -> Any:

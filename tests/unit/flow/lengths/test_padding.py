@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.errors import RowError
-from smartbatch_worker.flow.padding import Padding
+from smartbatch_worker.flow.lengths.forward_cost import ForwardCost
+from smartbatch_worker.flow.lengths.padding import Padding
 
 INPUTS = {"ids": {"dtype": "int64", "shape": ["L"], "pad": 0}}
 
@@ -20,7 +21,7 @@ def padding(**section: Any) -> Padding:
 
 
 def cuts(lengths: list[int], most: int = 64, overhead: float = 4.0, **section: Any) -> list[list[int]]:
-    its = padding(**section).cuts([{"L": length} for length in lengths], lambda bucket: most, overhead)
+    its = padding(**section).cuts([{"L": length} for length in lengths], lambda bucket: most, ForwardCost(overhead))
     return [[lengths[at] for at in cut] for cut in its]
 
 
@@ -31,6 +32,14 @@ def test_items_of_like_length_go_together() -> None:
 def test_where_forwards_are_dear_padding_is_cheap() -> None:
     assert cuts([1, 8, 30], overhead=1000.0) == [[1, 8, 30]]
     assert cuts([1, 8, 30], overhead=0.0) == [[1], [8], [30]]
+
+
+def test_padding_of_long_items_is_dearer_where_attention_is() -> None:
+    its, lengths = padding(), [{"L": 90}, {"L": 100}, {"L": 290}, {"L": 300}]
+    together = its.cuts(lengths, lambda bucket: 64, ForwardCost(60.0))
+    assert together == [[0, 1], [2, 3]]
+    apart = its.cuts(lengths, lambda bucket: 64, ForwardCost(60.0, 0.02))
+    assert apart == [[0, 1], [2], [3]]
 
 
 @given(st.lists(st.integers(1, 600), min_size=1, max_size=300), st.integers(1, 9), st.sampled_from([None, 64, 700]))
@@ -68,6 +77,6 @@ def test_an_output_that_is_not_as_declared_is_the_models_fault() -> None:
 def test_of_two_letters_the_longest_of_each_counts() -> None:
     inputs = {"a": {"dtype": "int64", "shape": ["L"], "pad": 0}, "b": {"shape": ["M"], "pad": 0.0}}
     its = padding(inputs=inputs)
-    made = its.cuts([{"L": 1, "M": 9}, {"L": 9, "M": 1}], lambda bucket: 8, 1000.0)
+    made = its.cuts([{"L": 1, "M": 9}, {"L": 9, "M": 1}], lambda bucket: 8, ForwardCost(1000.0))
     assert sorted(made[0]) == [0, 1]
     assert its.padded([{"L": 1, "M": 9}, {"L": 9, "M": 1}]) == {"L": 9, "M": 9}

@@ -20,13 +20,13 @@ from smartbatch_worker.contract.inputs import InputSpec, Lengths, padded_letters
 from smartbatch_worker.contract.shapes import ItemShape
 from smartbatch_worker.errors import ModelFailed
 from smartbatch_worker.flow.inputs import NamedInputs
+from smartbatch_worker.flow.lengths.forward_cost import ForwardCost
 
 LetterSizes = dict[str, int]
 """Of an item or a forward, by padded letter."""
 
 MIN_BUCKET = 8
-DEFAULT_OVERHEAD = 64.0
-"""Numbers of padding that cost as much as another forward, where nothing was measured."""
+_DEFAULT_COST = ForwardCost()
 _MAX_PLANNED = 256
 """Items whose best cuts are looked for; of more, each cut is as large as it may be."""
 
@@ -104,14 +104,14 @@ class Padding:
         self,
         sizes: Sequence[LetterSizes],
         most: Callable[[LetterSizes], int],
-        overhead: float = DEFAULT_OVERHEAD,
+        cost: ForwardCost = _DEFAULT_COST,
     ) -> list[list[int]]:
         """Cut items into forwards so that forwards and padding together cost the least.
 
         Args:
             sizes: of items that may share a forward.
             most: items of a bucket in one forward.
-            overhead: tokens that take as long as a forward's fixed part.
+            cost: of a forward.
 
         Returns:
             Positions in `sizes`, shortest first; each exactly once.
@@ -124,16 +124,16 @@ class Padding:
         best: list[tuple[float, int]] = [(0.0, 0)]
         for end in range(1, len(order) + 1):
             longest = lengths[end - 1]
-            limit, tokens = self._limit(longest, most), self.tokens(longest)
+            limit, each = self._limit(longest, most), cost.of_item(self.tokens(longest))
             found = (math.inf, end - 1)
             for begin in range(end - 1, -1, -1):
                 if len(longest) > 1 and any(size > longest[letter] for letter, size in lengths[begin].items()):
                     # Of several letters, the largest item need not be the longest in each.
                     longest = {letter: max(size, longest[letter]) for letter, size in lengths[begin].items()}
-                    limit, tokens = self._limit(longest, most), self.tokens(longest)
+                    limit, each = self._limit(longest, most), cost.of_item(self.tokens(longest))
                 if end - begin > max(1, limit):
                     break
-                found = min(found, (best[begin][0] + overhead + (end - begin) * tokens, begin))
+                found = min(found, (best[begin][0] + cost.fixed + (end - begin) * each, begin))
             best.append(found)
         cuts = []
         end = len(order)

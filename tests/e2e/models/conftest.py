@@ -1,0 +1,25 @@
+"""The one server of this folder: `smartbatch serve` of three models; each test file registers and removes its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from smartbatch_worker.contract.environment import FORK_SERVER
+
+from tests.conftest import fork_server_path
+from tests.e2e.models import brought_along
+from tests.e2e.models.model_server import ModelServer
+from tests.e2e.serve_process import served
+
+
+@pytest.fixture(scope="package")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
+    """A server of what `smartbatch serve` is told to serve, with a picture's model among it."""
+    folder = tmp_path_factory.mktemp("models")
+    server = ModelServer(folder / "store")
+    brought_along.build(server, folder)
+    env = {FORK_SERVER: str(fork_server_path())} if fork_server_path().exists() else {}
+    with served(server.store, folder, env=env, models=("sum", "old", "masks")) as running:
+        server.served = running
+        yield server
