@@ -28,7 +28,7 @@ import psutil
 import requests
 from smartbatch.archive.build import build_archive
 from smartbatch.archive.settings import ArchiveSettings
-from smartbatch.remote.status import describe_workers
+from smartbatch.remote.status import describe_workers, wait_measured
 from smartbatch.server.forking.imports import imports_of
 from smartbatch.server.running import RunningServer
 from smartbatch.server.settings import ServerSettings
@@ -38,6 +38,7 @@ from smartbatch_worker.contract import environment
 from bench.machine import describe
 
 _POLL_S = 0.005
+_MEASURING_TIMEOUT_S = 600.0
 _SIDE = 224
 
 
@@ -106,12 +107,13 @@ class Footprint:
             while True:
                 workers = describe_workers(client, client.describe(self.model), 60.0)
                 if all(worker.get("loaded") for worker in workers.values()):
-                    return
+                    break
                 threads = [threading.Thread(target=self.answer, args=(server,)) for _ in range(4 * len(workers))]
                 for thread in threads:
                     thread.start()
                 for thread in threads:
                     thread.join()
+            wait_measured(client, client.describe(self.model), _MEASURING_TIMEOUT_S)
 
     def worker_pids(self, server: RunningServer) -> list[int]:
         """Of the processes that run the model."""
@@ -175,6 +177,7 @@ def measure(footprint: Footprint, counts: Sequence[int], rounds: int) -> dict[st
     for number in range(rounds):
         with footprint.server(1, f"cold-{number}") as server:
             took("first_answer_cold_s", footprint.answer(server))
+            footprint.load_all(server)
         with footprint.server(1, f"cold-{number}") as server:
             took("first_answer_warm_s", footprint.answer(server))
             footprint.load_all(server)

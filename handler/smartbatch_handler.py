@@ -108,7 +108,7 @@ class SmartBatchHandler:
         if is_describe(data, context):
             return [json.dumps(self.describe()).encode()]
         timer = StageTimer()
-        with self._threads.computing():
+        with self.model.kept_as_it_is(), self._threads.computing():
             rows = read_rows(data, context)
             with timer.stage("decode"):
                 self._decoders.run(self._decode, rows)
@@ -162,6 +162,7 @@ class SmartBatchHandler:
             "device": str(self.model.device),
             "precision": self.model.precision,
             "compile": self.model.compiler,
+            "measuring": self.model.is_measuring,
             "threads": torch.get_num_threads(),
             "micro_batch": {spelled(calibration.shape): calibration.best for calibration in calibrations},
             "micro_batch_ms_per_item": {

@@ -23,7 +23,7 @@ from loadtest.load.config import authorization
 from loadtest.load.interrupt import Interrupt, Interrupted
 from loadtest.load.openloop import Load, Volley, arrivals, fire
 from loadtest.load.payloads import Payload, PayloadSettings
-from loadtest.load.target import ServerUnderTest, Target, given_or_own_target, served_as
+from loadtest.load.target import ServerUnderTest, Target, given_or_own_target, served_as, settle
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,6 +164,7 @@ class _Search:
             return solo.fetch(target.inference_url, target.model, payloads, timeout_s=settings.timeout_s)
 
         expected = self._interrupt.watch(ask)
+        settle(target, self._interrupt)
         began = time.perf_counter()
         self._interrupt.watch(ask)
         return payloads, expected, (time.perf_counter() - began) / len(payloads)

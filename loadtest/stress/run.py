@@ -16,7 +16,7 @@ from loadtest.load.config import LoadConfig
 from loadtest.load.interrupt import Interrupt, Interrupted
 from loadtest.load.payloads import PayloadSettings
 from loadtest.load.shapes import Step
-from loadtest.load.target import ServerUnderTest, given_or_own_target, served_as
+from loadtest.load.target import ServerUnderTest, given_or_own_target, served_as, settle
 from loadtest.stress.files import write_results
 
 
@@ -65,6 +65,7 @@ def run_stress(settings: StressSettings, console: Console) -> StressOutcome:
             config = LoadConfig(model=settings.server.model, payload=payload, steps=settings.steps).from_anywhere()
             console.print("Asking for the right answers, one payload at a time")
             config = fetch_answers(config, target, raw, interrupt)
+            settle(target, interrupt)
             served = served_as(target)
             console.print(f"Load on {target.inference_url}: up to {max(s.users for s in config.steps)} users")
             duration_s = config.steps[-1].until_s

@@ -24,7 +24,7 @@ from loadtest.load.config import LoadConfig
 from loadtest.load.interrupt import Interrupt, Interrupted
 from loadtest.load.payloads import PayloadSettings
 from loadtest.load.shapes import Step
-from loadtest.load.target import ServerUnderTest, Target, ensure_archive, register, running_server
+from loadtest.load.target import ServerUnderTest, Target, ensure_archive, register, running_server, settle
 from loadtest.study.files import write_study
 from loadtest.study.grid import Grid, Setting
 from loadtest.study.rows import Round, Row, measure
@@ -182,6 +182,7 @@ class _Study:
         folder.mkdir(parents=True, exist_ok=True)
         register(target, archive, setting.batching, self._interrupt)
         config = fetch_answers(settings.load_config(setting.format, seconds), target, folder, self._interrupt)
+        settle(target, self._interrupt)
         self._note_precision(target)
         with LoadProgress(self._console, title, seconds) as progress:
             run = run_closed_loop(
