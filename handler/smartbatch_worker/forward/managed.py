@@ -94,7 +94,7 @@ class ManagedModel:
 
     @property
     def is_measuring(self) -> bool:
-        """Whether the fastest way is still being measured or built, while another answers."""
+        """Whether the fastest way is still being measured or built, or its weights shared, while another answers."""
         return self._unsettled is not None
 
     @contextmanager
@@ -211,10 +211,15 @@ class ManagedModel:
 
     def _after_load(self, loaded: Loaded) -> None:
         """In a thread of its own: what no answer has to wait for."""
-        if loaded.is_unsettled:
-            self._settle(loaded)
-        if self.device.type == "cpu":
-            self._share_weights()
+        try:
+            if loaded.is_unsettled:
+                self._settle(loaded)
+            if self.device.type == "cpu":
+                self._share_weights()
+        finally:
+            with self._lock:
+                if self._unsettled is loaded:
+                    self._unsettled = None
 
     def _share_weights(self) -> None:
         """Have the weights in memory once for all workers of this server."""
@@ -245,10 +250,6 @@ class ManagedModel:
             logger.warning("not measured, the model goes on as it is: %s", error)
         except Exception:  # it may be anything that a library raises, and nobody waits for it
             logger.exception("the fastest way is not taken: the model goes on as it is")
-        finally:
-            with self._lock:
-                if self._unsettled is loaded:
-                    self._unsettled = None
 
     def _have_measured(self, loaded: Loaded) -> None:
         missing = loaded.missing()
