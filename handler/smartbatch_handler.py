@@ -37,6 +37,7 @@ from smartbatch_worker.flow.rows import Row, check_deadline, inflate
 from smartbatch_worker.flow.split import AnswerSplitter
 from smartbatch_worker.flow.stack import Stacker
 from smartbatch_worker.flow.texts.reader import TextReader
+from smartbatch_worker.forward import weights
 from smartbatch_worker.forward.managed import ManagedModel
 from smartbatch_worker.kernels import json_numbers, pixels
 from smartbatch_worker.process import cache, heap
@@ -78,6 +79,7 @@ class SmartBatchHandler:
             self._loaded,
             self._unloaded,
             self._samples,
+            None if write_metrics is None else weights.folder_of(self.model_dir),
         )
         self._threads = ThreadShare(self.config.threads)
         self._decoders = DecoderPool()

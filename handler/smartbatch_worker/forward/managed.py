@@ -24,7 +24,7 @@ from smartbatch_worker.forward.calibrate import Calibrations
 from smartbatch_worker.forward.choose import Compiled
 from smartbatch_worker.forward.later import NotMeasuredError, Order, have_measured
 from smartbatch_worker.forward.loading import Loaded, load_model
-from smartbatch_worker.forward.weights import folder_of, share
+from smartbatch_worker.forward.weights import share
 from smartbatch_worker.models.load import describe_weights
 from smartbatch_worker.process import heap
 
@@ -50,6 +50,7 @@ class ManagedModel:
         on_load: told the seconds a load took.
         on_unload: told when the weights were freed.
         samples: of a model with named inputs, batches of these to measure with; asked while loading.
+        weights_dir: where the server's workers share a file of weights; None: this model is no worker's.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class ManagedModel:
         on_load: Callable[[float], None] = _ignore,
         on_unload: Callable[[], None] = _ignore,
         samples: Callable[[], Sequence[Sample]] = tuple,
+        weights_dir: Path | None = None,
     ) -> None:
         self._config = config
         self._model_dir, self._cache_dir = model_dir, cache_dir
@@ -69,7 +71,7 @@ class ManagedModel:
         self._max_batch_size = max_batch_size
         self._on_load = on_load
         self._on_unload = on_unload
-        self._samples = samples
+        self._samples, self._weights_dir = samples, weights_dir
         self.measures_first = config.load == "eager"
         """Whether a load measures before it answers: who waits for it has time, and who judges wants what it finds."""
         self._unsettled: Loaded | None = None
@@ -214,14 +216,14 @@ class ManagedModel:
         try:
             if loaded.is_unsettled:
                 self._settle(loaded)
-            if self.device.type == "cpu":
-                self._share_weights()
+            if self._weights_dir is not None and self.device.type == "cpu":
+                self._share_weights(self._weights_dir)
         finally:
             with self._lock:
                 if self._unsettled is loaded:
                     self._unsettled = None
 
-    def _share_weights(self) -> None:
+    def _share_weights(self, folder: Path) -> None:
         """Have the weights in memory once for all workers of this server."""
         with self._lock:
             compiled = self._compiled
@@ -229,7 +231,7 @@ class ManagedModel:
             return
         try:
             with torch.inference_mode():
-                num_bytes = share(compiled.modules, folder_of(self._model_dir), self.kept_as_it_is)
+                num_bytes = share(compiled.modules, folder, self.kept_as_it_is)
         except Exception as error:  # whatever it is: this worker has its own
             logger.warning("weights are not shared with other workers: %s: %s", type(error).__name__, error)
             return

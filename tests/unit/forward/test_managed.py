@@ -45,9 +45,9 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def of_torchvision(folder: Path, cache: Path, **keys: Any) -> ManagedModel:
+def of_torchvision(folder: Path, cache: Path, weights_dir: Path | None = None, **keys: Any) -> ManagedModel:
     config = WorkerConfig(model=NAME, weights="w.safetensors", input_shape=SHAPE, **{"micro_batch": 4, **keys})
-    return ManagedModel(config, folder, cache, CPU, 8)
+    return ManagedModel(config, folder, cache, CPU, 8, weights_dir=weights_dir)
 
 
 def slow(folder: Path, cache: Path, **keys: Any) -> ManagedModel:
@@ -96,9 +96,11 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[[Mapping[str, float]],
 Measured = Callable[[Mapping[str, float]], threading.Event]
 
 
-def test_it_answers_at_once_and_goes_over_to_the_fastest(folder: Path, built: Path, measured: Measured) -> None:
+def test_it_answers_at_once_and_goes_over_to_the_fastest(
+    folder: Path, built: Path, tmp_path: Path, measured: Measured
+) -> None:
     event = measured({"off fp32": 2.0, "winograd fp32": 1.0})
-    model = of_torchvision(folder, built)
+    model = of_torchvision(folder, built, tmp_path)
     batch = torch.randn((2, *SHAPE), generator=torch.Generator().manual_seed(0))
     first = answer(model, batch)
     assert (model.is_measuring, model.compiler, model.num_loads) == (True, "off", 1)
@@ -106,6 +108,7 @@ def test_it_answers_at_once_and_goes_over_to_the_fastest(folder: Path, built: Pa
     wait_settled(model)
     assert (model.compiler, model.precision, model.num_loads) == ("winograd", "fp32", 1)
     torch.testing.assert_close(answer(model, batch), first, atol=1e-4 * float(first.abs().max()), rtol=0)
+    assert len(list(tmp_path.glob("smartbatch-weights-*.bin"))) == 1, "of the way that serves, and of no other"
 
 
 def test_it_goes_over_between_two_batches(folder: Path, built: Path, measured: Measured) -> None:
@@ -132,6 +135,7 @@ def test_a_model_that_was_freed_meanwhile_stays_so(folder: Path, built: Path, me
     answer(model, torch.zeros((1, *SHAPE)))
     wait_settled(model)
     assert (model.compiler, model.num_loads) == ("winograd", 2)
+    assert sorted(path.name for path in folder.iterdir()) == ["w.safetensors"], "an archive that is checked, say"
 
 
 @pytest.mark.parametrize("keys", [{"load": "eager"}, {"compile": "winograd"}, {"compile": "off"}])
