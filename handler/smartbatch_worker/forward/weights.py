@@ -37,9 +37,12 @@ _DIGEST_LETTERS = 16
 def folder_of(model_dir: Path) -> Path:
     """Where the file is: beside the unpacked weights, which TorchServe removes with the model.
 
-    A folder that is served as it is belongs to its user; then it is the server's temporary one.
+    A folder that is served as it is belongs to its user; then it is one of its own in the server's temporary folder.
     """
-    return Path(tempfile.gettempdir()) if model_dir.is_symlink() else model_dir
+    if not model_dir.is_symlink():
+        return model_dir
+    name = hashlib.sha256(str(model_dir.absolute()).encode()).hexdigest()[:_DIGEST_LETTERS]
+    return Path(tempfile.gettempdir()) / f"{_PREFIX}{name}"
 
 
 def share(
@@ -49,7 +52,7 @@ def share(
 
     Args:
         modules: on the CPU; any may be run meanwhile.
-        folder: of the server's own.
+        folder: of the server's own; made if need be.
         undisturbed: entered for the moment in which tensors are exchanged: nobody runs the modules then.
 
     Returns:
@@ -76,6 +79,9 @@ def share(
         return 0
     own = [(offsets[pointer], _bytes(storage)) for pointer, storage in storages.items()]
     layout = repr([(offset, len(content)) for offset, content in own])
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.geteuid():
+        raise PermissionError(f"{folder} belongs to another user")
     path = folder / f"{_PREFIX}{hashlib.sha256(layout.encode()).hexdigest()[:_DIGEST_LETTERS]}{_SUFFIX}"
     handle, mapped = _mapped(path, own, num_bytes)
     for module in modules:

@@ -6,6 +6,7 @@ import logging
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -176,4 +177,7 @@ def test_a_folder_that_is_served_as_it_is_stays_as_it_is(tmp_path: Path) -> None
     (tmp_path / "unpacked").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "unpacked")
     assert weights.folder_of(tmp_path / "unpacked") == tmp_path / "unpacked"
-    assert weights.folder_of(tmp_path / "link") != tmp_path / "link"
+    aside = weights.folder_of(tmp_path / "link")
+    assert aside.parent == Path(tempfile.gettempdir())
+    assert share([Network()], tmp_path / "made", nullcontext) > 0
+    assert (tmp_path / "made").stat().st_mode & 0o777 == 0o700
