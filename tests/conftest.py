@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from smartbatch.server.forking import choice, fork_server
 from smartbatch.server.running import RunningServer
 from smartbatch.server.settings import ServerSettings
 from smartbatch.server.starting import start_server
-from smartbatch_worker.contract.environment import FRONTEND
+from smartbatch_worker.contract.environment import FORK_SERVER, FRONTEND
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.disks import mounted
@@ -30,15 +31,17 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # workers start three times fas
 _FOLDER = "TESTS_FOLDER"
 """Names the session's folder to pytest-xdist's processes. Not SMARTBATCH_: servers refuse those they do not know."""
 _WRITING_CLASSES = pytest.StashKey["subprocess.Popen[bytes]"]()
+_FORK_SERVER_PROCESS = pytest.StashKey["subprocess.Popen[bytes]"]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """What the servers of all tests have in common; pytest-xdist's processes inherit it.
 
     One cache of what workers build and measure: not the user's, and paid for once. A test of how it is without one
-    takes a folder of its own. Java's classes, read once (tests/java_classes.py). And Java's first compiler only: the
-    second takes half of the CPU of a frontend that lives for seconds, and compiles for minutes to come. The tests
-    behind `slow`, which last as long, have both.
+    takes a folder of its own. One fork server, for importing PyTorch is most of what a worker's start costs
+    (OWN_FORK_SERVER names those who do not share). Java's classes, read once (tests/java_classes.py). And Java's first
+    compiler only: the second takes half of the CPU of a frontend that lives for seconds, and compiles for minutes to
+    come. The tests behind `slow`, which last as long, have both.
     """
     if hasattr(config, "workerinput"):
         return
@@ -50,6 +53,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("markexpr") != "slow":
         options = f"-XX:TieredStopAtLevel=1 -XX:SharedArchiveFile={_classes()} -Xlog:cds=off"
         os.environ.setdefault("JAVA_TOOL_OPTIONS", options)
+    if sys.platform == "linux" and not all("tests/unit" in argument for argument in config.args):
+        command = fork_server.server_command(sys.executable, _fork_server(), ["torchvision.transforms.v2"])
+        command = [sys.executable, "-c", _UNTIL_PARENT_DIES, *command]
+        config.stash[_FORK_SERVER_PROCESS] = subprocess.Popen(command, env=choice.ENVIRONMENT | os.environ)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -65,6 +72,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """The session's folder goes with it."""
     if _WRITING_CLASSES in config.stash:
         config.stash[_WRITING_CLASSES].wait()
+    if _FORK_SERVER_PROCESS in config.stash:
+        config.stash[_FORK_SERVER_PROCESS].kill()
+        config.stash[_FORK_SERVER_PROCESS].wait()
     if not hasattr(config, "workerinput"):
         shutil.rmtree(os.environ[_FOLDER], ignore_errors=True)
 
@@ -72,6 +82,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def _classes() -> Path:
     return Path(os.environ[_FOLDER]) / "classes.jsa"
 
+
+def _fork_server() -> Path:
+    return Path(os.environ[_FOLDER]) / "fork-server"
+
+
+_UNTIL_PARENT_DIES = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 TINY_MODEL = '''
 import os
@@ -112,6 +132,11 @@ StartServer = Callable[..., RunningServer]
 # Each test of these starts servers of its own, so the file's tests may run in several processes.
 OWN_SERVERS = {f"tests/e2e/test_{name}.py" for name in ("retune", "scale", "serve", "stop", "stress", "study")}
 
+# These share a server of which one ends the fork server, and others watch all processes.
+OWN_FORK_SERVER = {
+    f"tests/faults/test_{name}.py" for name in ("clients", "frontend", "overload", "rows", "soak", "workers")
+}
+
 # These write nothing into the faults' report, and start servers of their own.
 WITHOUT_FIGURES = {f"tests/faults/test_{name}.py" for name in ("answers", "start")}
 
@@ -145,6 +170,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("mended") is not None:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared_fork_server(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Workers and archive checks of the module are forked from the session's fork server, if it shares it."""
+    with pytest.MonkeyPatch.context() as patch:
+        file = request.path.relative_to(request.config.rootpath).as_posix()
+        if _fork_server().exists() and file not in OWN_FORK_SERVER:
+            patch.setenv(FORK_SERVER, str(_fork_server()))
+        yield
 
 
 @pytest.fixture(autouse=True)

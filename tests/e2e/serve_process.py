@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import requests
 from smartbatch.errors import NotRunningError
 from smartbatch.remote.state import ServerState, read_state
 from smartbatch.server.stopping.stop import StopReport, stop_server
@@ -49,9 +50,14 @@ class Served:
         return self.state.inference_url
 
     def tree(self) -> list[psutil.Process]:
-        """Supervisor, JVM and workers: what systemd finds in the unit's control group."""
+        """Supervisor, JVM, stand-ins and workers: what systemd finds in the unit's control group."""
         supervisor = psutil.Process(self.process.pid)
-        return [supervisor, *supervisor.children(recursive=True)]
+        found = {process.pid: process for process in (supervisor, *supervisor.children(recursive=True))}
+        for model in requests.get(f"{self.state.management_url}/models", timeout=60).json()["models"]:
+            url = f"{self.state.management_url}/models/{model['modelName']}"
+            for worker in requests.get(url, timeout=60).json()[0]["workers"]:
+                found.setdefault(worker["pid"], psutil.Process(worker["pid"]))  # a shared fork server's child
+        return list(found.values())
 
     def wait_said(self, text: str) -> None:
         """Wait until it has said so."""

@@ -90,14 +90,10 @@ def run(server: RunningServer, canary: Canary | None = None, **fields: Any) -> R
     return retune(where, RetuneSettings(model="tiny", **fields), Path(server.state.model_store), canary)
 
 
-def is_worker(process: psutil.Process, server: RunningServer) -> bool:
-    """Whether a process runs a model: the fork server, and the stand-ins that TorchServe knows, do not."""
+def stands_in_for_a_worker(process: psutil.Process) -> bool:
+    """Whether a process is one that TorchServe knows as a worker; it ends with the one that runs the model."""
     try:
-        if "python" not in process.name() or process.status() == psutil.STATUS_ZOMBIE:
-            return False
-        command = process.cmdline()
-        is_fork_server = "serve" in command and process.ppid() == server.pid
-        return "stand-in" not in command and not is_fork_server
+        return process.status() != psutil.STATUS_ZOMBIE and "stand-in" in process.cmdline()
     except psutil.NoSuchProcess:
         return False
 
@@ -106,7 +102,7 @@ def footprint(server: RunningServer) -> dict[str, Any]:
     """All a retune might leave behind."""
     with server.management() as client:
         versions = client.versions("tiny")
-    workers = [child for child in psutil.Process(server.pid).children(recursive=True) if is_worker(child, server)]
+    workers = [child for child in psutil.Process(server.pid).children() if stands_in_for_a_worker(child)]
     store = Path(server.state.model_store)
     return {
         "versions": len(versions),

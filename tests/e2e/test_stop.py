@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import threading
@@ -19,15 +18,13 @@ import requests
 from smartbatch.errors import DeadlineError
 from smartbatch.server.running import RunningServer
 from smartbatch.server.stopping.stop import StopReport, stop_server
+from smartbatch_worker.contract.environment import FORK_SERVER
 
 from tests.e2e.serve_process import CONTAINED, END_TIMEOUT_S, WAYS_TO_STOP, Served, served
 
 NUM_CLIENTS = 32
 UNCALIBRATED = {"SMARTBATCH_MICRO_BATCH": "8", "SMARTBATCH_COMPILE": "off"}
 """Measuring a forward that sleeps takes long and tells nothing."""
-mended = pytest.mark.skipif(
-    os.environ.get("SMARTBATCH_FRONTEND") == "stock", reason="TorchServe's own frontend refuses no newcomers"
-)
 
 
 class ClosedLoopClient(threading.Thread):
@@ -79,7 +76,7 @@ def run_clients(server: RunningServer | Served, stop: Callable[[], Any]) -> Coun
     return outcomes
 
 
-@mended
+@pytest.mark.mended
 @pytest.mark.parametrize(("workers", "sleep_s"), [pytest.param(1, "0", marks=pytest.mark.slow), (2, "0.2")])
 def test_stop_under_32_clients_loses_nothing(start: Any, workers: int, sleep_s: str) -> None:
     server = start(tiny_workers=workers, env={"TINY_SLEEP_S": sleep_s, **UNCALIBRATED})
@@ -94,21 +91,22 @@ def test_stop_under_32_clients_loses_nothing(start: Any, workers: int, sleep_s: 
     assert not (server.run_dir / "smartbatch.json").exists()
 
 
-@mended
+@pytest.mark.mended
 @pytest.mark.parametrize(
     "way", [pytest.param(way, marks=[pytest.mark.slow] if way in CONTAINED else []) for way in WAYS_TO_STOP]
 )
 def test_no_way_to_stop_loses_a_request(model_store: Path, tmp_path: Path, way: str) -> None:
     on_a_terminal = way == "the terminal is closed"
+    own = {FORK_SERVER: "on"} if way == "systemd's order" else {}  # which is then among what gets the signals
     with served(
         model_store,
         tmp_path,
         "--batch-size=8",
         on_a_terminal=on_a_terminal,
-        env={"TINY_SLEEP_S": "0.1", **UNCALIBRATED},
+        env={"TINY_SLEEP_S": "0.1", **UNCALIBRATED, **own},
     ) as server:
-        processes = server.tree()
         warm_up(server)
+        processes = server.tree()
 
         outcomes = run_clients(server, lambda: WAYS_TO_STOP[way](server))
         exit_code = server.process.wait(END_TIMEOUT_S)
@@ -146,7 +144,7 @@ def test_queued_requests_are_answered(start: Any) -> None:
     assert report.complete
 
 
-@mended
+@pytest.mark.mended
 def test_grace_bounds_the_stop_and_late_requests_get_503(start: Any) -> None:
     server = start(tiny_workers=1, batch_size=1, env={"TINY_SLEEP_S": "0.5", **UNCALIBRATED})
     warm_up(server)
@@ -216,7 +214,7 @@ def test_an_impatient_human_is_obeyed(model_store: Path, tmp_path: Path, way: st
         assert {path.name for path in server.run_dir.iterdir()} == {"config.properties", "logs"}
 
 
-@mended
+@pytest.mark.mended
 def test_who_waits_for_a_removed_model_is_answered(start: Any) -> None:
     server = start(tiny_workers=1, batch_size=1, env={"TINY_SLEEP_S": "1", **UNCALIBRATED})
     warm_up(server)
@@ -236,7 +234,7 @@ def test_who_waits_for_a_removed_model_is_answered(start: Any) -> None:
     assert outcomes.count(503) >= 4
 
 
-@mended
+@pytest.mark.mended
 def test_half_a_request_is_none(start: Any) -> None:
     server = start(tiny_workers=1, env=UNCALIBRATED)
     warm_up(server)
@@ -253,7 +251,7 @@ def test_half_a_request_is_none(start: Any) -> None:
     assert report.remark == "1 connection(s) had sent a part of a request, and nothing more"
 
 
-@mended
+@pytest.mark.mended
 def test_who_waits_for_a_model_without_workers_is_answered(start: Any) -> None:
     server = start(tiny_workers=1, batch_size=1, env={"TINY_SLEEP_S": "1", **UNCALIBRATED})
     warm_up(server)
@@ -292,7 +290,7 @@ def test_torchserves_own_frontend_answers_what_waits(start: Any) -> None:
     assert "refuses no newcomers" in report.remark
 
 
-@mended
+@pytest.mark.mended
 def test_a_program_that_started_a_server_outlives_its_stop(start: Any) -> None:
     """This test is that program; two stops take turns, and both say how it went."""
     server = start(tiny_workers=1, env={"TINY_SLEEP_S": "0.2", **UNCALIBRATED})

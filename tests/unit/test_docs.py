@@ -13,6 +13,7 @@ import re
 import runpy
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -187,16 +188,19 @@ def bench_options() -> set[str]:
     return {option for text in sources for option in re.findall(r'"(--[a-z][a-z-]*)"', text)}
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_options_in_the_text_are_options_of_something(page: str) -> None:
+@cache
+def known_options() -> set[str]:
+    """Whatever some command takes."""
     from smartbatch.cli import COMMANDS
 
-    known = {"--version"} | OTHERS | bench_options()
-    for name in COMMANDS:
-        known |= options_of(name) or set()
+    return {"--version"} | OTHERS | bench_options() | set().union(*(options_of(name) or () for name in COMMANDS))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_options_in_the_text_are_options_of_something(page: str) -> None:
     for line, text in documents.inline_code(page):
         if text.startswith("--"):
-            unknown = set(_OPTION.findall(text)) - known
+            unknown = set(_OPTION.findall(text)) - known_options()
             assert not unknown, f"{page}:{line}: no command takes {unknown}"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ from smartbatch_worker.contract.open_inference import TENSORS_FILE
 
 from smartbatch.archive.settings import ArchiveError
 from smartbatch.archive.stage import Staged
+from smartbatch.server.forking import choice
 
 _JOB_FILE = "job.json"
 _MAX_STDERR_LINES = 20
@@ -63,9 +63,9 @@ def _run_child(staged: Staged) -> dict[str, Any]:
     # The settings under test are the archive's, not this shell's; and a check leaves no bytecode behind.
     kept = {key for key in os.environ if not key.startswith(environment.PREFIX)} | {environment.CACHE_DIR}
     env = {key: value for key, value in os.environ.items() if key in kept}
-    env |= {"PYTHONPATH": str(staged.folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    env = choice.ENVIRONMENT | env | {"PYTHONPATH": str(staged.folder), "PYTHONDONTWRITEBYTECODE": "1"}
     child = subprocess.run(
-        [sys.executable, "-m", "smartbatch.archive.probe"],
+        [*choice.python_command(os.environ), "-m", "smartbatch.archive.probe"],
         input=json.dumps(job_of(staged)),
         capture_output=True,
         encoding="utf-8",

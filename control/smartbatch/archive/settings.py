@@ -6,15 +6,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from smartbatch_worker.contract.config import TASKS
+from smartbatch_worker.contract.programs import Program, program_in
 
 from smartbatch.errors import SmartBatchError, UsageError
-
-if TYPE_CHECKING:
-    from smartbatch_worker.models import Kind
 
 DEFAULT_MODEL = "resnet18"
 
@@ -137,13 +135,11 @@ class ArchiveSettings:
         if self.model_file is not None:
             stem = self.model_file.stem
             return self.model_file.resolve().parent.name if stem == "model" else stem
-        return self.model_path.stem if self.model_path is not None and self.program_kind else DEFAULT_MODEL
+        return self.model_path.stem if self.model_path is not None and self.program else DEFAULT_MODEL
 
     @property
-    def program_kind(self) -> Kind | None:
-        """The kind of the whole program that `model_path` is, None where it holds weights."""
-        from smartbatch_worker.models import program_in  # imports torch, which no other command needs
-
+    def program(self) -> Program | None:
+        """The whole program that `model_path` is, None where it holds weights."""
         return None if self.model_path is None else program_in(self.model_path)
 
     @property

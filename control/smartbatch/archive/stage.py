@@ -143,15 +143,16 @@ def _stage_model(settings: ArchiveSettings, staged: Staged, report: Callable[[st
         return
     if settings.num_classes is not None:
         section["num_classes"] = settings.num_classes
-    if (kind := settings.program_kind) is not None:
+    if (program := settings.program) is not None:
         assert settings.model_path is not None
         if settings.model_file is not None:
             raise UsageError(
-                f"{settings.model_path}: is a whole {kind.name} program and brings its own code; leave out --model-file"
+                f"{settings.model_path}: is a whole {program.name} program and brings its own code; "
+                "leave out --model-file"
             )
         if (name := settings.model or settings.timm) is not None:
-            report(f"{settings.model_path} is a whole {kind.name} program: {name} is only the archive's name")
-        section |= {"model": f"model{kind.suffix}", "weights_source": "embedded"}
+            report(f"{settings.model_path} is a whole {program.name} program: {name} is only the archive's name")
+        section |= {"model": f"model{program.suffix}", "weights_source": "embedded"}
         section["weights_note"] = _ascii(f"embedded in {settings.model_path.name}")
         _add(staged, settings.model_path, section["model"])
     elif settings.model_file is not None:

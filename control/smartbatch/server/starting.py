@@ -21,7 +21,7 @@ from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch.errors import StartupError, UsageError
 from smartbatch.remote.process_identity import birth, own_birth
 from smartbatch.remote.state import KEY_FILE, ServerState
-from smartbatch.server.forking import fork_server
+from smartbatch.server.forking import choice, fork_server
 from smartbatch.server.java import jvm_command, site_dir, start_jvm
 from smartbatch.server.leftovers import CONFIG_FILE, refuse_second
 from smartbatch.server.ports import free_ports, is_free
@@ -112,18 +112,17 @@ def _with_ports(settings: ServerSettings) -> tuple[ServerSettings, tuple[int, in
 
 def _python(settings: ServerSettings, tmp_dir: Path) -> tuple[str, list[str]]:
     """What workers are started by, and the command of the server that forks them, if one does."""
-    mode = {**os.environ, **settings.env}.get(environment.FORK_SERVER)
-    if mode == "off" or sys.platform != "linux":
+    variables = {**os.environ, **settings.env}
+    if not choice.forks(variables):
         return sys.executable, []
-    launcher, address = tmp_dir / "worker-python", tmp_dir / "fork-server"
-    fork_server.write_launcher(launcher, sys.executable, address)
-    return str(launcher), fork_server.server_command(sys.executable, address, settings.imports)
+    launcher, own = tmp_dir / "worker-python", tmp_dir / "fork-server"
+    address = choice.shared(variables)
+    fork_server.write_launcher(launcher, sys.executable, address or own)
+    return str(launcher), [] if address else fork_server.server_command(sys.executable, own, settings.imports)
 
 
 def _environment(settings: ServerSettings, run_dir: Path, tmp_dir: Path) -> dict[str, str]:
-    # Idle OpenMP threads sleep instead of spinning on cores that the frontend and other workers need.
-    # A worker that crashes in native code leaves the place where it did in its log.
-    env = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONFAULTHANDLER": "1"} | os.environ | dict(settings.env)
+    env = choice.ENVIRONMENT | os.environ | dict(settings.env)
     env.pop("TSCONFIG_FILE", None)  # would beat the generated config
     return env | {
         "LOG_LOCATION": str(run_dir / "logs"),
@@ -137,12 +136,10 @@ def _check_variables(env: Mapping[str, str]) -> None:
         WorkerConfig.resolve({}, env)
     except ValueError as e:
         raise UsageError(str(e)) from e
-    for name, modes in (
-        (environment.FRONTEND, environment.FRONTEND_MODES),
-        (environment.FORK_SERVER, environment.FORK_SERVER_MODES),
-    ):
-        if (mode := env.get(name, "")) not in ("", *modes):
-            raise UsageError(f"{name} must be {' or '.join(modes)}; got {mode!r}")
+    choice.shared(env)
+    if (mode := env.get(environment.FRONTEND, "")) not in ("", *environment.FRONTEND_MODES):
+        modes = " or ".join(environment.FRONTEND_MODES)
+        raise UsageError(f"{environment.FRONTEND} must be {modes}; got {mode!r}")
 
 
 def _wait_started(process: subprocess.Popen[bytes], output: Path, timeout_s: float) -> None:

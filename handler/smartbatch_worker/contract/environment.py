@@ -12,7 +12,8 @@ TOKEN = "SMARTBATCH_TOKEN"
 CA_CERT = "SMARTBATCH_CA_CERT"
 """For the command: what to check a server's certificate against."""
 FORK_SERVER = "SMARTBATCH_FORK_SERVER"
-"""For `smartbatch serve`: "off" starts each worker anew instead of forking it where PyTorch is loaded already."""
+"""For `smartbatch serve`: "off" starts each worker anew instead of forking it where PyTorch is loaded already; a path
+names the socket of a fork server that runs, for all servers and archive checks that are told of it."""
 FRONTEND = "SMARTBATCH_FRONTEND"
 """For the frontend's jar: "stock" leaves TorchServe as it came, "mended" (the default) does not."""
 CACHE_DIR = "SMARTBATCH_CACHE_DIR"
@@ -21,7 +22,6 @@ MAX_BYTES_IN_FLIGHT = "SMARTBATCH_MAX_BYTES_IN_FLIGHT"
 """For the frontend's jar: bytes of all request bodies together, above which newcomers get 503."""
 CLIENT_TIMEOUT_S = "SMARTBATCH_CLIENT_TIMEOUT_S"
 """For the frontend's jar: how long a client may be silent in the middle of what it sends, or reads."""
-FORK_SERVER_MODES = ("on", "off")
 FRONTEND_MODES = ("mended", "stock")
 MANAGEMENT_HOSTS = "SMARTBATCH_MANAGEMENT_HOSTS"
 """For the frontend's jar: names by which clients may call the management port, beside loopback's; commas between."""

@@ -6,9 +6,9 @@ and modules, nothing of devices, compilers or requests. A new kind: CONTRIBUTING
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
+from smartbatch_worker.contract.programs import program_in
 from smartbatch_worker.models import (
     detection,
     exported,
@@ -21,7 +21,7 @@ from smartbatch_worker.models import (
 )
 from smartbatch_worker.models.kind import Kind, ModelLoadError
 
-__all__ = ["KINDS", "Kind", "ModelLoadError", "file_kind", "kind_of", "program_in"]
+__all__ = ["KINDS", "Kind", "ModelLoadError", "file_kind", "kind_of"]
 
 KINDS = (
     timm.KIND,
@@ -41,29 +41,14 @@ def kind_of(model: str) -> Kind:
     return next(kind for kind in KINDS if kind.takes(model))
 
 
-def program_in(path: Path) -> Kind | None:
-    """The kind of the whole program that a file holds, told by its content; None where it holds none.
-
-    Raises:
-        ModelLoadError: there is no such file.
-    """
-    if not path.is_file():
-        raise ModelLoadError(f"{path}: no such file")
-    if path.suffix == ".safetensors" or not zipfile.is_zipfile(path):
-        return None
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.namelist()
-    # Entries lie under one folder, but for torch.export's before torch 2.7.
-    names = {*entries, *(name.partition("/")[2] for name in entries)}
-    return next((kind for kind in KINDS if not kind.entries.isdisjoint(names)), None)
-
-
 def file_kind(path: Path) -> str:
     """What a file holds, in one word: the name of a program's kind, "safetensors" or "state_dict".
 
     Raises:
         ModelLoadError: there is no such file.
     """
+    if not path.is_file():
+        raise ModelLoadError(f"{path}: no such file")
     program = program_in(path)
     if program is not None:
         return program.name

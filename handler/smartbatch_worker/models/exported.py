@@ -13,6 +13,7 @@ import torch.utils._pytree as pytree
 from torch.export import ExportedProgram
 
 from smartbatch_worker.contract.config import WorkerConfig
+from smartbatch_worker.contract.programs import EXPORTED
 from smartbatch_worker.models.kind import Kind, ModelLoadError, ReadWeights, first_line
 
 _LETTERS = "LMKPQRSTUVWXYZ"
@@ -115,10 +116,10 @@ def _quiet(logger_name: str) -> Iterator[None]:
 
 
 KIND = Kind(
-    name="exported",
-    suffix=".pt2",
+    name=EXPORTED.name,
+    suffix=EXPORTED.suffix,
     load=load,
     own_weights="embedded in {model}",
-    entries=frozenset({"archive_format", "serialized_exported_program.json"}),
+    is_program=True,
     tells_inputs=True,
 )

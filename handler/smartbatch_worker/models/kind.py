@@ -33,9 +33,8 @@ class Kind:
     """Where the weights are from if no file of weights is configured, for a header; `{model}` is `config.model`."""
     prefixes: tuple[str, ...] = ()
     """How `config.model` begins, where it is a name; none: any name is this kind's that is no other's."""
-    entries: frozenset[str] = frozenset()
-    """Any of these in a zip archive tells that it is a whole program: code and weights in one file, which keeps the
-    precision and the mode it was saved with. A file's suffix lies too often (`.pt` is also a state dict's)."""
+    is_program: bool = False
+    """One file carries code and weights, and no other can be put in it; see `contract/programs.py`."""
     is_ours: bool = False
     """Its source is known, so that it may be traced: batch norms are folded and convolutions swapped."""
     keeps_rows_apart: bool = False
@@ -49,11 +48,6 @@ class Kind:
         if self.suffix is not None:
             return model.endswith(self.suffix)
         return not self.prefixes or model.startswith(self.prefixes)
-
-    @property
-    def is_program(self) -> bool:
-        """Whether one file carries code and weights, and no other can be put in it."""
-        return bool(self.entries)
 
 
 def first_line(error: Exception) -> str:

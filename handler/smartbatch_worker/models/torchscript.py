@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from smartbatch_worker.contract.config import WorkerConfig
+from smartbatch_worker.contract.programs import TORCHSCRIPT
 from smartbatch_worker.models.kind import Kind, ModelLoadError, ReadWeights, first_line
 
 
@@ -30,9 +31,9 @@ def load(config: WorkerConfig, model_dir: Path, read_weights: ReadWeights) -> to
 
 
 KIND = Kind(
-    name="torchscript",
-    suffix=".pt",
+    name=TORCHSCRIPT.name,
+    suffix=TORCHSCRIPT.suffix,
     load=load,
     own_weights="embedded in {model}",
-    entries=frozenset({"constants.pkl"}),
+    is_program=True,
 )

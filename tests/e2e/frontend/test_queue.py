@@ -5,7 +5,6 @@ One server for all; the last test drains it.
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 import threading
@@ -23,7 +22,7 @@ from smartbatch_worker.contract import metrics as names
 BODY = b'{"data": [1, 1, 1, 1]}'
 HEAD = b"POST /predictions/tiny HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(BODY)
 TIMEOUT_S = 60
-pytestmark = pytest.mark.skipif(os.environ.get("SMARTBATCH_FRONTEND") == "stock", reason="TorchServe's own lacks it")
+pytestmark = pytest.mark.mended
 
 
 @pytest.fixture(scope="module")

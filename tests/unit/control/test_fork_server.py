@@ -15,8 +15,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from smartbatch.server.forking import fork_server
+from smartbatch.errors import UsageError
+from smartbatch.server.forking import choice, fork_server
 from smartbatch.server.forking.imports import imports_of
+from smartbatch_worker.contract.environment import FORK_SERVER
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
 
@@ -120,6 +122,19 @@ def test_a_worker_is_what_torchserve_started(server: ForkServer, worker: Path, t
     assert server.process.poll() is None
 
 
+def test_a_module_is_run_as_python_does(server: ForkServer, tmp_path: Path) -> None:
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "told.py").write_text(WORKER)
+    variables = environment(PYTHONPATH="/elsewhere", PYTHONDONTWRITEBYTECODE="1")
+    started = server.start(["-m", "package.told", "tell", "a b"], env=variables, cwd=tmp_path, stdin=subprocess.PIPE)
+    said, errors = started.communicate("", timeout=60)
+    assert started.returncode == 0, errors
+    told = json.loads(said)
+    assert told["arguments"] == [str(tmp_path / "package" / "told.py"), "tell", "a b"]
+    assert told["path"][:2] == [str(tmp_path), "/elsewhere"]
+    assert not (tmp_path / "package" / "__pycache__").exists()
+
+
 @pytest.mark.parametrize("status", [0, 1, 3])
 def test_its_exit_status_is_the_stand_ins(server: ForkServer, worker: Path, status: int) -> None:
     assert ended(server.start([worker, "exit", status])) == status
@@ -161,7 +176,7 @@ def test_variables_that_libraries_read_when_they_load_must_be_the_servers(server
 
 
 def test_what_is_no_request_harms_nobody(server: ForkServer, worker: Path) -> None:
-    for nonsense in (b"", b"\0\0\0\1", b"\xff" * 100):
+    for nonsense in (b"", b"{}\n", b"\xff" * 100):
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(server.address))
             client.sendall(nonsense)
@@ -178,14 +193,31 @@ def test_a_worker_that_cannot_begin_ends_and_the_server_lives(server: ForkServer
         client.connect(str(server.address))
         variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         request = {"arguments": [str(worker), "exit", "0"], "environment": variables, "folder": str(gone / "deeper")}
-        payload = json.dumps(request).encode()
-        socket.send_fds(client, [len(payload).to_bytes(4, "big")], [0, 1, 2, workers.fileno()])
-        client.sendall(payload)
+        socket.send_fds(client, [json.dumps(request).encode() + b"\n"], [0, 1, 2, workers.fileno()])
         lines = client.makefile("rb")
         assert json.loads(lines.readline())["pid"] > 0
         assert os.waitstatus_to_exitcode(json.loads(lines.readline())["status"]) == 1
         lines.close()
     assert ended(server.start([worker, "exit", 0])) == 0
+
+
+def test_a_running_one_is_shared_by_all_that_are_told_of_it(server: ForkServer) -> None:
+    assert choice.shared({FORK_SERVER: str(server.address)}) == server.address
+    command = choice.python_command({FORK_SERVER: str(server.address)})
+    assert command[-2:] == [str(server.address), sys.executable]
+    for said in ("", "on", "off"):
+        assert choice.shared({FORK_SERVER: said}) is None
+        assert choice.python_command({FORK_SERVER: said}) == [sys.executable]
+    assert choice.forks({})
+    assert not choice.forks({FORK_SERVER: "off"})
+
+
+@pytest.mark.parametrize("said", ["/nowhere", "relative", "/dev/null"])
+def test_what_is_no_fork_server_is_named(said: str) -> None:
+    with pytest.raises(
+        UsageError, match=f"must be on, off, or the absolute path of a fork server's socket; got '{said}'"
+    ):
+        choice.shared({FORK_SERVER: said})
 
 
 def test_many_at_once(server: ForkServer, worker: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torchvision
+from smartbatch_worker.contract.programs import EXPORTED, TORCHSCRIPT
 from smartbatch_worker.models import KINDS, Kind, ModelLoadError, kind_of
 from smartbatch_worker.models.torchvision import require_classifier
 
@@ -53,8 +54,8 @@ def test_every_row_can_be_told_from_the_others() -> None:
     suffixes = [kind.suffix for kind in KINDS if kind.suffix is not None]
     assert len(set(suffixes)) == len(suffixes)
     assert [kind for kind in KINDS if kind.takes("any name")] == [KINDS[-1]], "what takes any name is asked last"
-    entries = [entry for kind in KINDS for entry in kind.entries]
-    assert len(set(entries)) == len(entries)
+    assert {kind.name for kind in KINDS if kind.is_program} == {TORCHSCRIPT.name, EXPORTED.name}
+    assert TORCHSCRIPT.entries.isdisjoint(EXPORTED.entries)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ This file is run by its path, as both: the standard library is all that the stan
 
 from __future__ import annotations
 
+import faulthandler
 import fcntl
 import gc
 import importlib
@@ -50,32 +51,30 @@ _IMPORTS = (
 )
 """What every worker loads, the slowest of it; what is not installed is left to them."""
 
-_READ_WHEN_IMPORTED = (
-    "OMP_",
-    "KMP_",
-    "GOMP_",
-    "MKL_",
-    "OPENBLAS_",
-    "TORCH",
-    "PYTORCH",
-    "CUDA",
-    "LD_",
-    "MALLOC_",
-    "PYTHON",
-)
+_READ_AT_IMPORT = ("OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "TORCH", "PYTORCH", "CUDA", "LD_", "MALLOC_", "PYTHON")
 """Beginnings of variables that libraries read while they are loaded: a worker that wants others starts by itself."""
-_NOT_THEN = ("PYTHONPATH", "TORCHINDUCTOR_CACHE_DIR")  # the one is applied after the fork, torch sets the other itself
+_NOT_THEN = ("PYTHONPATH", "PYTHONFAULTHANDLER", "PYTHONDONTWRITEBYTECODE", "TORCHINDUCTOR_CACHE_DIR")
+"""Of these, the Python ones are applied after the fork, and torch sets the other itself."""
 
 _BEGIN_TIMEOUT_S = 5.0
 _ANSWER_TIMEOUT_S = 60.0
-_STATUS_TIMEOUT_S = 2.0
-_LENGTH = struct.Struct(">I")
+_STATUS_TIMEOUT_S = 10.0
 _MAX_BYTES = 8 << 20
 _NUM_FILES = 4
 
 
 class _Refused(Exception):
     """The fork server makes no worker of this; the message says why."""
+
+
+def python_command(python: str, address: Path) -> list[str]:
+    """What to type for `python`, so that what follows is forked: a script or `-m MODULE`, and its arguments.
+
+    Args:
+        python: that the forked process takes itself for.
+        address: of the fork server's socket.
+    """
+    return [python, "-IS", str(Path(__file__).resolve()), "stand-in", str(address), python]
 
 
 def write_launcher(path: Path, python: str, address: Path) -> None:
@@ -86,8 +85,7 @@ def write_launcher(path: Path, python: str, address: Path) -> None:
         python: that workers run on.
         address: of the fork server's socket.
     """
-    command = shlex.join([python, "-IS", str(Path(__file__).resolve()), "stand-in", str(address), python])
-    path.write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="utf-8")
+    path.write_text(f'#!/bin/sh\nexec {shlex.join(python_command(python, address))} "$@"\n', encoding="utf-8")
     path.chmod(0o700)
 
 
@@ -122,7 +120,7 @@ def _forked(address: str, arguments: Sequence[str]) -> int:
         _Refused: it is there and makes none.
     """
     request = {"arguments": list(arguments), "environment": dict(os.environ), "folder": str(Path.cwd())}
-    payload = json.dumps(request).encode()
+    payload = json.dumps(request).encode() + b"\n"
     ours, workers = socket.socketpair()
     with socket.socket(socket.AF_UNIX) as server, ours:
         server.settimeout(_ANSWER_TIMEOUT_S)
@@ -131,8 +129,7 @@ def _forked(address: str, arguments: Sequence[str]) -> int:
             time.sleep(0.01)
         server.connect(address)
         with workers:
-            socket.send_fds(server, [_LENGTH.pack(len(payload))], [0, 1, 2, workers.fileno()])
-            server.sendall(payload)
+            server.sendall(payload[socket.send_fds(server, [payload], [0, 1, 2, workers.fileno()]) :])
         lines = server.makefile("rb")
         answer = json.loads(lines.readline() or b'{"refused": "it ended"}')
         if "refused" in answer:
@@ -154,7 +151,7 @@ class ForkServer:
 
     def __init__(self, address: str) -> None:
         self._python_path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-        self._environment = _read_when_imported(os.environ)
+        self._environment = _read_at_import(os.environ)
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(f"{address}.new")
         self._listener.listen(128)  # stand-ins wait here while we import
@@ -176,11 +173,11 @@ class ForkServer:
         gc.freeze()  # what a collection never touches stays shared with the workers
         self._num_threads = _num_threads()  # OpenBLAS has some, and stops them itself before each fork
 
-    def serve(self) -> str:
+    def serve(self) -> list[str]:
         """Fork workers until this process ends.
 
         Returns:
-            In each worker: the script that it is to run; the server itself never returns.
+            In each worker: what it is to run, as given to Python; the server itself never returns.
         """
         woken, wakes = socket.socketpair()
         for end in (woken, wakes):
@@ -196,15 +193,15 @@ class ForkServer:
                     self._bury()
                 elif key.fileobj is not self._listener:
                     self._lose(key.data)
-                elif (script := self._accept()) is not None:
+                elif (arguments := self._accept()) is not None:
                     signal.set_wakeup_fd(-1)
                     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                     for end in (woken, wakes):
                         end.close()
-                    return script
+                    return arguments
 
-    def _accept(self) -> str | None:
-        """Fork for one stand-in; only the worker gets an answer, its script."""
+    def _accept(self) -> list[str] | None:
+        """Fork for one stand-in; only the worker gets an answer, what it is to run."""
         stand_in, _ = self._listener.accept()
         files: list[int] = []
         try:
@@ -226,10 +223,12 @@ class ForkServer:
                 os.close(file)
         return None
 
-    def _child(self, stand_in: socket.socket, request: Mapping[str, Any], files: Sequence[int]) -> str:
+    def _child(self, stand_in: socket.socket, request: Mapping[str, Any], files: Sequence[int]) -> list[str]:
         """In a worker: become it, or end; what goes wrong here must not be taken for the server's."""
         try:
-            self._let_go(stand_in)
+            self._selector.close()
+            for other in (self._listener, stand_in, *self._stand_ins.values()):
+                other.close()
             return _become(request, files, self._python_path)
         except BaseException:
             traceback.print_exc()
@@ -239,7 +238,7 @@ class ForkServer:
         _, uid, _ = struct.unpack("3i", stand_in.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         if uid not in (os.getuid(), 0):
             raise _Refused("it belongs to another user")
-        wanted = _read_when_imported(request["environment"])
+        wanted = _read_at_import(request["environment"])
         if wanted != self._environment:
             others = sorted(k for k in wanted.keys() | self._environment if wanted.get(k) != self._environment.get(k))
             raise _Refused(f"it was started with another {', '.join(others)}")
@@ -268,23 +267,16 @@ class ForkServer:
             self._selector.unregister(self._stand_ins[pid])  # its death is told by SIGCHLD
             self._stand_ins.pop(pid).close()
 
-    def _let_go(self, stand_in: socket.socket) -> None:
-        """In a worker: close what is the server's."""
-        self._selector.close()
-        self._listener.close()
-        for other in (stand_in, *self._stand_ins.values()):
-            other.close()
-
 
 def _receive(stand_in: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    head, files, _, _ = socket.recv_fds(stand_in, _LENGTH.size, _NUM_FILES)
-    if len(head) != _LENGTH.size or len(files) != _NUM_FILES:
-        raise _Refused("what it was asked is no request for a worker")
-    (length,) = _LENGTH.unpack(head)
-    payload = bytearray()
-    while len(payload) < min(length, _MAX_BYTES) and (piece := stand_in.recv(1 << 16)):
+    payload, files, _, _ = socket.recv_fds(stand_in, 1 << 16, _NUM_FILES)
+    while len(payload) < _MAX_BYTES and not payload.endswith(b"\n") and (piece := stand_in.recv(1 << 16)):
         payload += piece
-    return json.loads(bytes(payload)), files
+    if len(files) != _NUM_FILES:
+        for file in files:
+            os.close(file)
+        raise _Refused("what it was asked is no request for a worker")
+    return json.loads(payload), files
 
 
 def _send(stand_in: socket.socket, message: Mapping[str, Any]) -> None:
@@ -294,8 +286,8 @@ def _send(stand_in: socket.socket, message: Mapping[str, Any]) -> None:
         return
 
 
-def _become(request: Mapping[str, Any], files: Sequence[int], old_python_path: Sequence[str]) -> str:
-    """In a worker: take over what TorchServe gave the stand-in; returns the script to run."""
+def _become(request: Mapping[str, Any], files: Sequence[int], old_python_path: Sequence[str]) -> list[str]:
+    """In a worker: take over what TorchServe gave the stand-in; returns the arguments."""
     *stdio, stand_in = files
     for number, file in enumerate(stdio):
         os.dup2(file, number)
@@ -309,24 +301,28 @@ def _become(request: Mapping[str, Any], files: Sequence[int], old_python_path: S
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
-    script = str(request["arguments"][0])
+    if os.environ.get("PYTHONFAULTHANDLER"):
+        faulthandler.enable()
+    else:
+        faulthandler.disable()
+    sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
+    arguments = list(map(str, request["arguments"]))
     python_path = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    sys.path[:] = [str(Path(script).parent), *python_path, *(p for p in sys.path if p not in old_python_path)]
-    sys.argv = list(request["arguments"])
+    first = request["folder"] if arguments[0] == "-m" else str(Path(arguments[0]).parent)
+    sys.path[:] = [first, *python_path, *(p for p in sys.path if p not in old_python_path)]
+    sys.argv = arguments[1:] if arguments[0] == "-m" else arguments
     random.seed()
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()
-    return script
+    return arguments
 
 
 _F_SETSIG = 10  # of Linux; Python's fcntl has no name for it
 
 
-def _read_when_imported(environment: Mapping[str, str]) -> dict[str, str]:
+def _read_at_import(environment: Mapping[str, str]) -> dict[str, str]:
     return {
-        name: value
-        for name, value in environment.items()
-        if name.startswith(_READ_WHEN_IMPORTED) and name not in _NOT_THEN
+        name: value for name, value in environment.items() if name.startswith(_READ_AT_IMPORT) and name not in _NOT_THEN
     }
 
 
@@ -340,7 +336,11 @@ def main(arguments: Sequence[str]) -> None:
         stand_in(arguments[1], arguments[2], arguments[3:])
     server = ForkServer(arguments[1])
     server.prepare(arguments[2:])
-    runpy.run_path(server.serve(), run_name="__main__")
+    script, *more = server.serve()
+    if script == "-m":
+        runpy.run_module(more[0], run_name="__main__", alter_sys=True)
+    else:
+        runpy.run_path(script, run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import java.util.concurrent.Executor;
 import java.util.concurrent.LinkedBlockingDeque;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
-import java.util.concurrent.atomic.LongAdder;
 import java.util.function.Predicate;
 import org.pytorch.serve.job.Job;
 import org.pytorch.serve.util.NettyUtils;
@@ -25,19 +24,16 @@ import smartbatch.frontend.http.Answer;
 final class JobQueue extends LinkedBlockingDeque<Job> {
     private final transient Predicate<JobQueue> isServed;
     private final transient Executor soon;
-    private final LongAdder abandoned;
     private final AtomicBoolean isWatched = new AtomicBoolean();
 
     /**
      * @param isServed whether any worker takes from this queue, or will once it is up.
      * @param soon runs a task after as long as a client may be left without a worker.
-     * @param abandoned counts the requests whose clients had gone.
      */
-    JobQueue(int capacity, Predicate<JobQueue> isServed, Executor soon, LongAdder abandoned) {
+    JobQueue(int capacity, Predicate<JobQueue> isServed, Executor soon) {
         super(capacity);
         this.isServed = isServed;
         this.soon = soon;
-        this.abandoned = abandoned;
     }
 
     @Override
@@ -89,7 +85,6 @@ final class JobQueue extends LinkedBlockingDeque<Job> {
         }
         ChannelHandlerContext connection = Inside.connection(job);
         if (connection != null && !connection.channel().isOpen()) {
-            abandoned.increment();
             return true;
         }
         if (Deadline.hasPassed(job.getPayload().getHeaders(), job.getBegin())) {

@@ -7,7 +7,6 @@ import java.util.Optional;
 import java.util.TreeMap;
 import java.util.concurrent.LinkedBlockingDeque;
 import java.util.concurrent.TimeUnit;
-import java.util.concurrent.atomic.LongAdder;
 import java.util.stream.Stream;
 import org.pytorch.serve.archive.model.ModelVersionNotFoundException;
 import org.pytorch.serve.archive.model.ModelConfig;
@@ -22,8 +21,6 @@ import org.pytorch.serve.wlm.WorkerThread;
 public final class Models {
     /** How often a queue looks whether a worker will ever come. */
     private static final long LOOK_MS = 100;
-
-    private final LongAdder abandoned = new LongAdder();
 
     /**
      * One version of a model, as it was when asked.
@@ -75,11 +72,6 @@ public final class Models {
         }
     }
 
-    /** How many requests no worker saw because their clients had gone before. */
-    public long abandoned() {
-        return abandoned.sum();
-    }
-
     /** Answer all that wait for any model with an error. */
     public void refuseWaiting(HttpResponseStatus status, String code, String message) {
         all().map(Inside::queue)
@@ -89,7 +81,7 @@ public final class Models {
 
     /** A queue for a version that is being registered. */
     LinkedBlockingDeque<Job> newQueue(int capacity) {
-        return new JobQueue(capacity, Models::isServed, Models::soon, abandoned);
+        return new JobQueue(capacity, Models::isServed, Models::soon);
     }
 
     private static boolean isServed(JobQueue queue) {

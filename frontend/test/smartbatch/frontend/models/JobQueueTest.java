@@ -10,7 +10,6 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.TimeUnit;
-import java.util.concurrent.atomic.LongAdder;
 import org.junit.Test;
 import org.pytorch.serve.job.Job;
 import org.pytorch.serve.util.messages.RequestInput;
@@ -20,7 +19,7 @@ public class JobQueueTest {
     private final List<String> told = new ArrayList<>();
     private final List<Runnable> later = new ArrayList<>();
     private boolean isServed = true;
-    private final JobQueue queue = new JobQueue(3, asked -> isServed, later::add, new LongAdder());
+    private final JobQueue queue = new JobQueue(3, asked -> isServed, later::add);
 
     /** Notes what its client is told. */
     private final class Noted extends Job {
@@ -119,8 +118,7 @@ public class JobQueueTest {
                         asked -> {
                             throw new IllegalStateException();
                         },
-                        later::add,
-                        new LongAdder());
+                        later::add);
         failing.offer(patient());
         try {
             runLater();
