@@ -140,7 +140,7 @@ def test_a_model_that_was_freed_meanwhile_stays_so(folder: Path, built: Path, me
 
 @pytest.mark.parametrize("keys", [{"load": "eager"}, {"compile": "winograd"}, {"compile": "off"}])
 def test_who_asks_for_it_by_name_or_at_the_start_has_it_when_it_is_loaded(
-    folder: Path, built: Path, measured: Measured, keys: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    folder: Path, built: Path, measured: Measured, keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def remember(*_: object) -> dict[str, float]:
         return {"winograd fp32": 1.0}
