@@ -15,6 +15,7 @@ import pytest
 import requests
 from smartbatch.server.running import RunningServer
 
+from bench import gpu_suite
 from bench.experiments import gpu
 from bench.figures import render
 from bench.figures.measure import PROJECT, STEPS, measure
@@ -29,6 +30,35 @@ def test_the_in_process_bench_runs_on_the_cpu(tmp_path: Path) -> None:
     assert result["device"] == "cpu"
     assert result["ratios"]["batched_over_single"] > 0
     assert set(result["handler_stage_ms_per_batch"]) == {"decode", "stack", "forward", "encode"}
+
+
+def test_the_gpu_suite_writes_each_line_as_it_comes(tmp_path: Path) -> None:
+    """On the CPU and at its smallest; the handler's part is that of the bench above."""
+    arguments = ["--device", "cpu", "--quick", "--only", "slots", "decode", "forward", "--out", str(tmp_path)]
+    assert gpu_suite.main(arguments) == 0
+    rows = [json.loads(line) for line in (tmp_path / "gpu_suite.jsonl").read_text().splitlines()]
+    assert [row["part"] for row in rows[:4]] == ["machine", "slots", "slots", "slots"]
+    assert all(row["images_per_s"] > 0 for row in rows[1:])
+    assert (tmp_path / "gpu_suite.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_time_it_says_what_it_left_out(tmp_path: Path) -> None:
+    arguments = [
+        "--device",
+        "cpu",
+        "--quick",
+        "--only",
+        "handler",
+        "forward",
+        "--budget-s",
+        "0",
+        "--out",
+        str(tmp_path),
+    ]
+    assert gpu_suite.main(arguments) == 0
+    _, *rows = [json.loads(line) for line in (tmp_path / "gpu_suite.jsonl").read_text().splitlines()]
+    assert {row["part"] for row in rows} == {"handler", "forward"}
+    assert {row["left_out"] for row in rows} == {"no time was left"}
 
 
 @pytest.mark.slow  # what is rendered from measured data, tests/unit/test_figures.py tests
