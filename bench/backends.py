@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from smartbatch.remote.status import wait_measured
 from smartbatch.server.batching import resolve_batching
 from smartbatch.server.running import RunningServer
 from smartbatch.server.settings import ServerSettings
@@ -23,6 +24,9 @@ from bench.work import Work
 
 STOCK_PROPERTIES = "disable_token_authorization=true\nenable_model_api=true\nmax_request_size=67108864\n"
 """TorchServe as it comes, but for what the bench needs: registration, no tokens, room for 3 MB bodies."""
+
+
+MEASURING_TIMEOUT_S = 300.0
 
 
 class TorchServe:
@@ -68,6 +72,11 @@ class TorchServe:
             described = client.describe(model, customized=True).customized or {}
         sizes = list(described["micro_batch"].values())  # none where the archive fixes it
         return {"compile": described["compile"], **({"micro_batch": sizes[0]} if sizes else {})}
+
+    def settle(self, model: str) -> None:
+        """Wait until the workers of `model` know how they compute fastest."""
+        with self._server.management() as client:
+            wait_measured(client, client.describe(model), MEASURING_TIMEOUT_S)
 
     def body(self, body: Body) -> Body:
         """As it is."""

@@ -2,13 +2,15 @@
 
     python -m bench.footprint [--model resnet18] [--workers 1,2,4,8] [--rounds 3] [--out bench/results]
 
-Memory is proportional (PSS): a page that n processes share counts 1/n for each. The fork server's is part of the
-workers'. Times are medians; "cold" is with an empty cache, "warm" with what an earlier server left there.
+Writes footprint-<model>.json, .csv and .png. Memory is proportional (PSS): a page that n processes share counts 1/n
+for each. The fork server's is part of the workers'. Times are medians; "cold" is with an empty cache, "warm" with what
+an earlier server left there.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import signal
@@ -28,7 +30,7 @@ import psutil
 import requests
 from smartbatch.archive.build import build_archive
 from smartbatch.archive.settings import ArchiveSettings
-from smartbatch.remote.status import describe_workers
+from smartbatch.remote.status import describe_workers, wait_measured
 from smartbatch.server.forking.imports import imports_of
 from smartbatch.server.running import RunningServer
 from smartbatch.server.settings import ServerSettings
@@ -38,6 +40,7 @@ from smartbatch_worker.contract import environment
 from bench.machine import describe
 
 _POLL_S = 0.005
+_MEASURING_TIMEOUT_S = 600.0
 _SIDE = 224
 
 
@@ -106,12 +109,13 @@ class Footprint:
             while True:
                 workers = describe_workers(client, client.describe(self.model), 60.0)
                 if all(worker.get("loaded") for worker in workers.values()):
-                    return
+                    break
                 threads = [threading.Thread(target=self.answer, args=(server,)) for _ in range(4 * len(workers))]
                 for thread in threads:
                     thread.start()
                 for thread in threads:
                     thread.join()
+            wait_measured(client, client.describe(self.model), _MEASURING_TIMEOUT_S)
 
     def worker_pids(self, server: RunningServer) -> list[int]:
         """Of the processes that run the model."""
@@ -175,6 +179,7 @@ def measure(footprint: Footprint, counts: Sequence[int], rounds: int) -> dict[st
     for number in range(rounds):
         with footprint.server(1, f"cold-{number}") as server:
             took("first_answer_cold_s", footprint.answer(server))
+            footprint.load_all(server)
         with footprint.server(1, f"cold-{number}") as server:
             took("first_answer_warm_s", footprint.answer(server))
             footprint.load_all(server)
@@ -200,8 +205,58 @@ def measure(footprint: Footprint, counts: Sequence[int], rounds: int) -> dict[st
     }
 
 
+TIMES = ("first_answer_cold_s", "first_answer_warm_s", "cold_serve_s", "add_worker_ms", "recover_ms")
+
+
+def save(results: dict[str, Any], folder: Path) -> None:
+    """Write what was measured as JSON, as rows and as a picture."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"footprint-{results['model']}"
+    (folder / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("figure", "workers", "value"))
+        rows.writerow(("pss_ratio", "", results["pss_ratio"]))
+        rows.writerows((time, "", results[time]) for time in TIMES)
+        for count, found in results["memory"].items():
+            rows.writerows((figure, count, value) for figure, value in found.items())
+    plot(results, folder / f"{name}.png")
+
+
+def plot(results: dict[str, Any], path: Path) -> None:
+    """Draw memory by number of workers, and the times, each round a dot."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, (memory_axis, times_axis) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
+    counts = [str(count) for count in results["memory"]]
+    bottom = [0.0] * len(counts)
+    for key, label in (("beside_mb", "what starts them"), ("workers_mb", "workers")):
+        values = [found[key] for found in results["memory"].values()]
+        memory_axis.bar(counts, values, bottom=bottom, label=label)
+        bottom = [low + value for low, value in zip(bottom, values, strict=True)]
+    for position, total in enumerate(bottom):
+        memory_axis.annotate(f"{total:.0f}", (position, total), ha="center", va="bottom")
+    memory_axis.set(title=f"{results['model']}: memory of all workers", xlabel="workers", ylabel="PSS, MiB")
+    memory_axis.legend()
+    for position, name in enumerate(TIMES):
+        scale = 1000 if name.endswith("_ms") else 1
+        seconds = [value / scale for value in results["samples"][name]]
+        times_axis.plot(seconds, [position] * len(seconds), "o", alpha=0.5, color="C0")
+        median = statistics.median(seconds)
+        times_axis.plot(median, position, "|", markersize=24, color="C1")
+        times_axis.annotate(f"{median:.2f} s", (median, position), (8, 8), textcoords="offset points")
+    times_axis.set_yticks(range(len(TIMES)), [name.rsplit("_", 1)[0].replace("_", " ") for name in TIMES])
+    times_axis.set(title="Until it serves", xlabel="seconds", xlim=(0, None))
+    times_axis.invert_yaxis()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
 def main() -> int:
-    """Measure, print and write footprint-<model>.json."""
+    """Measure, print and write footprint-<model>.json, .csv and .png."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="resnet18")
     parser.add_argument("--workers", default="1,2,4,8", help="counts whose memory is measured")
@@ -214,8 +269,7 @@ def main() -> int:
         counts = [int(count) for count in args.workers.split(",")]
         found = measure(footprint, counts, args.rounds)
     results = {"model": args.model, "machine": describe(), **found}
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / f"footprint-{args.model}.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    save(results, args.out)
     print(json.dumps({key: value for key, value in results.items() if key != "samples"}, indent=1))
     return 0
 

@@ -152,6 +152,8 @@ class Judge:
                 self.skipped[cell.key] = str(error)
                 say(f"  {error}")
                 continue
+            if isinstance(backend, backends.TorchServe):
+                backend.settle(cell.model)
             url, body = backend.url(cell.model), backend.body(self.work.bodies[cell.workload])
             try:
                 # Each kind of body is new code to a JVM's compilers; a quick run does it once a table, and longer

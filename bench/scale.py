@@ -213,7 +213,9 @@ class Scale:
             for _ in range(MOST_WARM_UPS):
                 self._load(self.work.bodies["npy"], CONNECTIONS, WARM_UP_S)
                 workers = describe_workers(client, client.describe("smartbatch")).values()
-                if len(workers) == default_workers() and all(worker["loaded"] for worker in workers):
+                if len(workers) == default_workers() and all(
+                    worker["loaded"] and not worker["measuring"] for worker in workers
+                ):
                     return
         raise RuntimeError("the workers did not load the model")
 

@@ -39,6 +39,7 @@ from smartbatch_worker.flow.rows import Row, check_deadline, inflate
 from smartbatch_worker.flow.split import AnswerSplitter
 from smartbatch_worker.flow.stack import Stacker
 from smartbatch_worker.flow.texts.reader import TextReader
+from smartbatch_worker.forward import weights
 from smartbatch_worker.forward.managed import ManagedModel
 from smartbatch_worker.kernels import json_numbers, pixels
 from smartbatch_worker.process import cache, heap
@@ -80,6 +81,7 @@ class SmartBatchHandler:
             self._loaded,
             self._unloaded,
             self._samples,
+            None if write_metrics is None else weights.folder_of(self.model_dir),
         )
         self._threads = ThreadShare(self.config.threads)
         self._decoders = DecoderPool()
@@ -112,7 +114,7 @@ class SmartBatchHandler:
         if is_describe(data, context):
             return [json.dumps(self.describe()).encode()]
         timer = StageTimer()
-        with self._threads.computing():
+        with self.model.kept_as_it_is(), self._threads.computing():
             rows = read_rows(data, context)
             with timer.stage("decode"):
                 self._decoders.run(self._decode, rows)
@@ -166,6 +168,7 @@ class SmartBatchHandler:
             "device": str(self.model.device),
             "precision": self.model.precision,
             "compile": self.model.compiler,
+            "measuring": self.model.is_measuring,
             "threads": torch.get_num_threads(),
             "micro_batch": {spelled(calibration.shape): calibration.best for calibration in calibrations},
             "micro_batch_ms_per_item": {

@@ -22,7 +22,7 @@ from smartbatch_load.load.config import authorization
 from smartbatch_load.load.interrupt import Interrupt, Interrupted
 from smartbatch_load.load.openloop import Load, Volley, arrivals, fire
 from smartbatch_load.load.payloads import Payload, PayloadSettings
-from smartbatch_load.load.target import ServerUnderTest, Target, given_or_own_target, served_as
+from smartbatch_load.load.target import ServerUnderTest, Target, given_or_own_target, served_as, settle
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,6 +163,7 @@ class _Search:
             return solo.fetch(target.inference_url, target.model, payloads, timeout_s=settings.timeout_s)
 
         expected = self._interrupt.watch(ask)
+        settle(target, self._interrupt)
         began = time.perf_counter()
         self._interrupt.watch(ask)
         return payloads, expected, (time.perf_counter() - began) / len(payloads)

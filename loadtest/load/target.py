@@ -14,6 +14,7 @@ from smartbatch.archive.settings import DEFAULT_MODEL
 from smartbatch.errors import NotRunningError, SmartBatchError
 from smartbatch.installation import model_store
 from smartbatch.remote.management import ManagementClient
+from smartbatch.remote.status import wait_measured
 from smartbatch.server.batching import Batching
 from smartbatch.server.running import RunningServer
 from smartbatch.server.settings import ServerSettings
@@ -23,6 +24,7 @@ from smartbatch_load.load.interrupt import Interrupt
 from smartbatch_worker.contract.config import PRECISIONS
 
 READY_TIMEOUT_S = 300.0
+MEASURING_TIMEOUT_S = 300.0
 DEFAULT_STORE = model_store()
 
 
@@ -139,6 +141,13 @@ def register(target: Target, archive: str, batching: Batching, interrupt: Interr
     assert management is not None
     management.register(archive, target.model, **asdict(batching))
     interrupt.watch(lambda: management.wait_ready(target.model, READY_TIMEOUT_S))
+
+
+def settle(target: Target, interrupt: Interrupt) -> None:
+    """Wait until the workers that have loaded the model know how they compute fastest: what is measured stays so."""
+    management = target.management
+    if management is not None:
+        interrupt.watch(lambda: wait_measured(management, management.describe(target.model), MEASURING_TIMEOUT_S))
 
 
 def given_or_own_target(

@@ -15,7 +15,7 @@ from smartbatch_load.load.config import LoadConfig
 from smartbatch_load.load.interrupt import Interrupt, Interrupted
 from smartbatch_load.load.payloads import PayloadSettings
 from smartbatch_load.load.shapes import Step
-from smartbatch_load.load.target import ServerUnderTest, given_or_own_target, served_as
+from smartbatch_load.load.target import ServerUnderTest, given_or_own_target, served_as, settle
 from smartbatch_load.stress.files import write_results
 
 
@@ -64,6 +64,7 @@ def run_stress(settings: StressSettings, console: Console) -> StressOutcome:
             config = LoadConfig(model=settings.server.model, payload=payload, steps=settings.steps).from_anywhere()
             console.print("Asking for the right answers, one payload at a time")
             config = fetch_answers(config, target, raw, interrupt)
+            settle(target, interrupt)
             served = served_as(target)
             console.print(f"Load on {target.inference_url}: up to {max(s.users for s in config.steps)} users")
             duration_s = config.steps[-1].until_s

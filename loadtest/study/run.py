@@ -23,7 +23,7 @@ from smartbatch_load.load.config import LoadConfig
 from smartbatch_load.load.interrupt import Interrupt, Interrupted
 from smartbatch_load.load.payloads import PayloadSettings
 from smartbatch_load.load.shapes import Step
-from smartbatch_load.load.target import ServerUnderTest, Target, ensure_archive, register, running_server
+from smartbatch_load.load.target import ServerUnderTest, Target, ensure_archive, register, running_server, settle
 from smartbatch_load.study.files import write_study
 from smartbatch_load.study.grid import Grid, Setting
 from smartbatch_load.study.rows import Round, Row, measure
@@ -181,6 +181,7 @@ class _Study:
         folder.mkdir(parents=True, exist_ok=True)
         register(target, archive, setting.batching, self._interrupt)
         config = fetch_answers(settings.load_config(setting.format, seconds), target, folder, self._interrupt)
+        settle(target, self._interrupt)
         self._note_precision(target)
         with LoadProgress(self._console, title, seconds) as progress:
             run = run_closed_loop(

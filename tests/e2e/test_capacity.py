@@ -23,7 +23,8 @@ BATCH_SIZE = 2
 @pytest.fixture(scope="module")
 def slow(start: Callable[..., RunningServer]) -> RunningServer:
     """One worker, batches of two: at most 20 requests/s, by its sleep alone."""
-    return start(tiny_workers=1, batch_size=BATCH_SIZE, env={"TINY_SLEEP_S": str(SLEEP_S)})
+    env = {"TINY_SLEEP_S": str(SLEEP_S), "SMARTBATCH_MICRO_BATCH": str(BATCH_SIZE)}
+    return start(tiny_workers=1, batch_size=BATCH_SIZE, env=env)
 
 
 def run(out: Path, server: RunningServer, *more: str) -> subprocess.CompletedProcess[str]:

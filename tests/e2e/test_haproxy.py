@@ -34,7 +34,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def slow_server(start: StartServer) -> RunningServer:
     """One request at a time, FORWARD_S each; loaded, since the first request's deadline would count the loading."""
-    server = start(tiny_workers=1, batch_size=1, env={"TINY_SLEEP_S": str(FORWARD_S)})
+    server = start(tiny_workers=1, batch_size=1, env={"TINY_SLEEP_S": str(FORWARD_S), "SMARTBATCH_MICRO_BATCH": "1"})
     assert requests.post(f"{server.inference_url}/predictions/tiny", json=BODY, timeout=60).status_code == 200
     return server
 

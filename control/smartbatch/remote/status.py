@@ -14,6 +14,7 @@ from smartbatch.remote.management import ManagementClient, ManagementError, Mode
 from smartbatch.remote.process_identity import age_s
 
 _DESCRIBE_TIMEOUT_S = 5.0
+_MEASURING_POLL_S = 0.25
 
 
 def collect_status(endpoints: Endpoints) -> dict[str, Any]:
@@ -88,3 +89,19 @@ def describe_workers(
         found[worker["pid"]] = worker
         missing.discard(worker["pid"])
     return found
+
+
+def wait_measured(client: ManagementClient, status: ModelStatus, timeout_s: float) -> bool:
+    """Wait until no worker that has loaded the model is still measuring how it computes fastest.
+
+    Returns:
+        Whether that is so; after `timeout_s` it may not be. A handler that does not say measures nothing.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        left_s = max(_MEASURING_POLL_S, deadline - time.monotonic())
+        if not any(worker.get("measuring") for worker in describe_workers(client, status, left_s).values()):
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_MEASURING_POLL_S)

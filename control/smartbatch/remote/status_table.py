@@ -62,7 +62,8 @@ def _model_table(model: Mapping[str, Any]) -> Table:
             str(worker["pid"]),
             worker["status"],
             loaded,
-            *(str(handler.get(key, "?")) for key in ("weights", "precision", "device", "compile")),
+            *(str(handler.get(key, "?")) for key in ("weights", "precision", "device")),
+            f"{handler.get('compile', '?')}{', measuring' if handler.get('measuring') else ''}",
             ", ".join(f"{size} of {shape}" for shape, size in (handler.get("micro_batch") or {}).items()) or "-",
         )
     return table

@@ -11,7 +11,7 @@ import requests
 from smartbatch.client import encode_body
 from smartbatch.errors import SmartBatchError
 from smartbatch.remote.management import ManagementClient, ModelStatus
-from smartbatch.remote.status import describe_workers
+from smartbatch.remote.status import describe_workers, wait_measured
 from smartbatch.sample_request import sample_request
 
 _MAX_ROUNDS = 10
@@ -45,6 +45,19 @@ class Canary:
             return "no canary request: its workers answered (--url names the inference address)"
         if isinstance(body, str):
             return f"no canary request: {body} (--canary FILE sends yours)"
+        self._judge(new, old, body)  # before others are sent: it may never answer
+        self._load_all(client, new, body)
+        if not wait_measured(client, new, self.timeout_s):
+            return "canary request answered; its workers still measure how they compute fastest"
+        status = self._judge(new, old, body)  # of the way that will serve, where that is another than the first
+        return f"canary request answered {status}"
+
+    def _judge(self, new: ModelStatus, old: ModelStatus, body: tuple[bytes, str]) -> int:
+        """The status of the new version's answer.
+
+        Raises:
+            CanaryError: the old version's is another.
+        """
         status, text = self._send(new, body)
         if status != 200:
             before, _ = self._send(old, body)
@@ -52,8 +65,7 @@ class Canary:
                 raise CanaryError(
                     f"the canary request got {status} from the new version, {before} from the old: {text}"
                 )
-        self._load_all(client, new, body)
-        return f"canary request answered {status}"
+        return status
 
     def _body(self, described: object) -> tuple[bytes, str] | str:
         """Body and content type, or why there are none."""

@@ -32,6 +32,8 @@ class Description(TypedDict):
     """What is computed in, which may be better than what is configured."""
     compile: str
     """What made the forward; never auto."""
+    measuring: bool
+    """Whether the fastest way is still being measured, while this one answers."""
     threads: int
     micro_batch: Mapping[str, int]
     micro_batch_ms_per_item: Mapping[str, Mapping[str, float]]

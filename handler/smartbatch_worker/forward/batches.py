@@ -34,3 +34,8 @@ def each(function: Callable[[torch.Tensor], torch.Tensor], batch: Batch) -> Batc
 def num_items(batch: Batch) -> int:
     """N."""
     return len(next(iter(batch.values())) if isinstance(batch, dict) else batch)
+
+
+def first_items(batch: Batch, count: int) -> Batch:
+    """The first `count` of its items."""
+    return batch[:count] if isinstance(batch, list) else each(lambda tensor: tensor[:count], batch)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -24,6 +24,8 @@ from smartbatch_worker.kernels.layout import memory_format_of
 logger = logging.getLogger(__name__)
 
 BUDGET_S = 3.0
+QUICK_S = 0.25
+"""Of measuring: what is done by the way, before the first answer."""
 NUM_ROUNDS = 6
 MIN_LARGEST = 8
 MAX_LARGEST = 64
@@ -99,21 +101,57 @@ def known_shape(config: WorkerConfig) -> tuple[int, ...] | None:
     return None
 
 
-def calibrate(
-    measurements: Measurements,
-    settings: str,
-    forward: Callable[[Any], Any],
-    sample: Sample,
-    max_size: int,
-    device: torch.device,
-    budget_s: float = BUDGET_S,
-) -> Calibration:
-    """Measure once per model, machine and settings."""
-    key = f"micro-batch {settings} shape={sample.shape} max={max_size}"
-    entry = measurements.remember(
-        key, lambda: measure(forward, sample, max_size, device, budget_s).seconds_per_item, _is_size
-    )
-    return Calibration(sample.shape, {int(size): seconds for size, seconds in entry.items()})
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Which micro-batch is the fastest: of one way of computing, for items of one shape.
+
+    Args:
+        measurements: of the model; what was measured is kept there.
+        settings: what computes: precision, compiler, device.
+        sample: items to compute.
+        max_size: most items at once.
+    """
+
+    measurements: Measurements
+    settings: str
+    sample: Sample
+    max_size: int
+
+    @property
+    def key(self) -> str:
+        """Of `Measurements`."""
+        return f"micro-batch {self.settings} shape={self.sample.shape} max={self.max_size}"
+
+    def kept(self, *, even_old: bool = False) -> Calibration | None:
+        """What was measured, if it was; a week ago at most, or however long ago."""
+        look = self.measurements.last_known if even_old else self.measurements.kept
+        return self._calibration(look(self.key, _is_size))
+
+    def measured(
+        self, forward: Callable[[Any], Any], device: torch.device, budget_s: float = BUDGET_S
+    ) -> Calibration | None:
+        """Measure, once per model, machine and settings."""
+
+        def measure_it() -> dict[int, float]:
+            return measure(forward, self.sample, self.max_size, device, budget_s).seconds_per_item
+
+        return self._calibration(self.measurements.remember(self.key, measure_it, _is_size))
+
+    def is_quick(self, forward: Callable[[Any], Any]) -> bool:
+        """Whether measuring takes no longer than anybody would notice; told by a forward or two of one item."""
+        sizes = sum(2**power for power in range(16) if 2**power <= min(self.max_size, MAX_LARGEST))
+        one = self.sample.batch(1)
+        for limit_s in (QUICK_S, QUICK_S / (NUM_ROUNDS * sizes)):  # the first one sets things up
+            start = time.perf_counter()
+            forward(one)
+            if time.perf_counter() - start > limit_s:
+                return False
+        return True
+
+    def _calibration(self, entry: Mapping[str, float] | None) -> Calibration | None:
+        if entry is None:
+            return None
+        return Calibration(self.sample.shape, {int(size): seconds for size, seconds in entry.items()})
 
 
 def _is_size(name: str) -> bool:

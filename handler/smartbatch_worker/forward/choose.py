@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -30,6 +33,8 @@ BF16_TOLERANCE = 2.0
 ALIKE = 0.1
 """Of the answers, root mean square: how far two ways may be apart in one precision, of which bf16 takes a tenth."""
 
+NUM_CHECKED = 2
+"""Items that a way has to answer as PyTorch does, each time that it is built."""
 NUM_ROUNDS = 3
 HOPELESS = 4.0
 """Times the fastest: a way that takes longer is not timed again. Less may be a worker that was loading meanwhile."""
@@ -45,6 +50,15 @@ class Compiled:
     precision: str
     """What it computes in: the configured precision, or fp32 where that is faster on this CPU."""
     padding: Padding = no_padding
+    modules: tuple[torch.nn.Module, ...] = field(default=(), compare=False)
+    """Whose weights it reads each time that it runs."""
+    choice: Choice | None = field(default=None, compare=False)
+    """What is left to be chosen: this is what answers meanwhile. None: nothing."""
+
+    @property
+    def way(self) -> str:
+        """Compiler and precision: "winograd fp32"."""
+        return f"{self.name} {self.precision}"
 
 
 def compile_forward(
@@ -54,6 +68,8 @@ def compile_forward(
     shape: tuple[int, ...] | None,
     measurements: Measurements,
     largest: int = calibrate.MAX_LARGEST,
+    *,
+    at_once: bool = False,
 ) -> Compiled:
     """Make a module a function of one batch.
 
@@ -64,6 +80,7 @@ def compile_forward(
         shape: of one item, where known: compilation then happens here and not at the first request.
         measurements: of this model; what is built is kept beside them.
         largest: most items in one batch; CUDA graphs are recorded up to it.
+        at_once: where the fastest way is to be taken, PyTorch's is, and the answer says that the choice is left.
 
     Raises:
         ValueError: the compiler is not installed or does not take this kind of model.
@@ -80,43 +97,90 @@ def compile_forward(
     )
     can_choose = config.compile == "auto" and device.type == "cpu" and task.is_ours and config.precision != "fp16"
     if can_choose and shape is not None:
-        return _fastest(task, shape, measurements)
+        choice = Choice(task, shape, measurements)
+        return choice.plain() if at_once else choice.measured()
     warn_if_emulated(config.precision, device)
     compiler = COMPILERS[PLAIN if config.compile == "auto" else config.compile]
     built = compiler.take(task)
     if compiler.reads_once:
         _check_alike(built.forward, task.plain, shape or ())
-    return Compiled(built.forward, compiler.name, config.precision, built.padding)
+    return Compiled(built.forward, compiler.name, config.precision, built.padding, built.modules)
 
 
-def _fastest(task: Task, shape: tuple[int, ...], measurements: Measurements) -> Compiled:
-    """The fastest way this CPU has of computing in the configured precision or better, measured once.
+class Choice:
+    """Which way of computing in the configured precision or better is the fastest on this CPU: measured once.
 
     bf16 is computed in fp32 where the CPU has no bf16 instructions, or where fp32 is faster.
     """
-    ways = _Ways(task, shape)
-    built: dict[str, Built] = {}
 
-    def time_all() -> dict[str, float]:
-        built.update({way: made for way in ways.names if (made := ways.build(way)) is not None})
+    def __init__(self, task: Task, shape: tuple[int, ...], measurements: Measurements) -> None:
+        self._ways, self._measurements = _Ways(task, shape), measurements
+        self.key = f"compile {' or '.join(self._ways.names)} shape={shape}"
+        """Of `Measurements`."""
+
+    def plain(self) -> Compiled:
+        """PyTorch: it is there at once, and leaves this choice to be made."""
+        way = self._ways.plain
+        return self._compiled(way, self._ways.build(way), self)
+
+    def measured(self) -> Compiled:
+        """The fastest; where it is not known, all are built and timed now."""
+        built: dict[str, Built] = {}
+        times = self._measurements.remember(
+            self.key, lambda: self._time_all(built), self._is_way, lambda: not self._ways.has_failed
+        )
+        return self._best(times, built)
+
+    def name(self) -> str | None:
+        """Of the fastest, compiler and precision, as `known` would build it; None where it is not known."""
+        times = self._measurements.kept(self.key, self._is_way)
+        return None if times is None else min(times, key=times.__getitem__)
+
+    def known(
+        self, undisturbed: Callable[[], AbstractContextManager[None]], *, even_old: bool = False
+    ) -> Compiled | None:
+        """The fastest, built now, for a model that answers meanwhile; None where it is not known.
+
+        Args:
+            undisturbed: entered while the model is read: nobody else runs it then.
+            even_old: what was the fastest when it was measured last is good enough.
+        """
+        look = self._measurements.last_known if even_old else self._measurements.kept
+        times = look(self.key, self._is_way)
+        return None if times is None else self._best(times, {}, undisturbed)
+
+    def _best(
+        self,
+        times: Mapping[str, float],
+        built: Mapping[str, Built],
+        undisturbed: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> Compiled:
+        for way in sorted(times, key=times.__getitem__):
+            with undisturbed() if COMPILERS[way.split()[0]].reads_once else nullcontext():
+                made = built.get(way) or self._ways.build(way)  # what was the fastest once may fail today
+            if made is not None:
+                return self._compiled(way, made)
+        raise RuntimeError("plain PyTorch is among the ways, and always there")
+
+    def _compiled(self, way: str, made: Built | None, choice: Choice | None = None) -> Compiled:
+        assert made is not None, "plain PyTorch is always there"
+        compiler, precision = way.split()
+        return Compiled(made.forward, compiler, precision, made.padding, made.modules, choice)
+
+    def _time_all(self, built: dict[str, Built]) -> dict[str, float]:
+        ways = self._ways
+        built.update({way: made for way in ways.comparable() if (made := ways.build(way)) is not None})
         times = dict.fromkeys(built, math.inf)
         for _ in range(NUM_ROUNDS):
             limit = HOPELESS * min(times.values())
             for way in [way for way in built if times[way] <= limit]:
-                times[way] = min(times[way], measure.time_forward(built[way].forward, ways.example, task.device))
+                times[way] = min(times[way], measure.time_forward(built[way].forward, ways.example, ways.device))
+        told = ", ".join(f"{way} {1000 * seconds:.1f} ms" for way, seconds in times.items())
+        logger.info("forward of %d items: %s", len(ways.example), told)
         return times
 
-    is_name = frozenset(ways.names).__contains__
-    key = f"compile {' or '.join(ways.names)} shape={shape}"
-    times = measurements.remember(key, time_all, is_name, lambda: not ways.has_failed)
-    told = ", ".join(f"{way} {1000 * seconds:.1f} ms" for way, seconds in times.items())
-    logger.info("forward of %d items: %s", len(ways.example), told)
-    for way in sorted(times, key=times.__getitem__):
-        made = built.get(way) or ways.build(way)  # what was the fastest once may fail today
-        if made is not None:
-            compiler, precision = way.split()
-            return Compiled(made.forward, compiler, precision, made.padding)
-    raise RuntimeError("plain PyTorch is among the ways, and always there")
+    def _is_way(self, name: str) -> bool:
+        return name in self._ways.names
 
 
 class _Ways:
@@ -126,26 +190,32 @@ class _Ways:
     """
 
     def __init__(self, task: Task, shape: tuple[int, ...]) -> None:
+        self.device = task.device
         self.has_failed = False  # what is not installed has not failed; it is told apart in the measurements' key
         self.example = torch.randn((4, *shape), generator=torch.Generator().manual_seed(0))
         has_bf16 = task.precision == "bf16" and not is_emulated("bf16")
         if task.precision == "bf16" and not has_bf16:
             logger.info("this CPU has no bf16 instructions: computing in fp32, which is faster here and more precise")
         self._tasks = {precision: task.in_another(precision) for precision in ("fp32", "bf16")}
-        self._expected = self._tasks["fp32"].plain(self.example)
-        # What gives anything but a tensor cannot be compared: it stays PyTorch's.
-        compilers = COMPILERS.values() if isinstance(self._expected, torch.Tensor) else [COMPILERS[PLAIN]]
-        self.names = [f"{compiler.name} {precision}" for compiler in compilers for precision in compiler.ways(has_bf16)]
+        self.plain = f"{PLAIN} {'bf16' if has_bf16 else 'fp32'}"
+        """PyTorch's, in the configured precision where the CPU has it."""
+        self.names = [f"{row.name} {precision}" for row in COMPILERS.values() for precision in row.ways(has_bf16)]
+
+    def comparable(self) -> list[str]:
+        """Those to try: what gives anything but a tensor cannot be compared, and stays PyTorch's."""
+        is_tensor = isinstance(self._expected, torch.Tensor)
+        return [way for way in self.names if is_tensor or way.split()[0] == PLAIN]
 
     def build(self, way: str) -> Built | None:
         """The forward, or None if it cannot be built here, fails, or answers other than plain PyTorch does."""
         compiler, precision = way.split()
         task = self._tasks[precision]
         if compiler == PLAIN:
-            return Built(task.plain)  # a copy where it is converted: the others need the module, too
+            # A copy where it is converted: the others need the module, too.
+            return Built(task.plain, modules=(task.plain_module,))
         try:
             built = COMPILERS[compiler].take(task)
-            difference = built.forward(self.example) - self._expected
+            difference = built.forward(self._checked) - self._expected
         except CompilerUnavailableError as error:
             logger.info("%s: %s", error.instead, error)
             return None
@@ -166,7 +236,15 @@ class _Ways:
 
     @cached_property
     def _error_of_plain_bf16(self) -> float:
-        return _rms(self._tasks["bf16"].plain(self.example) - self._expected)
+        return _rms(self._tasks["bf16"].plain(self._checked) - self._expected)
+
+    @property
+    def _checked(self) -> torch.Tensor:
+        return self.example[:NUM_CHECKED]
+
+    @cached_property
+    def _expected(self) -> Any:
+        return self._tasks["fp32"].plain(self._checked)
 
 
 def _check_alike(compiled: Forward, plain: Forward, shape: tuple[int, ...]) -> None:

@@ -11,23 +11,31 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from smartbatch_worker.contract.config import WorkerConfig
-from smartbatch_worker.contract.shapes import ItemShape, Sample, spelled
-from smartbatch_worker.errors import ModelUnavailable
-from smartbatch_worker.forward import calibrate
-from smartbatch_worker.forward.batches import Batch, ByName, each
-from smartbatch_worker.forward.calibrate import Calibration, Calibrations
-from smartbatch_worker.forward.choose import Compiled, compile_forward
-from smartbatch_worker.forward.measurements import Measurements
-from smartbatch_worker.models.load import ModelLoadError, build_model, describe_weights, max_batch_size
+from smartbatch_worker.contract.shapes import ItemShape, Sample
+from smartbatch_worker.forward.batches import Batch, each
+from smartbatch_worker.forward.calibrate import Calibrations
+from smartbatch_worker.forward.choose import Compiled
+from smartbatch_worker.forward.later import NotMeasuredError, Order, have_measured
+from smartbatch_worker.forward.loading import Loaded, load_model
+from smartbatch_worker.forward.weights import share
+from smartbatch_worker.models.load import describe_weights
 from smartbatch_worker.process import heap
 
 logger = logging.getLogger(__name__)
+
+UNMEASURED_SIZE = 8
+"""Most items in one forward on a CPU, while it is not known which number is the fastest."""
+
+
+def _ignore(*_: object) -> None:
+    """Of a caller that need not be told."""
 
 
 class ManagedModel:
@@ -42,6 +50,7 @@ class ManagedModel:
         on_load: told the seconds a load took.
         on_unload: told when the weights were freed.
         samples: of a model with named inputs, batches of these to measure with; asked while loading.
+        weights_dir: where the server's workers share a file of weights; None: this model is no worker's.
     """
 
     def __init__(
@@ -51,9 +60,10 @@ class ManagedModel:
         cache_dir: Path,
         device: torch.device,
         max_batch_size: int,
-        on_load: Callable[[float], None],
-        on_unload: Callable[[], None],
+        on_load: Callable[[float], None] = _ignore,
+        on_unload: Callable[[], None] = _ignore,
         samples: Callable[[], Sequence[Sample]] = tuple,
+        weights_dir: Path | None = None,
     ) -> None:
         self._config = config
         self._model_dir, self._cache_dir = model_dir, cache_dir
@@ -61,7 +71,10 @@ class ManagedModel:
         self._max_batch_size = max_batch_size
         self._on_load = on_load
         self._on_unload = on_unload
-        self._samples = samples
+        self._samples, self._weights_dir = samples, weights_dir
+        self.measures_first = config.load == "eager"
+        """Whether a load measures before it answers: who waits for it has time, and who judges wants what it finds."""
+        self._unsettled: Loaded | None = None
         self._lock = threading.RLock()
         self._module_bound: int | None = None
         self._compiled: Compiled | None = None
@@ -80,6 +93,17 @@ class ManagedModel:
     def is_loaded(self) -> bool:
         """Whether the weights are in memory."""
         return self._compiled is not None
+
+    @property
+    def is_measuring(self) -> bool:
+        """Whether the fastest way is still being measured or built, or its weights shared, while another answers."""
+        return self._unsettled is not None
+
+    @contextmanager
+    def kept_as_it_is(self) -> Iterator[None]:
+        """Nothing is freed or exchanged for the length of the block: tracing a model disturbs all others' modules."""
+        with self._lock:
+            yield
 
     @contextmanager
     def ready(self) -> Iterator[None]:
@@ -130,7 +154,7 @@ class ManagedModel:
         elif calibration is not None:
             size = calibration.size_for(shape)
         else:
-            size = self._max_batch_size
+            size = min(self._max_batch_size, UNMEASURED_SIZE) if self.is_measuring else self._max_batch_size
         return size if self._module_bound is None else min(size, self._module_bound)
 
     def timings(self) -> list[tuple[ItemShape, dict[int, float]]]:
@@ -147,45 +171,24 @@ class ManagedModel:
         with self._lock:
             if self._compiled is None:
                 return
-            self._compiled = None
-            gc.collect()
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-            heap.return_free_memory()
+            self._compiled = self._unsettled = None
+            self._free()
         logger.info("model freed from memory")
         self._on_unload()
 
     def _load(self) -> None:
         start = time.perf_counter()
-        try:
-            module = build_model(self._config, self._model_dir)
-            self._module_bound = max_batch_size(module)
-            module = module.to(self.device)
-        except (ModelLoadError, OSError) as error:
-            logger.error("cannot load the model: %s", error)
-            raise ModelUnavailable(f"the model cannot be loaded now: {error}") from error
-        except Exception as error:  # no room on the device, or a file that breaks a library's reader
-            logger.exception("cannot load the model")
-            raise ModelUnavailable(f"the model cannot be loaded now: {type(error).__name__}: {error}") from error
-        self.takes_list = getattr(module, "takes_list", False)
-        if not isinstance(module, torch.jit.ScriptModule):
-            module = module.to(memory_format=torch.channels_last)
-        if self._config.inputs is not None:
-            module = ByName(module)
-        shape = calibrate.known_shape(self._config)
-        with torch.inference_mode():
-            try:
-                measurements = Measurements.of(self._model_dir, self._config, self._cache_dir)
-                made = compile_forward(
-                    module, self._config, self.device, shape, measurements, self._largest_micro_batch()
-                )
-            except Exception as error:  # compilers run the model, which may raise anything
-                logger.exception("cannot compile the model")
-                raise ModelUnavailable(f"the model cannot be compiled: {error}") from error
-            self._compiled, self.compiler, self.precision = made, made.name, made.precision
-            if self._config.micro_batch == "auto" and self.calibrations is None:
-                self.calibrations = Calibrations(self._calibrate_all(measurements, shape))
-        self._num_items = self._num_padded = 0  # calibration's do not count
+        at_once = not self.measures_first and self.device.type == "cpu"
+        loaded = load_model(
+            self._config,
+            self._model_dir,
+            self._cache_dir,
+            self.device,
+            self._max_batch_size,
+            self._samples,
+            at_once=at_once,
+        )
+        self._take(loaded)
         heap.return_free_memory()  # loading takes several times what stays
         self.load_seconds = time.perf_counter() - start
         self.num_loads += 1
@@ -196,36 +199,97 @@ class ManagedModel:
             self.weights_description(),
         )
         self._on_load(self.load_seconds)
+        if loaded.is_unsettled:
+            self._unsettled = loaded
+        threading.Thread(target=self._after_load, args=(loaded,), name="smartbatch-loaded", daemon=True).start()
 
-    def _largest_micro_batch(self) -> int:
-        """Of items whose shape is known."""
-        is_measured = self._config.micro_batch == "auto"
-        size = min(self._max_batch_size, calibrate.MAX_LARGEST) if is_measured else int(self._config.micro_batch)
-        return min(size, self._module_bound or size)
+    def _take(self, loaded: Loaded) -> None:
+        """Compute by it from now on."""
+        made = loaded.compiled
+        self._compiled, self.compiler, self.precision = made, made.name, made.precision
+        self._module_bound, self.takes_list = loaded.bound, loaded.takes_list
+        self.calibrations = loaded.calibrations
+        self._num_items = self._num_padded = 0
 
-    def _calibrate_all(self, measurements: Measurements, shape: tuple[int, ...] | None) -> list[Calibration]:
-        most = self._largest_micro_batch()
-        random = [] if shape is None else [calibrate.random_sample(shape, min(most, calibrate.MAX_LARGEST))]
-        samples = self._samples() if self._config.inputs is not None else random
-        made = (self._try_calibrate(measurements, sample, calibrate.BUDGET_S / len(samples)) for sample in samples)
-        return [calibration for calibration in made if calibration is not None]
-
-    def _try_calibrate(self, measurements: Measurements, sample: Sample, budget_s: float) -> Calibration | None:
-        """Time the forward; None where the model does not take these numbers, as one of indexes may not."""
-        settings = f"{self.precision} {self.compiler} {self.device}"
+    def _after_load(self, loaded: Loaded) -> None:
+        """In a thread of its own: what no answer has to wait for."""
         try:
-            return calibrate.calibrate(
-                measurements, settings, self.forward, sample, self._largest_micro_batch(), self.device, budget_s
-            )
-        except Exception as error:
-            logger.warning(
-                "the micro-batch is not calibrated: the model does not take random numbers of shape %s, or what was "
-                "measured cannot be kept (%s: %s). Set micro_batch to choose one",
-                spelled(sample.shape),
-                type(error).__name__,
-                error,
-            )
-            return None
+            if loaded.is_unsettled:
+                self._settle(loaded)
+            if self._weights_dir is not None and self.device.type == "cpu":
+                self._share_weights(self._weights_dir)
+        finally:
+            with self._lock:
+                if self._unsettled is loaded:
+                    self._unsettled = None
+
+    def _share_weights(self, folder: Path) -> None:
+        """Have the weights in memory once for all workers of this server."""
+        with self._lock:
+            compiled = self._compiled
+        if compiled is None:
+            return
+        try:
+            with torch.inference_mode():
+                num_bytes = share(compiled.modules, folder, self.kept_as_it_is)
+        except Exception as error:  # whatever it is: this worker has its own
+            logger.warning("weights are not shared with other workers: %s: %s", type(error).__name__, error)
+            return
+        if num_bytes:
+            self._free()
+            logger.info("%.1f MB of weights are shared by all workers of this model", num_bytes / 1e6)
+
+    def _settle(self, loaded: Loaded) -> None:
+        """Have measured what is not known, and compute by what is then the fastest."""
+        try:
+            with torch.inference_mode():
+                if loaded.missing() is not None:
+                    self._exchange(loaded, even_old=True)
+                    logger.info("answering by %s %s while the fastest way is measured", self.compiler, self.precision)
+                    self._have_measured(loaded)
+                self._exchange(loaded)
+        except (NotMeasuredError, OSError) as error:
+            logger.warning("not measured, the model goes on as it is: %s", error)
+        except Exception:  # it may be anything that a library raises, and nobody waits for it
+            logger.exception("the fastest way is not taken: the model goes on as it is")
+
+    def _have_measured(self, loaded: Loaded) -> None:
+        missing = loaded.missing()
+        assert missing is not None
+        order = Order(
+            config=self._config,
+            model_dir=self._model_dir,
+            cache_dir=self._cache_dir,
+            max_batch_size=self._max_batch_size,
+            samples=[(sample.shape, sample.batch(loaded.largest)) for sample in loaded.samples if self._config.inputs],
+            num_threads=loaded.num_threads,
+        )
+        have_measured(order, loaded.measurements.name_of(missing), lambda: loaded.missing() is None)
+
+    def _exchange(self, loaded: Loaded, *, even_old: bool = False) -> None:
+        """Between two batches, compute by the fastest way that is known."""
+        first = loaded.compiled
+        made = first if first.choice is None else first.choice.known(self.kept_as_it_is, even_old=even_old)
+        if made is None:
+            return
+        questions = loaded.questions(made.way)
+        loaded.calibrate([question.kept(even_old=even_old) for question in questions])
+        with self._lock:
+            if self._unsettled is not loaded or self._compiled is None:
+                return  # freed meanwhile: the next load finds what was measured
+            self._take(replace(loaded, compiled=made))
+        if not even_old:
+            loaded.compiled = made  # what answered until now is freed
+        del first
+        self._free()
+        logger.info("answering by %s in %s from now on: %s", made.name, made.precision, self.weights_description())
+
+    def _free(self) -> None:
+        """Give back what nothing needs any more; traced modules hold themselves."""
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        heap.return_free_memory()
 
     def _unload_when_idle(self) -> None:
         while True:

@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -52,11 +52,13 @@ class Measurements:
         folder: where they are kept, one file each, beside what is built.
         tell_model: what tells the model from every other.
         since: what was measured before, in unix seconds, is measured again.
+        here: what beside the model decides how long a forward takes: of the thread that computes it.
     """
 
     folder: Path
     tell_model: Callable[[], str] = str
     since: float = 0.0
+    here: str = field(default_factory=lambda: _here())
 
     @classmethod
     def of(cls, model_dir: Path, config: WorkerConfig, folder: Path) -> Measurements:
@@ -89,15 +91,13 @@ class Measurements:
             is_name: whether a name is one that `measure_it` might give.
             is_whole: asked after measuring; what is not, is measured again after an hour.
         """
-        full_key = f"{key} model={self.tell_model()} {_here()}"
-        name = hashlib.sha256(full_key.encode()).hexdigest()[:_DIGEST_LETTERS]
-        path = self.folder / f"{name}.json"
+        full_key, path = self._place(key)
         kept = self._read(path, full_key, is_name)
         if kept is not None:
             return kept
         with ExitStack() as stack:
             try:
-                stack.enter_context(kept_files.locked(self.folder, name))
+                stack.enter_context(kept_files.locked(self.folder, path.stem))
             except OSError as error:
                 logger.warning("what is measured is not kept: %s", error)
             kept = self._read(path, full_key, is_name)
@@ -106,7 +106,29 @@ class Measurements:
                 self._keep(path, full_key, kept, MAX_AGE_S if is_whole() else MAX_AGE_OF_A_PART_S)
             return kept
 
-    def _read(self, path: Path, key: str, is_name: Callable[[str], bool]) -> dict[str, float] | None:
+    def kept(self, key: str, is_name: Callable[[str], bool]) -> dict[str, float] | None:
+        """What `remember` would give without measuring; None where it would measure."""
+        full_key, path = self._place(key)
+        return self._read(path, full_key, is_name)
+
+    def last_known(self, key: str, is_name: Callable[[str], bool]) -> dict[str, float] | None:
+        """What was measured last on this machine, however long ago; None where nothing was."""
+        full_key, path = self._place(key)
+        return self._read(path, full_key, is_name, even_old=True)
+
+    def name_of(self, key: str) -> str:
+        """In hexadecimal, what tells this measurement from all others."""
+        return self._place(key)[1].stem
+
+    def _place(self, key: str) -> tuple[str, Path]:
+        """The whole key, and the file that is named after it."""
+        full_key = f"{key} model={self.tell_model()} {self.here}"
+        name = hashlib.sha256(full_key.encode()).hexdigest()[:_DIGEST_LETTERS]
+        return full_key, self.folder / f"{name}.json"
+
+    def _read(
+        self, path: Path, key: str, is_name: Callable[[str], bool], *, even_old: bool = False
+    ) -> dict[str, float] | None:
         """What is kept, if it is a measurement, under this key, and neither too old nor of days to come."""
         try:
             with path.open("rb") as file:
@@ -119,7 +141,8 @@ class Measurements:
         if not (isinstance(measured, float) and isinstance(until, float)) or not _is_measurement(seconds, is_name):
             return None
         now = time.time()
-        if not (self.since <= measured <= now + _CLOCKS_APART_S and now < until <= measured + MAX_AGE_S):
+        is_current = self.since <= measured <= now + _CLOCKS_APART_S and now < until <= measured + MAX_AGE_S
+        if not (is_current or even_old):
             return None
         kept_files.note_use(path)
         return dict(seconds)

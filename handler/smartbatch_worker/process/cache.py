@@ -121,6 +121,28 @@ def locked(folder: Path, key: str) -> Iterator[None]:
         os.close(handle)
 
 
+@contextmanager
+def alone(folder: Path, key: str) -> Iterator[None]:
+    """Do what may take minutes when nobody else does the same, for whoever can wait: a thread with nothing else to do.
+
+    Args:
+        folder: of the cache.
+        key: of what is done, in hexadecimal.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    locks = folder / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    # Not one of `locked`'s: what is done takes those.
+    handle = os.open(locks / f"alone-{key[:2]}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def _try_lock(handle: int) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

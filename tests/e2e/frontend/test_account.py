@@ -50,7 +50,8 @@ WAIT_S = 120
 def server(start: Any, model_store: Path) -> RunningServer:
     """One worker of `tiny`, with room for sixteen requests to wait, and one of another model."""
     copy_archive(model_store / "tiny.mar", model_store / "small_queue.mar", jobQueueSize=QUEUE_SIZE)
-    server: RunningServer = start(env={"TINY_SLEEP_S": "0.02", "SMARTBATCH_COMPILE": "off"})
+    env = {"TINY_SLEEP_S": "0.02", "SMARTBATCH_COMPILE": "off", "SMARTBATCH_MICRO_BATCH": "8"}
+    server: RunningServer = start(env=env)
     with server.management() as client:
         client.register("small_queue.mar", "tiny", batch_size=8, max_batch_delay_ms=5, workers=1)
         client.register("tiny.mar", ODD_NAME, batch_size=8, max_batch_delay_ms=5, workers=1)

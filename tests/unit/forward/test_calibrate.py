@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from smartbatch_worker.contract.config import WorkerConfig
-from smartbatch_worker.forward.calibrate import Calibration, Calibrations, calibrate, known_shape, random_sample
+from smartbatch_worker.forward.calibrate import Calibration, Calibrations, Question, known_shape, random_sample
 from smartbatch_worker.forward.measure import time_forward
 from smartbatch_worker.forward.measurements import Measurements
 
@@ -22,12 +22,14 @@ def test_calibration_is_measured_once_and_remembered(tmp_path: Path) -> None:
         sizes.append(batch.shape[0])
         return batch
 
-    first = calibrate(Measurements(tmp_path), "fp32", forward, random_sample((3, 8, 8), 8), 8, CPU)
+    question = Question(Measurements(tmp_path), "fp32", random_sample((3, 8, 8), 8), 8)
+    assert question.kept() is None
+    first = question.measured(forward, CPU)
     count = len(sizes)
     assert max(sizes) == 8
-    second = calibrate(Measurements(tmp_path), "fp32", forward, random_sample((3, 8, 8), 8), 8, CPU)
+    second = question.measured(forward, CPU)
     assert len(sizes) == count
-    assert first == second
+    assert first == second == question.kept()
     assert len(list(tmp_path.glob("*.json"))) == 1
 
 

@@ -49,6 +49,9 @@ class Task:
         largest: most items in one batch.
     """
 
+    num_threads: int
+    """What it is to be computed with."""
+
     def __init__(
         self,
         module: torch.nn.Module,
@@ -62,22 +65,29 @@ class Task:
     ) -> None:
         self.module, self.precision, self.is_ours = module, precision, is_ours
         self.shape, self.device, self.cache_dir, self.largest = shape, device, cache_dir, largest
+        self.num_threads = torch.get_num_threads()
 
     @cached_property
     def folded(self) -> torch.nn.Module:
         """The module in float32, batch norms folded into convolutions where its source is known."""
-        return fold_batch_norms(self.module) if self.is_ours else self.module
+        if self.is_ours:
+            self.module = fold_batch_norms(self.module)  # what it was before is freed
+        return self.module
+
+    @cached_property
+    def plain_module(self) -> torch.nn.Module:
+        """The folded module, a copy where `plain` converts it."""
+        return self.folded if self.precision == "fp32" else copy.deepcopy(self.folded)
 
     @cached_property
     def plain(self) -> Forward:
-        """The folded module as PyTorch runs it in the precision, a copy where that converts it."""
-        module = self.folded if self.precision == "fp32" else copy.deepcopy(self.folded)
-        return in_precision(module, self.precision)
+        """The folded module as PyTorch runs it in the precision."""
+        return in_precision(self.plain_module, self.precision)
 
     def in_another(self, precision: str) -> Task:
         """The same in another precision; both share what is folded."""
         other = Task(
-            self.module,
+            self.folded,
             precision,
             is_ours=self.is_ours,
             shape=self.shape,
@@ -96,6 +106,8 @@ class Built:
     forward: Forward
     """It must run sizes and shapes it was not built for, or hand them to PyTorch."""
     padding: Padding = no_padding
+    modules: tuple[torch.nn.Module, ...] = ()
+    """Whose weights it reads each time that it runs; none where the compiler keeps them."""
 
 
 def always(task: Task) -> str | None:

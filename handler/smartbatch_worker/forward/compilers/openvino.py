@@ -44,7 +44,7 @@ def build(task: Task) -> Built:
         )
     hints = {
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_NUM_THREADS": task.num_threads,
         "INFERENCE_PRECISION_HINT": "bf16" if task.precision == "bf16" else "f32",
         # Pinned, the threads of every worker sit on the first cores: two workers of one thread share one core.
         "ENABLE_CPU_PINNING": False,
@@ -58,7 +58,7 @@ def build(task: Task) -> Built:
         tensors = tuple(torch.from_numpy(outputs[index].copy()) for index in range(len(compiled.outputs)))
         return tensors[0] if len(tensors) == 1 else tensors
 
-    return Built(forward)
+    return Built(forward, modules=(task.plain_module,))
 
 
 def ways(has_bf16: bool) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from smartbatch_worker.forward.precision import in_precision
 
 def build(task: Task) -> Built:
     """The module converted in place: nothing else needs it, and two copies may be more than the memory holds."""
-    return Built(in_precision(task.folded, task.precision))
+    return Built(in_precision(task.folded, task.precision), modules=(task.folded,))
 
 
 def ways(has_bf16: bool) -> tuple[str, ...]:

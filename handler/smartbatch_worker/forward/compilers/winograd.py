@@ -10,6 +10,7 @@ layers and all else stay float32, so the answers are closer to float32's than th
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import functools
 import math
@@ -47,8 +48,9 @@ def why_not(task: Task) -> str | None:
 
 
 def build(task: Task) -> Built:
-    """The module with its convolutions swapped; it folds batch norms itself."""
-    return Built(accelerate(task.module, task.cache_dir, task.precision == "bf16"))
+    """The folded module with its convolutions swapped."""
+    module = accelerate(task.folded, task.cache_dir, task.precision == "bf16")
+    return Built(module, modules=(module,))
 
 
 def ways(has_bf16: bool) -> tuple[str, ...]:
@@ -66,7 +68,7 @@ def accelerate(model: nn.Module, cache_dir: Path, bf16: bool = False) -> nn.Modu
     """An equivalent of `model` for inference on this CPU, given and giving eval mode, float32 in and out.
 
     Args:
-        model: in float32.
+        model: in float32; what is traced already has its batch norms folded.
         cache_dir: where what the C compiler makes is kept.
         bf16: multiply in bf16; only where `has_bf16()`.
 
@@ -80,8 +82,9 @@ def accelerate(model: nn.Module, cache_dir: Path, bf16: bool = False) -> nn.Modu
     if bf16 and not library.has_bf16():
         raise WinogradUnavailableError("compile: winograd in bf16 needs avx512_bf16 and a C compiler that knows it")
     try:
-        traced = fuse(model)  # works on a copy
-        assert isinstance(traced, fx.GraphModule)
+        folded = model if isinstance(model, fx.GraphModule) else fuse(model)
+        assert isinstance(folded, fx.GraphModule)
+        traced = fx.GraphModule(folded, copy.deepcopy(folded.graph))  # shares the modules that stay
     except Exception as error:
         raise WinogradUnavailableError(f"{type(model).__name__} cannot be traced: {error}") from error
     modules = dict(traced.named_modules())

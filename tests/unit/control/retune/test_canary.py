@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from smartbatch.remote.management import ManagementClient, ModelStatus
+from smartbatch.remote.model_status import WorkerStatus
 from smartbatch.retune.canary import Canary
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.contract.description import example_of
@@ -39,6 +41,34 @@ def check(section: dict[str, Any] | None, example: tuple[bytes, str] | None = No
     version = client.describe("m")
     report = Its(inference_url="http://127.0.0.1:1", **keys).check(client, version, version)
     return report, Its.bodies[0] if Its.bodies else None
+
+
+class Measures(Says):
+    """Its one worker still measures when it is asked for the first two times."""
+
+    num_asked = 0
+
+    def describe(self, model: str, *_: Any, **__: Any) -> ModelStatus:
+        self.num_asked += 1
+        self._said = {**self._said, "measuring": self.num_asked <= 4}
+        status = super().describe(model)
+        worker = WorkerStatus(id="9000", pid=1, status="READY", gpu=False, started="")
+        return replace(status, workers=(worker,))
+
+
+def test_the_workers_final_way_is_judged_as_well() -> None:
+    class Its(Sent):
+        bodies: list[tuple[bytes, str]] = []  # noqa: RUF012
+
+    said = {"pid": 1, "config": WorkerConfig.resolve({"input_shape": [4]}, {}).as_dict(), "example": None}
+    client = Measures(said)
+    version = client.describe("m")
+    assert Its(inference_url="http://127.0.0.1:1").check(client, version, version) == "canary request answered 200"
+    assert len(Its.bodies) == 2
+    assert client.num_asked == 5
+    client.num_asked = -1000
+    report = Its(inference_url="http://127.0.0.1:1", timeout_s=0.0).check(client, version, version)
+    assert report == "canary request answered; its workers still measure how they compute fastest"
 
 
 IDS = {"ids": {"dtype": "int64", "shape": ["L"], "pad": 0}}

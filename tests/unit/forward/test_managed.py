@@ -1,0 +1,221 @@
+"""ManagedModel: it answers before it knows what is fastest, and goes over to that between two batches."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+from smartbatch_worker.contract.config import WorkerConfig
+from smartbatch_worker.forward import later, managed
+from smartbatch_worker.forward.managed import ManagedModel
+from smartbatch_worker.forward.measurements import Measurements
+
+CPU = torch.device("cpu")
+NAME, SHAPE = "mobilenet_v3_small", (3, 64, 64)
+
+SLOW = """
+import time
+import torch
+
+class Slow(torch.nn.Module):
+    def forward(self, x):
+        time.sleep(0.02)
+        return 2 * x + 1
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An unpacked archive of a network with random weights."""
+    made = tmp_path / "archive"
+    made.mkdir()
+    save_file(torchvision.models.get_model(NAME, weights=None).state_dict(), made / "w.safetensors")
+    return made
+
+
+def of_torchvision(folder: Path, cache: Path, weights_dir: Path | None = None, **keys: Any) -> ManagedModel:
+    config = WorkerConfig(model=NAME, weights="w.safetensors", input_shape=SHAPE, **{"micro_batch": 4, **keys})
+    return ManagedModel(config, folder, cache, CPU, 8, weights_dir=weights_dir)
+
+
+def slow(folder: Path, cache: Path, **keys: Any) -> ManagedModel:
+    folder.mkdir(exist_ok=True)
+    (folder / "model.py").write_text(SLOW)
+    config = WorkerConfig(model="model.py", weights_source="embedded", input_shape=(4,), **keys)
+    return ManagedModel(config, folder, cache, CPU, 4)
+
+
+def answer(model: ManagedModel, batch: torch.Tensor) -> torch.Tensor:
+    with model.ready():
+        found = model.forward(batch)
+    assert isinstance(found, torch.Tensor)
+    return found.clone()
+
+
+def wait_settled(model: ManagedModel) -> None:
+    deadline = time.monotonic() + 120
+    while model.is_measuring:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[[Mapping[str, float]], threading.Event]:
+    """Have what a process would measure decided here; it is kept once the event is set."""
+
+    def decide(seconds: Mapping[str, float]) -> threading.Event:
+        event = threading.Event()
+        kept: dict[Path, bool] = {}
+
+        def have_measured(order: later.Order, key: str, is_kept: object) -> None:
+            assert event.wait(60)
+            kept[order.cache_dir] = True
+
+        def known(self: Measurements, key: str, is_name: Callable[[str], bool]) -> dict[str, float] | None:
+            return dict(seconds) if kept.get(self.folder) else None
+
+        monkeypatch.setattr(managed, "have_measured", have_measured)
+        monkeypatch.setattr(Measurements, "kept", known)
+        return event
+
+    return decide
+
+
+Measured = Callable[[Mapping[str, float]], threading.Event]
+
+
+def test_it_answers_at_once_and_goes_over_to_the_fastest(
+    folder: Path, built: Path, tmp_path: Path, measured: Measured
+) -> None:
+    event = measured({"off fp32": 2.0, "winograd fp32": 1.0})
+    model = of_torchvision(folder, built, tmp_path)
+    batch = torch.randn((2, *SHAPE), generator=torch.Generator().manual_seed(0))
+    first = answer(model, batch)
+    assert (model.is_measuring, model.compiler, model.num_loads) == (True, "off", 1)
+    event.set()
+    wait_settled(model)
+    assert (model.compiler, model.precision, model.num_loads) == ("winograd", "fp32", 1)
+    torch.testing.assert_close(answer(model, batch), first, atol=1e-4 * float(first.abs().max()), rtol=0)
+    assert len(list(tmp_path.glob("smartbatch-weights-*.bin"))) == 1, "of the way that serves, and of no other"
+
+
+def test_it_goes_over_between_two_batches(folder: Path, built: Path, measured: Measured) -> None:
+    event = measured({"off fp32": 2.0, "winograd fp32": 1.0})
+    model = of_torchvision(folder, built)
+    with model.kept_as_it_is():
+        answer(model, torch.zeros((1, *SHAPE)))
+        event.set()
+        time.sleep(1.0)  # long enough to build it on a quiet machine; the batch is not over
+        assert (model.compiler, model.is_measuring) == ("off", True)
+    wait_settled(model)
+    assert model.compiler == "winograd"
+
+
+def test_a_model_that_was_freed_meanwhile_stays_so(folder: Path, built: Path, measured: Measured) -> None:
+    event = measured({"off fp32": 2.0, "winograd fp32": 1.0})
+    model = of_torchvision(folder, built)
+    answer(model, torch.zeros((1, *SHAPE)))
+    model.unload()
+    assert not model.is_measuring
+    event.set()
+    time.sleep(0.5)
+    assert (model.is_loaded, model.compiler) == (False, "off")
+    answer(model, torch.zeros((1, *SHAPE)))
+    wait_settled(model)
+    assert (model.compiler, model.num_loads) == ("winograd", 2)
+    assert sorted(path.name for path in folder.iterdir()) == ["w.safetensors"], "an archive that is checked, say"
+
+
+@pytest.mark.parametrize("keys", [{"load": "eager"}, {"compile": "winograd"}, {"compile": "off"}])
+def test_who_asks_for_it_by_name_or_at_the_start_has_it_when_it_is_loaded(
+    folder: Path, built: Path, measured: Measured, keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def remember(*_: object) -> dict[str, float]:
+        return {"winograd fp32": 1.0}
+
+    monkeypatch.setattr(Measurements, "remember", remember)
+    model = of_torchvision(folder, built, **keys)
+    with model.ready():
+        assert (model.is_measuring, model.compiler) == (False, keys.get("compile", "winograd"))
+
+
+def test_what_is_not_measured_is_said_once_and_changes_nothing(
+    folder: Path, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The process cannot begin."""
+    monkeypatch.setattr(later, "PROGRAM", "smartbatch_worker.no_such")
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    model = of_torchvision(folder, cache)
+    answer(model, torch.zeros((1, *SHAPE)))
+    wait_settled(model)
+    assert (model.is_loaded, model.compiler) == (True, "off")
+    assert [record.getMessage()[:13] for record in caplog.records if record.levelno >= logging.WARNING] == [
+        "not measured,"
+    ]
+    assert "No module named smartbatch_worker.no_such" in caplog.text
+
+
+def test_a_slow_model_is_calibrated_by_a_process_apart_and_a_quick_one_by_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real process; another worker that loads the same meanwhile has none of its own, and takes what that found."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    model = slow(tmp_path / "slow", cache)
+    assert answer(model, torch.ones((1, 4))).tolist() == [[3.0] * 4]
+    assert model.is_measuring
+    assert model.micro_batch_size((4,)) == 4
+    sibling = slow(tmp_path / "slow", cache)
+    started = threading.Event()
+    measure = later._measure
+
+    def only_one(order: later.Order) -> None:
+        assert not started.is_set()
+        started.set()
+        measure(order)
+
+    monkeypatch.setattr(later, "_measure", only_one)
+    answer(sibling, torch.ones((1, 4)))
+    for one in (model, sibling):
+        wait_settled(one)
+        assert one.calibrations is not None
+        assert [calibration.best for calibration in one.calibrations.measured] == [4]
+    monkeypatch.setattr(managed, "have_measured", None)
+    (tmp_path / "slow" / "model.py").write_text(SLOW.replace("time.sleep(0.02)", "pass"))
+    quick = ManagedModel(model._config, tmp_path / "slow", cache, CPU, 4)
+    answer(quick, torch.ones((1, 4)))
+    assert not quick.is_measuring
+    assert quick.calibrations is not None
+
+
+def test_the_process_ends_with_the_worker(tmp_path: Path) -> None:
+    """A worker that is killed closes the pipe."""
+    folder = tmp_path / "endless"
+    folder.mkdir()
+    (folder / "model.py").write_text(SLOW.replace("time.sleep(0.02)", "print('begun', flush=True); time.sleep(600)"))
+    config = WorkerConfig(model="model.py", weights_source="embedded", input_shape=(4,))
+    order = later.Order(
+        config=config, model_dir=folder, cache_dir=tmp_path, max_batch_size=1, samples=(), num_threads=1
+    )
+    command = [sys.executable, "-m", later.PROGRAM]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        pickle.dump(order, process.stdin)
+        process.stdin.flush()
+        assert process.stdout.readline() == b"begun\n"
+        process.stdin.close()
+        assert process.wait(60) == 1
