@@ -240,7 +240,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
     for position, total in enumerate(bottom):
         memory_axis.annotate(f"{total:.0f}", (position, total), ha="center", va="bottom")
     memory_axis.set(title=f"{results['model']}: memory of all workers", xlabel="workers", ylabel="PSS, MiB")
-    memory_axis.legend()
+    memory_axis.legend(loc="lower right")
     for position, name in enumerate(TIMES):
         scale = 1000 if name.endswith("_ms") else 1
         seconds = [value / scale for value in results["samples"][name]]
@@ -249,8 +249,9 @@ def plot(results: dict[str, Any], path: Path) -> None:
         times_axis.plot(median, position, "|", markersize=24, color="C1")
         times_axis.annotate(f"{median:.2f} s", (median, position), (8, 8), textcoords="offset points")
     times_axis.set_yticks(range(len(TIMES)), [name.rsplit("_", 1)[0].replace("_", " ") for name in TIMES])
-    times_axis.set(title="Until it serves", xlabel="seconds", xlim=(0, None))
-    times_axis.invert_yaxis()
+    times_axis.margins(x=0.15)
+    times_axis.set(title="Until it serves", xlabel="seconds", ylim=(len(TIMES) - 0.5, -0.5))
+    times_axis.set_xlim(left=0)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

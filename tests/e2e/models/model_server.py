@@ -66,11 +66,13 @@ class ModelServer:
                 client.register(
                     f"{name}.mar", name, batch_size=batch_size, max_batch_delay_ms=max_batch_delay_ms, workers=1
                 )
-            for name in names:
-                client.wait_ready(name, TIMEOUT_S)
-            yield
-            for name in names:
-                client.unregister(name)
+            try:
+                for name in names:
+                    client.wait_ready(name, TIMEOUT_S)
+                yield
+            finally:
+                for name in names:
+                    client.unregister(name)
 
     @property
     def url(self) -> str:
