@@ -30,6 +30,7 @@ class LocalContext:
     def __init__(self, model_dir: Path, batch_size: int, gpu_id: int | None = None) -> None:
         self.system_properties = {"model_dir": str(model_dir), "batch_size": batch_size, "gpu_id": gpu_id}
         self.model_yaml_config = yaml.safe_load((model_dir / "model-config.yaml").read_text())
+        self.manifest = {"model": {"modelVersion": "1.0"}}
         self.statuses: dict[int, int] = {}
 
     def get_all_request_header(self, index: int) -> dict[str, str]:

@@ -14,6 +14,8 @@ CA_CERT = "SMARTBATCH_CA_CERT"
 FORK_SERVER = "SMARTBATCH_FORK_SERVER"
 """For `smartbatch serve`: "off" starts each worker anew instead of forking it where PyTorch is loaded already; a path
 names the socket of a fork server that runs, for all servers and archive checks that are told of it."""
+FRONTEND_PID = "SMARTBATCH_FRONTEND_PID"
+"""For a worker that was forked, from what forked it: the process of the frontend, which is not its parent."""
 FRONTEND = "SMARTBATCH_FRONTEND"
 """For the frontend's jar: "stock" leaves TorchServe as it came, "mended" (the default) does not."""
 CACHE_DIR = "SMARTBATCH_CACHE_DIR"
@@ -37,6 +39,7 @@ RESERVED = frozenset(
         CA_CERT,
         FORK_SERVER,
         FRONTEND,
+        FRONTEND_PID,
         CACHE_DIR,
         MAX_BYTES_IN_FLIGHT,
         CLIENT_TIMEOUT_S,

@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from smartbatch_worker.process.frontend import frontend_pid
+
 _NUM_SLOTS = 512
 
 
@@ -27,13 +29,14 @@ def num_workers() -> int:
 
 
 def _workers() -> list[psutil.Process]:
-    siblings = psutil.Process(os.getppid()).children()
+    """Or what stands in for them: whoever forks workers, TorchServe's name for the script is among its arguments."""
+    siblings = psutil.Process(frontend_pid()).children()
     return [process for process in siblings if "model_service_worker" in " ".join(process.cmdline())]
 
 
 def board_path() -> Path:
     """The file that the workers of one frontend share."""
-    return Path(tempfile.gettempdir()) / f"smartbatch-{os.getppid()}-busy"
+    return Path(tempfile.gettempdir()) / f"smartbatch-{frontend_pid()}-busy"
 
 
 class BusyBoard:

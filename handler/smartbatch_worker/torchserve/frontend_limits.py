@@ -14,6 +14,8 @@ from pathlib import Path
 
 import psutil
 
+from smartbatch_worker.process.frontend import frontend_pid
+
 logger = logging.getLogger(__name__)
 
 TORCHSERVE_DEFAULT_BYTES = 6_553_500
@@ -26,7 +28,7 @@ _LINE = re.compile(r"\s*([^#!=:\s][^=:\s]*)\s*[=:\s]\s*(.*)")
 def max_response_bytes() -> int:
     """The most bytes that this worker's frontend takes as one answer; TorchServe's own default where nobody says."""
     try:
-        frontend = psutil.Process(os.getppid())
+        frontend = psutil.Process(frontend_pid())
         return response_limit(frontend.cmdline(), Path(frontend.cwd()), os.environ)
     except (psutil.Error, OSError, ValueError) as error:
         logger.warning("answers are limited to %d bytes: %s", TORCHSERVE_DEFAULT_BYTES, error)

@@ -34,6 +34,7 @@ WORKER = """
 import json, os, sys, time
 if sys.argv[1] == "tell":
     told = {"arguments": sys.argv, "folder": os.getcwd(), "variable": os.environ.get("A_VARIABLE"), "path": sys.path}
+    told["frontend"] = os.environ["SMARTBATCH_FRONTEND_PID"]
     print(json.dumps({**told, "main": sys.modules["__main__"].__file__, "input": sys.stdin.read()}))
     print("to stderr", file=sys.stderr)
 elif sys.argv[1] == "exit":
@@ -114,12 +115,30 @@ def test_a_worker_is_what_torchserve_started(server: ForkServer, worker: Path, t
     assert started.returncode == 0, errors
     told = json.loads(said)
     assert told["arguments"] == [str(worker), "tell", "a b"]
+    assert int(told["frontend"]) == os.getpid(), "who started the stand-in, not who forked"
     assert (told["main"], told["variable"], told["input"]) == (str(worker), "\u00e9", "input")
     assert told["folder"] == str(tmp_path / "model")
     assert told["path"][:3] == [str(worker.parent), str(tmp_path), "/elsewhere"]
     assert str(FILE.parent) not in told["path"]
     assert errors == "to stderr\n"
     assert server.process.poll() is None
+
+
+COUNTING = """
+import sys
+from smartbatch_worker.process.siblings import board_path, num_workers
+print(sys.stdin.readline(), num_workers(), board_path())
+"""
+
+
+def test_forked_workers_count_each_other(server: ForkServer, tmp_path: Path) -> None:
+    """By the name that TorchServe's script has; one that ended does not count."""
+    script = tmp_path / "model_service_worker.py"
+    script.write_text(COUNTING)
+    both = [server.start([script], stdin=subprocess.PIPE) for _ in range(2)]
+    told = [each.communicate("go\n", timeout=60)[0].split() for each in both]
+    assert [number for _, number, _ in told] == ["2", "1"]
+    assert {Path(board).name for _, _, board in told} == {f"smartbatch-{os.getpid()}-busy"}
 
 
 def test_a_module_is_run_as_python_does(server: ForkServer, tmp_path: Path) -> None:

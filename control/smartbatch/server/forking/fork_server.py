@@ -56,6 +56,7 @@ _READ_AT_IMPORT = ("OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "TORCH", "PYTOR
 _NOT_THEN = ("PYTHONPATH", "PYTHONFAULTHANDLER", "PYTHONDONTWRITEBYTECODE", "TORCHINDUCTOR_CACHE_DIR")
 """Of these, the Python ones are applied after the fork, and torch sets the other itself."""
 
+_FRONTEND_PID = "SMARTBATCH_FRONTEND_PID"  # as in the handler's contract/environment.py
 _BEGIN_TIMEOUT_S = 5.0
 _ANSWER_TIMEOUT_S = 60.0
 _STATUS_TIMEOUT_S = 10.0
@@ -119,7 +120,8 @@ def _forked(address: str, arguments: Sequence[str]) -> int:
         OSError: there is no fork server.
         _Refused: it is there and makes none.
     """
-    request = {"arguments": list(arguments), "environment": dict(os.environ), "folder": str(Path.cwd())}
+    environment = {**os.environ, _FRONTEND_PID: str(os.getppid())}
+    request = {"arguments": list(arguments), "environment": environment, "folder": str(Path.cwd())}
     payload = json.dumps(request).encode() + b"\n"
     ours, workers = socket.socketpair()
     with socket.socket(socket.AF_UNIX) as server, ours:
