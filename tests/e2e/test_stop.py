@@ -25,6 +25,8 @@ from tests.e2e.serve_process import CONTAINED, END_TIMEOUT_S, WAYS_TO_STOP, Serv
 NUM_CLIENTS = 32
 UNCALIBRATED = {"SMARTBATCH_MICRO_BATCH": "8", "SMARTBATCH_COMPILE": "off"}
 """Measuring a forward that sleeps takes long and tells nothing."""
+LOST = (500, 507)
+"""What TorchServe answers for the batch of a worker that it ends: 507 where it saw the worker killed before it told."""
 
 
 class ClosedLoopClient(threading.Thread):
@@ -230,7 +232,7 @@ def test_who_waits_for_a_removed_model_is_answered(start: Any) -> None:
 
     assert report is not None
     assert report.complete, report
-    assert set(outcomes) <= {200, 500, 503}, outcomes  # the batch in flight is TorchServe's to lose
+    assert set(outcomes) <= {200, *LOST, 503}, outcomes  # the batch in flight is TorchServe's to lose
     assert outcomes.count(503) >= 4
 
 
@@ -267,7 +269,7 @@ def test_who_waits_for_a_model_without_workers_is_answered(start: Any) -> None:
 
     assert report is not None
     assert report.complete, report
-    assert set(outcomes) <= {200, 500, 503}, outcomes
+    assert set(outcomes) <= {200, *LOST, 503}, outcomes
     assert outcomes.count(503) >= 4
 
 
