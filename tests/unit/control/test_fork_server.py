@@ -204,6 +204,19 @@ def test_what_is_no_request_harms_nobody(server: ForkServer, worker: Path) -> No
     assert ended(server.start([worker, "exit", 0])) == 0
 
 
+def test_files_that_come_with_nonsense_are_closed(server: ForkServer, worker: Path) -> None:
+    process = psutil.Process(server.process.pid)
+    before = process.num_fds()
+    for sent, files in ((b"{}\n", [0, 1]), (b"no JSON\n", [0, 1, 2, 2]), (b'{"half', [0, 1, 2, 2])):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(server.address))
+            socket.send_fds(client, [sent], files)
+            client.shutdown(socket.SHUT_WR)
+            client.recv(1000)
+    assert ended(server.start([worker, "exit", 0])) == 0
+    assert process.num_fds() == before
+
+
 def test_a_worker_that_cannot_begin_ends_and_the_server_lives(server: ForkServer, worker: Path, tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()

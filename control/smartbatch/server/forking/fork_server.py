@@ -208,7 +208,7 @@ class ForkServer:
         files: list[int] = []
         try:
             stand_in.settimeout(_STATUS_TIMEOUT_S)
-            request, files = _receive(stand_in)
+            request = _receive(stand_in, files)
             self._check(stand_in, request)
             pid = os.fork()
             if pid == 0:
@@ -270,15 +270,16 @@ class ForkServer:
             self._stand_ins.pop(pid).close()
 
 
-def _receive(stand_in: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    payload, files, _, _ = socket.recv_fds(stand_in, 1 << 16, _NUM_FILES)
+def _receive(stand_in: socket.socket, files: list[int]) -> dict[str, Any]:
+    """What is asked for; the files that come with it are added to `files`, to be closed whatever comes of it."""
+    payload, received, _, _ = socket.recv_fds(stand_in, 1 << 16, _NUM_FILES)
+    files += received
     while len(payload) < _MAX_BYTES and not payload.endswith(b"\n") and (piece := stand_in.recv(1 << 16)):
         payload += piece
     if len(files) != _NUM_FILES:
-        for file in files:
-            os.close(file)
         raise _Refused("what it was asked is no request for a worker")
-    return json.loads(payload), files
+    request: dict[str, Any] = json.loads(payload)
+    return request
 
 
 def _send(stand_in: socket.socket, message: Mapping[str, Any]) -> None:
