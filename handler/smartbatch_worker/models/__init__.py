@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from smartbatch_worker.contract.programs import program_in
+from smartbatch_worker.contract.programs import Program, program_in
 from smartbatch_worker.models import (
     detection,
     exported,
@@ -21,7 +21,7 @@ from smartbatch_worker.models import (
 )
 from smartbatch_worker.models.kind import Kind, ModelLoadError
 
-__all__ = ["KINDS", "Kind", "ModelLoadError", "file_kind", "kind_of"]
+__all__ = ["KINDS", "Kind", "ModelLoadError", "existing_program", "file_kind", "kind_of"]
 
 KINDS = (
     timm.KIND,
@@ -41,15 +41,24 @@ def kind_of(model: str) -> Kind:
     return next(kind for kind in KINDS if kind.takes(model))
 
 
-def file_kind(path: Path) -> str:
-    """What a file holds, in one word: the name of a program's kind, "safetensors" or "state_dict".
+def existing_program(path: Path) -> Program | None:
+    """The whole program that a file holds, None where it holds weights.
 
     Raises:
         ModelLoadError: there is no such file.
     """
     if not path.is_file():
         raise ModelLoadError(f"{path}: no such file")
-    program = program_in(path)
+    return program_in(path)
+
+
+def file_kind(path: Path) -> str:
+    """What a file holds, in one word: the name of a program's kind, "safetensors" or "state_dict".
+
+    Raises:
+        ModelLoadError: there is no such file.
+    """
+    program = existing_program(path)
     if program is not None:
         return program.name
     return "safetensors" if path.suffix == ".safetensors" else "state_dict"

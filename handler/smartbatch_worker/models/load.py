@@ -16,8 +16,7 @@ from pathlib import Path
 import torch
 
 from smartbatch_worker.contract.config import WorkerConfig
-from smartbatch_worker.contract.programs import program_in
-from smartbatch_worker.models import file_kind, kind_of
+from smartbatch_worker.models import existing_program, file_kind, kind_of
 from smartbatch_worker.models.kind import ModelLoadError
 from smartbatch_worker.models.state_dicts import read_state_dict
 from smartbatch_worker.models.torchvision import RANDOM_SEED
@@ -72,8 +71,6 @@ def max_batch_size(module: torch.nn.Module) -> int | None:
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
-    if not path.is_file():
-        raise ModelLoadError(f"{path}: no such file")
-    if (program := program_in(path)) is not None:
+    if (program := existing_program(path)) is not None:
         raise ModelLoadError(f"{path}: holds a whole {program.name} program, not weights; give it as the model instead")
     return read_state_dict(path)

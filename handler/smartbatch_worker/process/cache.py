@@ -106,10 +106,7 @@ def locked(folder: Path, key: str) -> Iterator[None]:
     Raises:
         OSError: nothing can be written there.
     """
-    locks = folder / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    handle = os.open(locks / key[:2], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
+    with _lock_file(folder, key[:2]) as handle:
         deadline = time.monotonic() + MAX_WAIT_S
         while not _try_lock(handle):
             if time.monotonic() > deadline:
@@ -117,8 +114,6 @@ def locked(folder: Path, key: str) -> Iterator[None]:
                 break
             time.sleep(_POLL_S)
         yield
-    finally:
-        os.close(handle)
 
 
 @contextmanager
@@ -132,13 +127,20 @@ def alone(folder: Path, key: str) -> Iterator[None]:
     Raises:
         OSError: nothing can be written there.
     """
-    locks = folder / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
     # Not one of `locked`'s: what is done takes those.
-    handle = os.open(locks / f"alone-{key[:2]}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
+    with _lock_file(folder, f"alone-{key[:2]}") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def _lock_file(folder: Path, name: str) -> Iterator[int]:
+    """A file to lock, open; closing it gives the lock back."""
+    locks = folder / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    handle = os.open(locks / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        yield handle
     finally:
         os.close(handle)
 

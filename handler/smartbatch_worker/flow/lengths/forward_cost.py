@@ -45,9 +45,8 @@ def fit(measured: Sequence[Timed]) -> ForwardCost:
         found = np.linalg.lstsq(shares[:, used], np.ones(len(seconds)), rcond=None)[0]
         if not (found < 0).any():
             break
-        used = [
-            which for which, value in zip(used, found, strict=True) if value >= 0
-        ]  # nothing costs less than nothing
+        # Nothing costs less than nothing.
+        used = [which for which, value in zip(used, found, strict=True) if value >= 0]
     by_term = dict(zip(used, map(float, found), strict=True))
     fixed, token, square = (by_term.get(term, 0.0) for term in range(3))
     # Where a token costs next to nothing, what was measured says nothing of padding.
