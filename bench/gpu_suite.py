@@ -34,7 +34,7 @@ from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.flow.decode import decode as decode_body
 
 from bench import machine
-from bench.experiments.gpu import device_rate, make_model_dir, rate, stage_shares
+from bench.experiments.gpu import bare_rate, device_rate, handler_rates, make_model_dir, rate, stage_shares
 from bench.experiments.slots import Slots
 from bench.identical import Worker
 from bench.images import jpeg, uint8_npy
@@ -173,8 +173,7 @@ def handler(plan: Plan) -> Iterator[Row]:
                 "uint8 .npy": [uint8_npy(plan.side, seed) for seed in range(most)],
                 "JPEG": [jpeg(375, 500, seed % 8) for seed in range(most)],
             }.items():
-                batched = rate(lambda: len(worker.answer(bodies)), plan.seconds)  # noqa: B023 - called at once
-                single = rate(lambda: len(worker.answer(bodies[:1])), plan.seconds)  # noqa: B023
+                batched, single = handler_rates(worker, bodies, plan.seconds)
                 yield {
                     **row,
                     "body": kind,
@@ -184,12 +183,7 @@ def handler(plan: Plan) -> Iterator[Row]:
                     "batched_over_single": round(batched / single, 3),
                     "stage_ms_per_batch": stage_shares(worker, bodies, num_batches=10 if is_cuda else 2),
                 }
-            served = worker.handler.model
-            size = min(most, served.micro_batch_size((3, plan.side, plan.side)))
-            pixels = torch.randn((size, 3, plan.side, plan.side)).to(plan.device)
-            pixels = pixels.contiguous(memory_format=torch.channels_last)
-            with served.ready():
-                bare = device_rate(served.forward, pixels, plan.seconds)
+            size, bare = bare_rate(worker, most, plan.side, plan.seconds)
             yield {**row, "body": "none: the bare forward", "batch": size, "images_per_s": round(bare, 1)}
 
 

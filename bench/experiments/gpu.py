@@ -71,6 +71,21 @@ def device_rate(forward: Callable[[torch.Tensor], object], batch: torch.Tensor, 
     return num_items / elapsed_s
 
 
+def handler_rates(worker: Worker, bodies: Sequence[bytes], seconds: float) -> tuple[float, float]:
+    """Items a second through the handler: all bodies as one batch, and one by one."""
+    batched = rate(lambda: len(worker.answer(bodies)), seconds)
+    return batched, rate(lambda: len(worker.answer(bodies[:1])), seconds)
+
+
+def bare_rate(worker: Worker, most: int, side: int, seconds: float) -> tuple[int, float]:
+    """The handler's micro-batch for pictures of `side` pixels, and items a second of its forward alone."""
+    model = worker.handler.model
+    size = min(most, model.micro_batch_size((3, side, side)))
+    pixels = torch.randn((size, 3, side, side)).to(model.device).contiguous(memory_format=torch.channels_last)
+    with model.ready():
+        return size, device_rate(model.forward, pixels, seconds)
+
+
 def stage_shares(worker: Worker, bodies: Sequence[bytes], num_batches: int = 20) -> dict[str, float]:
     """Seconds a batch by stage, from the handler's own timers."""
     from smartbatch_worker.contract import metrics as metric_names
@@ -114,18 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         model_dir = make_model_dir(Path(scratch), args.model, args.precision, args.compile, str(device))
         worker = Worker(model_dir, args.batch, torch.get_num_threads(), 0 if device.type == "cuda" else None)
         bodies = [uint8_npy(args.side, seed) for seed in range(args.batch)]
-
-        def answer(count: int) -> int:
-            return len(worker.answer(bodies[:count]))
-
-        batched = rate(lambda: answer(args.batch), args.seconds)
-        single = rate(lambda: answer(1), args.seconds)
-        model = worker.handler.model
-        size = min(args.batch, model.micro_batch_size((3, args.side, args.side)))
-        shape = (size, 3, args.side, args.side)
-        pixels = torch.randn(shape).to(device).contiguous(memory_format=torch.channels_last)
-        with model.ready():
-            loop = device_rate(model.forward, pixels, args.seconds)
+        batched, single = handler_rates(worker, bodies, args.seconds)
+        size, loop = bare_rate(worker, args.batch, args.side, args.seconds)
         result = {
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             "model": args.model,

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -33,7 +33,7 @@ class _Slot:
     stream: Any = None
     event: Any = None
     count: int = 0
-    failed: BaseException | None = field(default=None)
+    failed: BaseException | None = None
 
 
 class Slots(Generic[Work]):
