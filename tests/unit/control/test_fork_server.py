@@ -127,7 +127,9 @@ def test_a_worker_is_what_torchserve_started(server: ForkServer, worker: Path, t
 COUNTING = """
 import sys
 from smartbatch_worker.process.siblings import board_path, num_workers
-print(sys.stdin.readline(), num_workers(), board_path())
+print("started", flush=True)
+sys.stdin.readline()
+print(num_workers(), board_path())
 """
 
 
@@ -136,9 +138,12 @@ def test_forked_workers_count_each_other(server: ForkServer, tmp_path: Path) -> 
     script = tmp_path / "model_service_worker.py"
     script.write_text(COUNTING)
     both = [server.start([script], stdin=subprocess.PIPE) for _ in range(2)]
+    for each in both:  # one that was only asked for does not count yet
+        assert each.stdout is not None
+        assert each.stdout.readline() == "started\n"
     told = [each.communicate("go\n", timeout=60)[0].split() for each in both]
-    assert [number for _, number, _ in told] == ["2", "1"]
-    assert {Path(board).name for _, _, board in told} == {f"smartbatch-{os.getpid()}-busy"}
+    assert [number for number, _ in told] == ["2", "1"]
+    assert {Path(board).name for _, board in told} == {f"smartbatch-{os.getpid()}-busy"}
 
 
 def test_a_module_is_run_as_python_does(server: ForkServer, tmp_path: Path) -> None:
