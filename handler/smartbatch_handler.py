@@ -44,7 +44,7 @@ from smartbatch_worker.forward.managed import ManagedModel
 from smartbatch_worker.kernels import json_numbers, pixels
 from smartbatch_worker.process import cache, heap
 from smartbatch_worker.process.threads import ThreadShare
-from smartbatch_worker.torchserve import wire, worker_output
+from smartbatch_worker.torchserve import tracing, wire, worker_output
 from smartbatch_worker.torchserve.frontend_limits import max_response_bytes
 from smartbatch_worker.torchserve.replies import Replies
 from smartbatch_worker.torchserve.requests import is_describe, read_rows
@@ -71,6 +71,7 @@ class SmartBatchHandler:
         self._texts = TextReader.of(self.model_dir, self.config)
         self.labels = _read_labels(self.model_dir, self.config)
         self.telemetry = Telemetry(context.model_name, _worker_name(sys.argv), write_metrics)
+        self._traces = tracing.open_traces(context.model_name, os.environ)
         self.device = device = _pick_device(self.config.device, properties.get("gpu_id"))
         self.model = ManagedModel(
             self.config,
@@ -277,22 +278,13 @@ class SmartBatchHandler:
         return self._ceilings.limit(shape, self.model.micro_batch_size(shape))
 
     def _count(self, rows: Sequence[Row], timer: StageTimer) -> None:
-        telemetry = self.telemetry
-        values: dict[Any, float] = {telemetry.key(names.BATCHES): 1.0}
-        for row in rows:
-            key = telemetry.key(names.REQUESTS, status=str(row.status))
-            values[key] = values.get(key, 0.0) + 1
-        values[telemetry.key(names.ITEMS)] = float(sum(len(row.items) for row in rows))
-        for stage, seconds in timer.seconds.items():
-            values[telemetry.key(names.STAGE_SECONDS, stage=stage)] = seconds
         padding_ratio = self._batcher.padding_ratio()
         if padding_ratio is None and self.model.compiler == "cuda_graphs":
             padding_ratio = self.model.padding_ratio()
-        if padding_ratio is not None:
-            telemetry.gauge(names.PADDING_RATIO, padding_ratio)
-        for name, sizes in ((names.BATCH_SIZE, [len(rows)]), (names.FORWARD_SIZE, timer.forward_sizes)):
-            telemetry.histogram(values, name, sizes, names.HISTOGRAMS[name])
-        telemetry.add(values)
+        num_items = sum(len(row.items) for row in rows)
+        self.telemetry.count_batch([row.status for row in rows], num_items, timer, padding_ratio)
+        if self._traces is not None:
+            self._traces.record(rows, timer)
 
     def _count_split(self, reason: str) -> None:
         self.telemetry.count(names.SPLITS, reason=reason)

@@ -32,6 +32,9 @@ MANAGEMENT_ORIGINS = "SMARTBATCH_MANAGEMENT_ORIGINS"
 MANAGEMENT_UIDS = "SMARTBATCH_MANAGEMENT_UIDS"
 """For the frontend's jar: numbers of local users that may manage the server, beside its own and root."""
 
+TRACE_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+"""OpenTelemetry's own, for a worker: where its collector is; with one of them set, requests are traced."""
+
 RESERVED = frozenset(
     {
         RUN_DIR,

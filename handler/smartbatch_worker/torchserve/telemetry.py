@@ -77,6 +77,30 @@ class Telemetry:
             key = self.key(f"{name}{suffix}")
             values[key] = values.get(key, 0.0) + amount
 
+    def count_batch(
+        self, statuses: Sequence[int], num_items: int, timer: StageTimer, padding_ratio: float | None
+    ) -> None:
+        """Add what one batch did.
+
+        Args:
+            statuses: of its answers.
+            num_items: of all its requests.
+            timer: of its stages.
+            padding_ratio: the share of its numbers that was padding; None where nothing is padded.
+        """
+        values: dict[tuple[str, Labels], float] = {self.key(names.BATCHES): 1.0}
+        for status in statuses:
+            key = self.key(names.REQUESTS, status=str(status))
+            values[key] = values.get(key, 0.0) + 1
+        values[self.key(names.ITEMS)] = float(num_items)
+        for stage, seconds in timer.seconds.items():
+            values[self.key(names.STAGE_SECONDS, stage=stage)] = seconds
+        if padding_ratio is not None:
+            self.gauge(names.PADDING_RATIO, padding_ratio)
+        for name, sizes in ((names.BATCH_SIZE, [len(statuses)]), (names.FORWARD_SIZE, timer.forward_sizes)):
+            self.histogram(values, name, sizes, names.HISTOGRAMS[name])
+        self.add(values)
+
     def zeros(self) -> dict[tuple[str, Labels], float]:
         """Every counter at zero: a series that appears with its first event hides that event from `rate()`."""
         values = {self.key(name): 0.0 for name, labels in names.COUNTERS.items() if not labels}
@@ -121,10 +145,13 @@ class Telemetry:
 
 
 class StageTimer:
-    """Seconds spent per stage of one batch, and the forwards that they were spent on."""
+    """Seconds spent per stage of one batch, when, and the forwards that they were spent on."""
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(names.STAGES, 0.0)
+        self.started = time.perf_counter()
+        self.spells: list[tuple[str, float, float]] = []
+        """Stage, start and end of each block, by the same clock as `started`."""
         self.forward_sizes: list[int] = []
         """Items of each forward whose answers were taken."""
 
@@ -135,7 +162,9 @@ class StageTimer:
         try:
             yield
         finally:
-            self.seconds[name] += time.perf_counter() - start
+            end = time.perf_counter()
+            self.seconds[name] += end - start
+            self.spells.append((name, start, end))
 
 
 def _number(value: float) -> str:
