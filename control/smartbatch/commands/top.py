@@ -27,7 +27,7 @@ def top(
     """Watch throughput, batches, queue, latency, stages and errors of every model."""
     from rich.console import Console
 
-    from smartbatch.remote.top import run_top
+    from smartbatch.watch.top import run_top
 
     with front_door("error", errors=VALUES, colour=None):
         console = Console(highlight=False)

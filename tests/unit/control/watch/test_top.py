@@ -7,7 +7,8 @@ import json
 import pytest
 from rich.console import Console
 from smartbatch.remote.scrape import parse
-from smartbatch.remote.top import Look, sparkline, view, views
+from smartbatch.watch.rates import Look, view, views
+from smartbatch.watch.top import sparkline
 
 
 def exposition(
@@ -86,7 +87,7 @@ def test_a_server_without_answers_has_no_models() -> None:
 
 
 def test_the_tables_show_every_model_and_fit_a_terminal() -> None:
-    from smartbatch.remote.top import _json, _tables
+    from smartbatch.watch.top import _json, _tables
 
     found = views(look(100.0, *BEFORE), look(102.0, *AFTER))
     console = Console(width=100, record=True, file=open("/dev/null", "w", encoding="utf-8"))  # noqa: PTH123, SIM115
