@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from smartbatch.archive.settings import ArchiveSettings
-from smartbatch.archive.stage import CONFIG_FILE, Staged
+from smartbatch.archive.stage import Staged
+from smartbatch.model_config import CONFIG_FILE
 
 _MANIFEST = "MAR-INF/MANIFEST.json"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say

@@ -33,8 +33,9 @@ from smartbatch.archive.model import NUM_ITEMS, as_checked, check_model, example
 from smartbatch.archive.named import Seen, check_named
 from smartbatch.archive.rows import check_rows_do_not_mix
 from smartbatch.archive.settings import CheckError
-from smartbatch.archive.stage import CONFIG_FILE, ENTRY_POINT
+from smartbatch.archive.stage import ENTRY_POINT
 from smartbatch.archive.tensors import Tensors, inputs_of, named_inputs_of
+from smartbatch.model_config import CONFIG_FILE
 
 _OTHER_SHAPE = re.compile(
     r"has shape \[(?P<rows>\d+)(?P<rest>[^\]]*)\] in the file and \[\d+(?P<model_rest>[^\]]*)\] in the model"

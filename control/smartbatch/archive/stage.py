@@ -11,7 +11,6 @@ from typing import Any
 
 import smartbatch_worker
 import yaml
-from smartbatch_worker.contract.config import WorkerConfig
 
 from smartbatch.archive.huggingface.describe import PLACE, describe
 from smartbatch.archive.huggingface.hub import find
@@ -21,10 +20,10 @@ from smartbatch.archive.published.weights import Weights
 from smartbatch.archive.settings import DEFAULT_MODEL, ArchiveError, ArchiveSettings, parse_input, parse_length
 from smartbatch.errors import UsageError
 from smartbatch.installation import MODEL_CONFIG, files
+from smartbatch.model_config import CONFIG_FILE, SECTION, apply_overrides, spelled
 
 HANDLER_DIR = Path(smartbatch_worker.__file__).resolve().parent.parent
 ENTRY_POINT = "smartbatch_handler.py"
-CONFIG_FILE = "model-config.yaml"
 LABELS_FILE = "index_to_name.json"
 WEIGHTS_FILE = "weights.safetensors"
 MODEL_FILE = "model.py"
@@ -60,8 +59,8 @@ class Staged:
 
     def write_config(self) -> None:
         """Write model-config.yaml from `frontend` and `section`."""
-        body = yaml.safe_dump({**self.frontend, "handler": self.section}, sort_keys=False, allow_unicode=True)
-        (self.folder / CONFIG_FILE).write_text(f"# Written by `smartbatch archive`.\n{body}", encoding="utf-8")
+        text = spelled(self.frontend, self.section, "archive")
+        (self.folder / CONFIG_FILE).write_text(text, encoding="utf-8")
 
 
 def stage(settings: ArchiveSettings, folder: Path, report: Callable[[str], None]) -> Staged:
@@ -129,7 +128,7 @@ def read_labels(path: Path) -> list[str]:
 
 def _read_base_config(staged: Staged) -> None:
     base = yaml.safe_load((files() / MODEL_CONFIG).read_text(encoding="utf-8"))
-    staged.section = dict(base.pop("handler"))
+    staged.section = dict(base.pop(SECTION))
     staged.section.pop("model", None)
     staged.frontend = base
 
@@ -214,16 +213,7 @@ def _apply_overrides(settings: ArchiveSettings, staged: Staged) -> None:
         given["inputs"] = dict(parse_input(text) for text in settings.inputs)
     if settings.lengths:
         given["lengths"] = dict(parse_length(text) for text in settings.lengths)
-    for key, text in given.items():
-        value = yaml.safe_load(text) if key in staged.frontend else text
-        (staged.frontend if key in staged.frontend else staged.section)[key] = value
-    try:
-        config = WorkerConfig.resolve(staged.section, {})
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    for key in given:
-        if key in staged.section:  # as the parsed value, not as the text it came in
-            staged.section[key] = config.as_dict()[key]
+    apply_overrides(staged.frontend, staged.section, given)
 
 
 def _add(staged: Staged, source: Path, name: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,8 +11,7 @@ import typer
 from rich.console import Console
 
 from smartbatch.archive.settings import ArchiveSettings
-from smartbatch.commands.options import AsJson
-from smartbatch.errors import UsageError
+from smartbatch.commands.options import AsJson, Overrides, parse_overrides
 
 ModelOption = Annotated[str | None, typer.Option("--model", help="torchvision model by name.", show_default="resnet18")]
 ModelPathOption = Annotated[
@@ -56,9 +54,7 @@ def archive(
         typer.Option(metavar="LETTER=SIZES", help="Sizes to pad to, such as L=16,32,64; the last is the most."),
     ] = None,
     labels: Annotated[Path | None, typer.Option(help="Class names: JSON, or one per line.")] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of model-config.yaml.")
-    ] = None,
+    overrides: Overrides = None,
     example: Annotated[
         Path | None,
         typer.Option(
@@ -112,21 +108,6 @@ def archive(
         print(json.dumps({"archive": str(path), "model": settings.archive_name, "size_mb": round(size_mb, 1)}))
     else:
         console.print(f"built {path} ({size_mb:.1f} MB) in {time.monotonic() - started:.0f} s", soft_wrap=True)
-
-
-def parse_overrides(texts: Sequence[str]) -> dict[str, str]:
-    """Split `key=value` texts.
-
-    Raises:
-        UsageError: one has no `=`.
-    """
-    overrides = {}
-    for text in texts:
-        key, separator, value = text.partition("=")
-        if not separator or not key:
-            raise UsageError(f"--set takes KEY=VALUE, got {text!r}")
-        overrides[key.strip()] = value.strip()
-    return overrides
 
 
 def _build(settings: ArchiveSettings, console: Console) -> Path:

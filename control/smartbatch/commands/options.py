@@ -5,6 +5,7 @@ Defaults stand in the commands' signatures, since a first start may take longer 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smartbatch.commands.output import say
+from smartbatch.errors import UsageError
 
 if TYPE_CHECKING:
     from smartbatch.remote.endpoints import Endpoints
@@ -87,6 +89,25 @@ MaxDelayMs = Annotated[
 Workers = Annotated[
     int | None, typer.Option(help="Worker processes per model.", show_default="one per GPU, or per core up to 4")
 ]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of model-config.yaml.")
+]
+
+
+def parse_overrides(texts: Sequence[str]) -> dict[str, str]:
+    """Split `key=value` texts.
+
+    Raises:
+        UsageError: one has no `=`.
+    """
+    overrides = {}
+    for text in texts:
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise UsageError(f"--set takes KEY=VALUE, got {text!r}")
+        overrides[key.strip()] = value.strip()
+    return overrides
+
 
 # How a change is tried, and how long it may take.
 Canary = Annotated[

@@ -13,7 +13,9 @@ from smartbatch.commands.options import (
     ChangedServer,
     DrainTimeout,
     ModelName,
+    Overrides,
     ReadyTimeout,
+    parse_overrides,
 )
 from smartbatch.commands.output import answer, note, say
 from smartbatch.option_groups import composed
@@ -26,6 +28,7 @@ def retune(
     batch_size: Annotated[int | None, typer.Option(help="Most requests in a batch.")] = None,
     max_delay_ms: Annotated[float | None, typer.Option(help="Longest wait for a batch.")] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes.")] = None,
+    overrides: Overrides = None,
     canary: Canary = None,
     timeout: ReadyTimeout = 120.0,
     drain_timeout: DrainTimeout = 120.0,
@@ -33,7 +36,7 @@ def retune(
     url: CanaryUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Change batch size, delay or workers of a running model without losing a request."""
+    """Change batch size, delay, workers or any setting of a running model without losing a request."""
     from smartbatch.retune.run import RetuneSettings
     from smartbatch.retune.run import retune as run
     from smartbatch.retune.targets import retune_target
@@ -46,6 +49,7 @@ def retune(
         batch_size=batch_size,
         max_batch_delay_ms=delay_ms,
         workers=workers,
+        overrides=parse_overrides(overrides or []),
         ready_timeout_s=timeout,
         drain_timeout_s=drain_timeout,
     )

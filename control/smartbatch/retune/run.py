@@ -12,18 +12,22 @@ Whatever fails before the switch is rolled back; the old version never stopped s
 
 from __future__ import annotations
 
+import json
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.contract.description import as_description
+from smartbatch_worker.contract.environment import PREFIX
 
 from smartbatch.errors import DeadlineError, SmartBatchError
 from smartbatch.remote.endpoints import Endpoints
 from smartbatch.remote.management import ManagementClient, ModelStatus
 from smartbatch.remote.queues import pass_queue, wait_workers
+from smartbatch.remote.status import describe_workers
 from smartbatch.retune.canary import Canary
 from smartbatch.retune.settings import RetuneReport, RetuneSettings
 from smartbatch.retune.store import Marker, RetuneStore, is_orphan, next_version
@@ -82,7 +86,7 @@ def retune(
                 )
 
             same = (batch_size, delay_ms, workers) == (old.batch_size, old.max_batch_delay_ms, old.min_workers)
-            if same and not settings.measure_again:
+            if same and not settings.measure_again and not settings.overrides:
                 return report(old.version, "", 0.0, changed=False)
             version = next_version(old.version, [v.version for v in client.versions(settings.model)])
             say(f"copying {old.url} as version {version}")
@@ -90,6 +94,8 @@ def retune(
             try:
                 if settings.measure_again:
                     store.forget_measurements(folder)
+                if settings.overrides:
+                    store.configure(folder, settings.overrides)
                 say(f"starting {workers} worker(s) of {version}")
                 client.register(
                     folder.name,
@@ -97,10 +103,12 @@ def retune(
                     batch_size=batch_size,
                     max_batch_delay_ms=delay_ms,
                     workers=workers,
-                    response_timeout_s=old.response_timeout_s,
+                    response_timeout_s=int(settings.overrides.get("responseTimeout", old.response_timeout_s)),
                 )
                 new = client.wait_ready(settings.model, settings.ready_timeout_s, version)
                 done = canary.check(client, new, old)
+                for line in _beaten(client, new, settings.overrides):
+                    say(line)
                 workers = _follow(client, settings, old, workers, version)
                 say(f"{done}; switching")
                 client.set_default(settings.model, version)
@@ -145,6 +153,20 @@ def _follow(client: ManagementClient, settings: RetuneSettings, old: ModelStatus
     client.scale(settings.model, now.min_workers, version)
     client.wait_ready(settings.model, settings.ready_timeout_s, version)
     return now.min_workers
+
+
+def _beaten(client: ManagementClient, new: ModelStatus, overrides: Mapping[str, str]) -> Iterator[str]:
+    """A line for each key that was set and that the server's environment beats."""
+    if not overrides:
+        return
+    worker = next(iter(describe_workers(client, new).values()), None)
+    for key, text in overrides.items():
+        if worker is None or key not in worker["config"]:
+            continue
+        config = WorkerConfig.resolve({key: text}, {}).as_dict()[key]
+        found = worker["config"][key]
+        if json.dumps(config) != json.dumps(found):
+            yield f"note: {PREFIX}{key.upper()} in the server's environment beats {key}={text}: it is {found}"
 
 
 def _roll_back(client: ManagementClient, store: RetuneStore, model: str, version: str, folder: Path) -> None:

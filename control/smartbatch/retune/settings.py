@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from smartbatch.errors import UsageError
@@ -21,6 +22,8 @@ class RetuneSettings:
     max_batch_delay_ms: int | None = None
     """At least 1: at 0 TorchServe caps batches at 2."""
     workers: int | None = None
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    """Keys of model-config.yaml, as text."""
     measure_again: bool = False
     """Forget what the forward was measured at; the new version's first worker measures again. A change by itself."""
     ready_timeout_s: float = 120.0
@@ -32,8 +35,8 @@ class RetuneSettings:
 
     def __post_init__(self) -> None:
         wanted = {name: getattr(self, name) for name in ("batch_size", "max_batch_delay_ms", "workers")}
-        if not self.measure_again and all(value is None for value in wanted.values()):
-            raise UsageError("nothing to change: give --batch-size, --max-delay-ms or --workers")
+        if not self.measure_again and not self.overrides and all(value is None for value in wanted.values()):
+            raise UsageError("nothing to change: give --batch-size, --max-delay-ms, --workers or --set")
         for name, value in wanted.items():
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, got {value}")

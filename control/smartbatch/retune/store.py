@@ -14,7 +14,7 @@ import shutil
 import socket
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ import psutil
 from smartbatch_worker.contract import environment
 
 from smartbatch.errors import UsageError
+from smartbatch.model_config import CONFIG_FILE, changed_config
 from smartbatch.remote.process_identity import live_process
 from smartbatch.retune.model_lock import locked
 
@@ -115,6 +116,19 @@ class RetuneStore:
         marker = folder / environment.MEASURED_SINCE_FILE
         marker.unlink(missing_ok=True)
         marker.touch()
+
+    def configure(self, folder: Path, overrides: Mapping[str, str]) -> None:
+        """Set keys of a copy's model-config.yaml; the original's stays.
+
+        Raises:
+            UsageError: the archive has none, or one that does not take them.
+        """
+        path = folder / CONFIG_FILE
+        if not path.is_file():
+            raise UsageError(f"the archive has no {CONFIG_FILE}, so there is nothing to set in it")
+        text = changed_config(path.read_text(encoding="utf-8"), overrides)
+        path.unlink()  # it may be a hard link to the original's
+        path.write_text(text, encoding="utf-8")
 
     def find(self, url: str) -> Path:
         """The archive or folder in the store that was registered as `url`.

@@ -9,7 +9,8 @@ from pathlib import Path
 import yaml
 from smartbatch_worker.contract.config import WorkerConfig
 
-_CONFIG_FILE = "model-config.yaml"
+from smartbatch.model_config import CONFIG_FILE, SECTION
+
 _OF_PICTURES = "torchvision.transforms.v2"
 
 
@@ -25,11 +26,11 @@ def imports_of(archives: Iterable[Path]) -> tuple[str, ...]:
 def _takes_pictures(archive: Path) -> bool:
     try:
         if archive.is_dir():
-            text = (archive / _CONFIG_FILE).read_text(encoding="utf-8")
+            text = (archive / CONFIG_FILE).read_text(encoding="utf-8")
         else:
             with zipfile.ZipFile(archive) as mar:
-                text = mar.read(_CONFIG_FILE).decode()
-        config = WorkerConfig.resolve((yaml.safe_load(text) or {}).get("handler") or {}, {})
+                text = mar.read(CONFIG_FILE).decode()
+        config = WorkerConfig.resolve((yaml.safe_load(text) or {}).get(SECTION) or {}, {})
     except (OSError, KeyError, ValueError, AttributeError, zipfile.BadZipFile, yaml.YAMLError):
         return False
     return config.takes_pictures

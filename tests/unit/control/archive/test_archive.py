@@ -17,7 +17,7 @@ import yaml
 from smartbatch.archive.build import ArchiveError, ArchiveSettings, build_archive
 from smartbatch.archive.published.torchvision import choose_weights, fetch, recognise
 from smartbatch.archive.stage import HANDLER_DIR, read_labels, stage
-from smartbatch.commands.archive import parse_overrides
+from smartbatch.commands.options import parse_overrides
 from smartbatch.errors import UsageError
 from smartbatch_worker.contract.config import WorkerConfig
 from torchvision import models
