@@ -1,0 +1,141 @@
+"""What a running server's figures say about its costs.
+
+The forward's shape over its items is what a worker measured when it loaded the model; how much CPU it and the rest
+really take comes from what the server did meanwhile. Then three numbers are moved until the model, asked for the
+setting that was watched, gives what was seen: the workers' speed, the time spent outside them, and the spread.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from smartbatch.simulation.batches import Outcome, simulate
+from smartbatch.simulation.costs import Costs, Setting
+from smartbatch.simulation.load import ClosedLoop, Load, OpenLoop
+
+NUM_ROUNDS = 5
+SPREADS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
+LEAST_EDGE_S = 0.0005
+BUSY = 0.85
+"""Workers that compute for more of the time than this are taken to have a backlog."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Observed:
+    """What one model of a server did over some seconds."""
+
+    setting: Setting
+    cores: int
+    requests_per_s: float
+    avg_batch_size: float
+    items: float
+    """Of a request, on average."""
+    avg_forward_size: float
+    """Items of a forward, on average."""
+    mean_s: float
+    """A request's latency; the next two are of the same."""
+    p50_s: float
+    p95_s: float
+    queue_s: float
+    """Seconds that a request waited for a worker, on average."""
+    stage_s: Mapping[str, float]
+    """Seconds a batch spent in `decode`, `stack`, `forward` and `encode`."""
+    measured_forward_s: Mapping[int, float]
+    """Seconds of a forward by its items, as a worker timed them; empty where none did."""
+    measured_threads: int
+    """On how many threads it did."""
+    micro_batch: int
+    worker_cpu_s: float | None
+    """CPU seconds of all workers, a request; None where their processes cannot be seen."""
+    edge_cpu_s: float | None
+    """CPU seconds of the frontend, and of clients on the same machine, a request."""
+
+    @property
+    def busy(self) -> float:
+        """The share of the time for which a worker computes."""
+        return self.requests_per_s / self.avg_batch_size * sum(self.stage_s.values()) / self.setting.workers
+
+    @property
+    def in_flight(self) -> float:
+        """Requests in the server, on average: as many as come in the time that one stays (Little)."""
+        return self.requests_per_s * self.mean_s
+
+    def load(self, num_requests: int = 1000) -> Load:
+        """Where workers are busy all the time, clients that wait for them; else arrivals at the rate that was seen."""
+        if self.busy > BUSY:
+            return ClosedLoop(max(1, round(self.in_flight)))
+        return OpenLoop.poisson(self.requests_per_s, num_requests)
+
+
+def fit(observed: Observed, load: Load | None = None) -> Costs:
+    """The costs that explain what was seen.
+
+    Args:
+        observed: of the server.
+        load: what it served meanwhile, if that is known; else `observed.load()`.
+    """
+    load = load or observed.load()
+    costs = _first_guess(observed)
+    for _ in range(NUM_ROUNDS):
+        found = simulate(load, observed.setting, costs)
+        costs = _towards(costs, observed, load, found)
+    return min(
+        (dataclasses.replace(costs, spread=spread) for spread in SPREADS),
+        key=lambda tried: abs(simulate(load, observed.setting, tried).p95_s - observed.p95_s),
+    )
+
+
+def _first_guess(observed: Observed) -> Costs:
+    threads = max(1, observed.cores // observed.setting.workers)
+    stages_s = sum(observed.stage_s.values()) or 1.0
+    batch = observed.avg_batch_size
+    cpu_s = observed.worker_cpu_s or stages_s / batch * threads
+    shape = dict(observed.measured_forward_s) or {
+        max(1, round(observed.avg_forward_size)): observed.stage_s["forward"]
+        * observed.avg_forward_size
+        / (batch * observed.items)
+    }
+    costs = Costs(
+        cores=observed.cores,
+        forward_s=shape,
+        forward_threads=observed.measured_threads if observed.measured_forward_s else threads,
+        micro_batch=observed.micro_batch,
+        items=observed.items,
+        decode_s=cpu_s * observed.stage_s["decode"] / stages_s,
+        request_s=observed.stage_s["encode"] / batch,
+        batch_s=observed.stage_s["stack"],
+        edge_s=max(LEAST_EDGE_S, observed.mean_s - observed.queue_s - stages_s),
+        edge_cpu_s=observed.edge_cpu_s or 0.0,
+    )
+    forward_cpu_s = cpu_s * observed.stage_s["forward"] / stages_s
+    serial_s = costs.serial_s
+    divided_s = (costs.forward(observed.avg_forward_size) - serial_s) * costs.forward_threads
+    predicted_s = (serial_s + divided_s) / observed.avg_forward_size * observed.items
+    return _scaled(costs, forward_cpu_s / predicted_s if predicted_s else 1.0, only_forward=True)
+
+
+def _towards(costs: Costs, observed: Observed, load: Load, found: Outcome) -> Costs:
+    """Closer to what was seen: the workers' speed by the rate of clients that wait, else by the latency."""
+    if isinstance(load, ClosedLoop):
+        costs = _scaled(costs, _bounded(found.requests_per_s / observed.requests_per_s))
+    off_s = observed.p50_s - found.p50_s
+    return dataclasses.replace(costs, edge_s=max(LEAST_EDGE_S, costs.edge_s + off_s / 2))
+
+
+def _scaled(costs: Costs, factor: float, *, only_forward: bool = False) -> Costs:
+    forward_s = {items: seconds * factor for items, seconds in costs.forward_s.items()}
+    if only_forward:
+        return dataclasses.replace(costs, forward_s=forward_s)
+    return dataclasses.replace(
+        costs,
+        forward_s=forward_s,
+        decode_s=costs.decode_s * factor,
+        request_s=costs.request_s * factor,
+        batch_s=costs.batch_s * factor,
+    )
+
+
+def _bounded(factor: float) -> float:
+    return min(2.0, max(0.5, factor))

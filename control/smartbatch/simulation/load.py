@@ -1,0 +1,38 @@
+"""When requests come: from clients that each wait for their answer, or whether or not anybody is answered."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedLoop:
+    """Clients that send the next request when the last one is answered."""
+
+    users: int
+
+    def __post_init__(self) -> None:
+        if self.users < 1:
+            raise ValueError(f"users must be at least 1, got {self.users}")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLoop:
+    """Requests at given times, whatever becomes of them."""
+
+    times_s: Sequence[float]
+    """Ascending, from 0."""
+
+    @classmethod
+    def poisson(cls, rate: float, num_requests: int, seed: int = 0) -> OpenLoop:
+        """Random arrivals, `rate` a second."""
+        if rate <= 0:
+            raise ValueError(f"rate must be above 0, got {rate:g}")
+        draw = random.Random(seed).expovariate
+        return cls(tuple(accumulate(draw(rate) for _ in range(num_requests))))
+
+
+Load = ClosedLoop | OpenLoop

@@ -1,0 +1,95 @@
+"""Costs read from figures that the model itself made are those it made them from, nearly."""
+
+from __future__ import annotations
+
+from statistics import median
+
+import pytest
+from smartbatch.simulation.batches import simulate
+from smartbatch.simulation.costs import Costs, Setting
+from smartbatch.simulation.fit import Observed, fit
+from smartbatch.simulation.load import ClosedLoop, Load, OpenLoop
+from smartbatch.simulation.score import grid
+
+TRUE = Costs(
+    cores=2,
+    forward_s={1: 0.024, 2: 0.044, 4: 0.080, 8: 0.150, 16: 0.310},
+    micro_batch=8,
+    decode_s=0.002,
+    request_s=0.0005,
+    batch_s=0.001,
+    edge_s=0.004,
+    edge_cpu_s=0.001,
+    spread=0.1,
+)
+MEASURED_ALONE = {1: 0.020, 2: 0.037, 4: 0.068, 8: 0.125}
+"""A quieter machine's times: the shape is right, and the speed is not."""
+
+
+def observed(load: Load, setting: Setting) -> Observed:
+    """What a server of TRUE would tell."""
+    outcome = simulate(load, setting, TRUE)
+    threads = TRUE.cores // setting.workers
+    size = outcome.avg_batch_size
+    divided_s = TRUE.forward(min(8, size)) - TRUE.serial_s
+    forward_s = (TRUE.serial_s + divided_s / threads) * max(1, size / 8)
+    stage_s = {
+        "decode": size * TRUE.decode_s / threads,
+        "stack": TRUE.batch_s,
+        "forward": forward_s,
+        "encode": size * TRUE.request_s,
+    }
+    return Observed(
+        setting=setting,
+        cores=TRUE.cores,
+        requests_per_s=outcome.requests_per_s,
+        avg_batch_size=size,
+        items=1.0,
+        avg_forward_size=min(8, size),
+        mean_s=outcome.p50_s,
+        p50_s=outcome.p50_s,
+        p95_s=outcome.p95_s,
+        queue_s=max(0.0, outcome.p50_s - sum(stage_s.values()) - TRUE.edge_s),
+        stage_s=stage_s,
+        measured_forward_s=MEASURED_ALONE,
+        measured_threads=1,
+        micro_batch=8,
+        worker_cpu_s=None,
+        edge_cpu_s=TRUE.edge_cpu_s,
+    )
+
+
+@pytest.mark.parametrize(
+    ("load", "setting"),
+    [
+        (ClosedLoop(32), Setting(batch_size=4, max_batch_delay_ms=10, workers=1)),
+        (ClosedLoop(64), Setting(batch_size=32, max_batch_delay_ms=10, workers=2)),
+        (OpenLoop.poisson(20, 1000), Setting(batch_size=8, max_batch_delay_ms=50, workers=2)),
+    ],
+    ids=["one worker, saturated", "two workers, saturated", "thin traffic"],
+)
+def test_other_settings_are_predicted_from_one(load: Load, setting: Setting) -> None:
+    costs = fit(observed(load, setting), load)
+    errors = [
+        abs(simulate(load, other, costs).requests_per_s / simulate(load, other, TRUE).requests_per_s - 1)
+        for other in grid((1, 4, 8, 16, 32), (1, 10, 50), (1, 2))
+    ]
+    assert median(errors) < 0.05
+    assert max(errors) < 0.15
+
+
+def test_without_measured_times_a_forward_costs_what_was_seen() -> None:
+    load, setting = ClosedLoop(32), Setting(batch_size=8, max_batch_delay_ms=10, workers=1)
+    seen = observed(load, setting)
+    blind = Observed(**{**{name: getattr(seen, name) for name in seen.__slots__}, "measured_forward_s": {}})
+    predicted = simulate(load, setting, fit(blind, load))
+    assert predicted.requests_per_s == pytest.approx(seen.requests_per_s, rel=0.05)
+
+
+def test_busy_workers_are_taken_for_clients_that_wait() -> None:
+    busy = observed(ClosedLoop(32), Setting(batch_size=8, max_batch_delay_ms=10, workers=1))
+    load = busy.load()
+    assert isinstance(load, ClosedLoop)
+    assert load.users == pytest.approx(32, abs=1)
+    idle = observed(OpenLoop.poisson(5, 1000), Setting(batch_size=8, max_batch_delay_ms=10, workers=1))
+    assert isinstance(idle.load(), OpenLoop)
