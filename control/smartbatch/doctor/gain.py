@@ -1,0 +1,151 @@
+"""What a change of settings would bring, by the model of the server fitted to what was seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from smartbatch.doctor.evidence import Evidence
+from smartbatch.doctor.finding import Gain
+from smartbatch.doctor.processes import CpuSeconds
+from smartbatch.simulation.batches import Outcome, simulate
+from smartbatch.simulation.costs import Costs, Setting
+from smartbatch.simulation.fit import Observed, fit
+from smartbatch.simulation.load import ClosedLoop, Load
+
+ERROR = 0.4
+"""Nine of ten predictions are within this of what was measured afterwards: docs/tuning.md."""
+LEAST_REQUESTS = 20
+"""Of fewer, averages say little."""
+
+
+@dataclass(frozen=True)
+class Prognosis:
+    """The model of the server for one model of it; `of` says whether there is one.
+
+    Args:
+        observed: what was seen.
+        capacity: of its queue.
+        num_clients: that wait for each answer, where that is known.
+    """
+
+    observed: Observed
+    capacity: int
+    num_clients: int | None = None
+
+    @classmethod
+    def of(cls, evidence: Evidence) -> Prognosis | None:
+        """None where too little was seen: another handler, stock frontend, or next to no requests."""
+        observed = observe(evidence)
+        if observed is None:
+            return None
+        return cls(observed, max(1, evidence.queue_capacity), evidence.num_clients)
+
+    @cached_property
+    def load(self) -> Load:
+        """As it was seen."""
+        return self.observed.load() if self.num_clients is None else ClosedLoop(self.num_clients)
+
+    @cached_property
+    def costs(self) -> Costs:
+        """Fitted."""
+        return fit(self.observed, self.load)
+
+    @property
+    def is_saturated(self) -> bool:
+        """Clients wait for the workers: what these do faster is more requests a second."""
+        return isinstance(self.load, ClosedLoop)
+
+    def outcome(self, setting: Setting) -> Outcome:
+        """Of the load that was seen, with another setting."""
+        return simulate(self.load, setting, self.costs, queue_capacity=self.capacity)
+
+    @cached_property
+    def now(self) -> Outcome:
+        """With the present one: the change is told from what the model says of both."""
+        return self.outcome(self.observed.setting)
+
+    def gain(self, setting: Setting) -> Gain:
+        """Requests/s where the workers are at their limit, else the latency of most requests."""
+        then = self.outcome(setting)
+        if self.is_saturated:
+            seen, ratio = self.observed.requests_per_s, then.requests_per_s / self.now.requests_per_s
+            return _gain("requests/s", seen, ratio)
+        return _gain("p50, ms", 1000 * self.observed.p50_s, then.p50_s / self.now.p50_s)
+
+    def improvement(self, setting: Setting) -> float:
+        """By what factor that is better; 1 is no better."""
+        then = self.outcome(setting)
+        if self.is_saturated:
+            return then.requests_per_s / self.now.requests_per_s
+        return self.now.p50_s / then.p50_s
+
+
+def observe(evidence: Evidence) -> Observed | None:
+    """The figures the model is fitted to; None where one of them is missing."""
+    view, status, worker = evidence.view, evidence.status, evidence.worker
+    if worker is None or evidence.mean_s is None or evidence.queue_s is None or view.avg_batch_size is None:
+        return None
+    if view.p50_s is None or view.p95_s is None or view.avg_forward_size is None or not view.stage_s:
+        return None
+    if evidence.requests < LEAST_REQUESTS or not status.workers:
+        return None
+    threads = evidence.config("threads")
+    cores = evidence.server.cores or max(1, len(status.workers) * worker["threads"])
+    answered = view.batches_per_s * view.avg_batch_size  # by workers
+    cpu = evidence.cpu
+    count = answered * evidence.seconds
+    shapes = worker["micro_batch_ms_per_item"]
+    shape = max(shapes, key=lambda name: len(shapes[name]), default=None)
+    return Observed(
+        setting=Setting(
+            batch_size=status.batch_size,
+            max_batch_delay_ms=status.max_batch_delay_ms,
+            workers=len(status.workers),
+            threads=None if threads in (None, "auto") else int(threads),
+        ),
+        cores=cores,
+        requests_per_s=answered,
+        avg_batch_size=view.avg_batch_size,
+        items=evidence.items_per_request or 1.0,
+        avg_forward_size=view.avg_forward_size,
+        mean_s=evidence.mean_s,
+        p50_s=view.p50_s,
+        p95_s=view.p95_s,
+        queue_s=evidence.queue_s,
+        stage_s=view.stage_s,
+        measured_forward_s={} if shape is None else _forward_s(shapes[shape]),
+        measured_threads=max(1, cores // len(status.workers)),
+        micro_batch=_micro_batch(evidence),
+        worker_cpu_s=None if cpu is None else cpu.workers / count,
+        edge_cpu_s=None if cpu is None else _edge_cpu_s(evidence, cpu) / count,
+    )
+
+
+def _edge_cpu_s(evidence: Evidence, cpu: CpuSeconds) -> float:
+    """Of the frontend, and of the clients where they are ours; what others on the machine do is not the requests'."""
+    return (cpu.frontend or 0.0) + (cpu.own if evidence.num_clients is not None else 0.0)
+
+
+def _forward_s(ms_per_item: Mapping[str, float]) -> dict[int, float]:
+    return {int(size): int(size) * ms / 1000 for size, ms in ms_per_item.items()}
+
+
+def _micro_batch(evidence: Evidence) -> int:
+    """The most items of a forward."""
+    worker = evidence.worker
+    if worker is not None and worker["micro_batch"]:
+        return max(worker["micro_batch"].values())
+    configured = evidence.config("micro_batch")
+    if isinstance(configured, int):
+        return configured
+    size = evidence.view.avg_forward_size or 1.0
+    return max(evidence.status.batch_size, math.ceil(size))
+
+
+def _gain(figure: str, before: float, ratio: float) -> Gain:
+    """The change may be off by ERROR of the figure."""
+    after = before * ratio
+    return Gain(figure=figure, before=before, after=after, low=after * (1 - ERROR), high=after * (1 + ERROR))

@@ -1,0 +1,23 @@
+"""What several illnesses ask: whether requests wait, and what the model of the server says of a change."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from smartbatch.doctor.evidence import Evidence
+from smartbatch.doctor.finding import Gain
+from smartbatch.doctor.gain import Prognosis
+
+
+def retuned(prognosis: Prognosis | None, **changed: int) -> Gain | None:
+    """Of a setting with some of its fields changed; None where there is no model of the server."""
+    if prognosis is None:
+        return None
+    return prognosis.gain(dataclasses.replace(prognosis.observed.setting, **changed))
+
+
+def waits(evidence: Evidence) -> bool:
+    """Requests wait for a worker longer than the delay explains."""
+    if evidence.queue_s is None:
+        return False
+    return evidence.queue_s > max(0.002, 0.5 * evidence.batch_s, 1.5 * evidence.status.max_batch_delay_ms / 1000)
