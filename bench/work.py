@@ -103,8 +103,8 @@ class Work:
         self.store.mkdir(parents=True, exist_ok=True)
         make_weights([*self.photos, *self.squares], self.weights)
         overrides = dict(self.overrides)
-        self._archive("smartbatch", overrides)
-        self._archive("smartbatch_bf16", overrides | {"precision": "bf16"})
+        self.archive("smartbatch", overrides)
+        self.archive("smartbatch_bf16", overrides | {"precision": "bf16"})
         with zipfile.ZipFile(self.store / "smartbatch.mar") as archive:
             archive.extractall(self.model_dir)
         self._stock_archive()
@@ -116,7 +116,8 @@ class Work:
         config["handler"] |= choices
         file.write_text(yaml.safe_dump(config))
 
-    def _archive(self, name: str, overrides: dict[str, str]) -> None:
+    def archive(self, name: str, overrides: dict[str, str]) -> None:
+        """Build ResNet18 with these weights and keys."""
         settings = ArchiveSettings(
             model="resnet18", model_path=self.weights, name=name, overrides=overrides, output=self.store, force=True
         )

@@ -29,6 +29,7 @@ class Command(NamedTuple):
 COMMANDS: dict[str, Command] = {
     "archive": Command("smartbatch.commands.archive", "archive"),
     "capacity": Command("smartbatch_load.capacity.command", "capacity", plain=True),
+    "doctor": Command("smartbatch.commands.doctor", "doctor"),
     "env": Command("smartbatch.commands.env", "env"),
     "metrics": Command("smartbatch.commands.metrics", "metrics"),
     "migrate": Command("smartbatch.commands.migrate", "migrate"),

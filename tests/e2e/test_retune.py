@@ -245,7 +245,7 @@ def test_a_server_we_did_not_start(server: RunningServer, tmp_path: Path) -> Non
 
 
 def test_tune_measures_again_and_says_what_it_found(server: RunningServer) -> None:
-    command = [sys.executable, "-m", "smartbatch.cli", "tune", "tiny", "--run-dir", str(server.run_dir)]
+    command = [sys.executable, "-m", "smartbatch.cli", "tune", "tiny", "--forward", "--run-dir", str(server.run_dir)]
     with Clients(server, 4) as clients:
         clients.wait_for(20)
         shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)

@@ -1,8 +1,11 @@
-"""`smartbatch tune`: measure a running model's forward again, and use what is fastest."""
+"""`smartbatch tune`: the settings that a running model is served best with; or its forward, measured again."""
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from smartbatch.commands.options import (
     AsJson,
@@ -15,13 +18,31 @@ from smartbatch.commands.options import (
 )
 from smartbatch.commands.output import answer, say
 from smartbatch.errors import DeadlineError, UsageError
+from smartbatch.front_door import EXIT_INTERRUPTED
+from smartbatch.installation import need
 from smartbatch.option_groups import composed
+
+if TYPE_CHECKING:
+    from smartbatch.retune.targets import RetuneTarget
 
 
 @composed
 def tune(
     *,
     model: ModelName,
+    slo_p95_ms: Annotated[
+        float | None, typer.Option(help="Objective for p95.", show_default="none: the rate alone", min=0.1)
+    ] = None,
+    clients: Annotated[int, typer.Option(help="Of the load: as many wait for an answer each.", min=1, max=512)] = 32,
+    body: Annotated[
+        Path | None, typer.Option(help="What they send.", show_default="the archive's example, or made up")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="That a setting is measured for.", min=1, max=120)] = 5.0,
+    apply: Annotated[bool, typer.Option("--apply", help="Leave the best setting behind, not the present one.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for tuning.json and tuning.png.")] = None,
+    forward: Annotated[
+        bool, typer.Option("--forward", help="Measure the forward again instead: micro-batch and convolutions.")
+    ] = False,
     canary: Canary = None,
     timeout: ReadyTimeout = 120.0,
     drain_timeout: DrainTimeout = 120.0,
@@ -29,20 +50,72 @@ def tune(
     url: CanaryUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a running model's forward again: which micro-batch and which convolutions are fastest here, now.
+    """Find batch size, delay and workers for an objective: by a model of the server, and at most six trials on it.
 
-    A model is measured once a week, when it is loaded, and what was found is kept for all later servers. Measure again
-    after other programs have left or joined the machine, or when it was busy that first time. No request is lost: new
-    workers measure while the old ones serve, as `smartbatch retune` does it.
+    The trials are retunes under a load of its own, beside whatever else is asked, and no request is lost. Afterwards
+    the present setting is back, or with --apply the best one is there.
+
+    With --forward: measure the forward again, which is done once a week when a model is loaded; for a machine that was
+    busy that first time, or has other neighbours since.
     """
-    from smartbatch.remote.status import describe_workers
-    from smartbatch.retune.run import RetuneSettings, retune
     from smartbatch.retune.targets import retune_target
 
-    settings = RetuneSettings(model=model, measure_again=True, ready_timeout_s=timeout, drain_timeout_s=drain_timeout)
     target = retune_target(server.endpoints(), server.model_store, url, canary, timeout)
     if target.canary.inference_url is None:
-        raise UsageError("measuring needs a request: name the server's inference address by --url")
+        raise UsageError("measuring needs requests: name the server's inference address by --url")
+    if forward:
+        if slo_p95_ms is not None or body is not None or apply or out is not None:
+            raise UsageError("--forward measures the forward alone: leave out --slo-p95-ms, --body, --apply and --out")
+        _tune_forward(target, model, timeout, drain_timeout, as_json)
+        return
+    from smartbatch.doctor.probe import Probe, probe_body
+    from smartbatch.tuning import report
+    from smartbatch.tuning.run import TuneSettings
+    from smartbatch.tuning.run import tune as run
+    from smartbatch.tuning.search import Objective
+
+    with target.endpoints.management() as client:
+        described = client.describe(model, customized=True).customized
+    probe = Probe(target.endpoints, model, probe_body(described, body), clients)
+    settings = TuneSettings(
+        model=model,
+        objective=Objective(None if slo_p95_ms is None else slo_p95_ms / 1000),
+        seconds=seconds,
+        apply=apply,
+        ready_timeout_s=timeout,
+        drain_timeout_s=drain_timeout,
+    )
+    say(f"{clients} clients send to {model}; at most 6 settings are tried, {seconds:g} s each")
+    found = run(target, settings, probe, say)
+    fields = report.as_dict(found)
+    if out is not None:
+        report.write(found, out)
+        _draw(out / report.PICTURE, fields)
+    answer(fields, as_json, report.text(found))
+    if found.interrupted:
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if not fields["meets_objective"]:
+        raise typer.Exit(1)
+
+
+def _draw(path: Path, fields: dict[str, Any]) -> None:
+    """The picture, where what draws it is installed."""
+    try:
+        need("load", "tuning.png")
+    except UsageError as error:
+        say(f"no picture: {error}")
+        return
+    from smartbatch_load.draw.tuning import draw_tuning
+
+    draw_tuning(path, fields)
+
+
+def _tune_forward(target: RetuneTarget, model: str, timeout: float, drain_timeout: float, as_json: bool) -> None:
+    """New workers measure while the old ones serve, as `smartbatch retune` does it."""
+    from smartbatch.remote.status import describe_workers
+    from smartbatch.retune.run import RetuneSettings, retune
+
+    settings = RetuneSettings(model=model, measure_again=True, ready_timeout_s=timeout, drain_timeout_s=drain_timeout)
     with target.endpoints.management() as client:
         before = _measured(describe_workers(client, client.describe(model)))
         report = retune(target.endpoints, settings, target.model_store, target.canary, say=say)

@@ -1,0 +1,185 @@
+"""`smartbatch tune` from bad starts, against the best of an exhaustive grid.
+
+    python -m bench.tune_race [--slo-p95-ms 300] [--oracle] [--starts NAME ...] [--out bench/results]
+
+A ResNet18 server is started badly (batches of one, a long delay, more threads than cores, large batches of JSON), and
+tuned. With --oracle, 24 settings are measured as well, each as a trial is, and the tuned setting is held against the
+best of them: both are measured again, one after the other, three times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from smartbatch.doctor.evidence import Observer
+from smartbatch.doctor.probe import Probe
+from smartbatch.remote.endpoints import Endpoints
+from smartbatch.retune.canary import Canary
+from smartbatch.retune.run import RetuneSettings, retune
+from smartbatch.retune.targets import RetuneTarget
+from smartbatch.server.running import RunningServer
+from smartbatch.server.settings import ServerSettings
+from smartbatch.server.starting import start_server
+from smartbatch.simulation.costs import Setting
+from smartbatch.simulation.score import grid
+from smartbatch.tuning import report
+from smartbatch.tuning.run import TuneSettings, tune
+from smartbatch.tuning.search import Objective
+
+from bench.load import Body, warm_up_jvm
+from bench.machine import describe
+from bench.work import Work
+
+CLIENTS = 32
+SECONDS = 5.0
+SETTLE_S = 1.5
+LONGEST_JVM_S = 60.0
+NUM_COMPARISONS = 3
+STARTS: dict[str, tuple[Setting, str]] = {
+    "one by one": (Setting(batch_size=1, max_batch_delay_ms=10, workers=2), "jpeg224"),
+    "a long delay": (Setting(batch_size=64, max_batch_delay_ms=100, workers=2), "jpeg224"),
+    "threads over cores": (Setting(batch_size=8, max_batch_delay_ms=10, workers=2, threads=2), "jpeg224"),
+    "large batches of JSON": (Setting(batch_size=64, max_batch_delay_ms=10, workers=2), "json"),
+}
+ORACLE = tuple(grid((1, 4, 16, 32), (1, 10, 40), (1, 2)))
+STARTED = time.monotonic()
+
+
+class Race:
+    """One server, one start."""
+
+    def __init__(self, work: Work, name: str, objective: Objective) -> None:
+        self.start, workload = STARTS[name]
+        self.objective = objective
+        self.body: Body = work.bodies[workload]
+        self.model = "threaded" if self.start.threads else "smartbatch"
+        folder = work.folder / name.replace(" ", "_")
+        self.server: RunningServer = start_server(
+            ServerSettings(model_store=work.store, run_dir=folder, inference_port=0, management_port=0, metrics_port=0)
+        )
+        self.endpoints = Endpoints(
+            inference_url=self.server.inference_url,
+            management_url=self.server.management_url,
+            metrics_url=self.server.metrics_url,
+            state=self.server.state,
+        )
+        self.target = RetuneTarget(self.endpoints, work.store, Canary(inference_url=self.server.inference_url))
+        with self.server.management() as client:
+            client.register(
+                f"{self.model}.mar",
+                batch_size=self.start.batch_size,
+                max_batch_delay_ms=self.start.max_batch_delay_ms,
+                workers=self.start.workers,
+            )
+            client.wait_ready(self.model)
+
+    def warm_up(self) -> None:
+        """Until the JVM has compiled, and the workers have measured."""
+        url = f"{self.server.inference_url}/predictions/{self.model}"
+        say(warm_up_jvm(url, self.body, CLIENTS, self.server.pid, LONGEST_JVM_S))
+
+    def tune(self) -> dict[str, Any]:
+        """As the command does it."""
+        settings = TuneSettings(model=self.model, objective=self.objective, seconds=SECONDS, apply=True)
+        found = tune(self.target, settings, self._probe(), say)
+        return report.as_dict(found)
+
+    def measure(self, setting: Setting) -> float:
+        """What a setting is worth, measured as a trial is."""
+        overrides = {"threads": "auto"} if self.start.threads else {}
+        wanted = RetuneSettings(
+            model=self.model,
+            batch_size=setting.batch_size,
+            max_batch_delay_ms=setting.max_batch_delay_ms,
+            workers=setting.workers,
+            overrides=overrides,
+        )
+        retune(self.endpoints, wanted, self.target.model_store, self.target.canary)
+        with self._probe():
+            observer = Observer(self.endpoints, self.model, CLIENTS)
+            observer.start()
+            time.sleep(SECONDS)
+            (evidence,) = observer.finish()
+        view = evidence.view
+        return self.objective.worth(view.rps - view.errors_per_s, view.p95_s or float("inf"))
+
+    def _probe(self) -> Probe:
+        return Probe(self.endpoints, self.model, (self.body.payloads[0], self.body.content_type), CLIENTS)
+
+
+def race(work: Work, name: str, objective: Objective, oracle: bool) -> dict[str, Any]:
+    """One start: what tuning found, and how near that is to the best there is."""
+    say(f"{name}: starting")
+    runner = Race(work, name, objective)
+    try:
+        runner.warm_up()
+        found = runner.tune()
+        lost = sum(count for status, count in found["requests"].items() if not status.startswith("2"))
+        result: dict[str, Any] = {
+            "start": name,
+            "trials": len(found["trials"]),
+            "seconds": found["seconds"],
+            "lost": lost,
+            "tuned": found,
+        }
+        say(f"{name}: {result['trials']} trials in {result['seconds']:.0f} s, {lost} lost, best {found['best']}")
+        if oracle:
+            result |= _against_the_best(runner, Setting(**found["best"]))
+            say(f"{name}: {result['of_the_best']:.3f} of the best, {result['oracle']}")
+        return result
+    finally:
+        runner.server.stop(grace_s=0)
+
+
+def _against_the_best(runner: Race, tuned: Setting) -> dict[str, Any]:
+    worths = {}
+    for number, setting in enumerate(ORACLE, 1):
+        worths[setting] = runner.measure(setting)
+        say(f"  {number}/{len(ORACLE)} {setting}: {worths[setting]:.1f}")
+    best = max(worths, key=worths.__getitem__)
+    ratios = [runner.measure(tuned) / runner.measure(best) for _ in range(NUM_COMPARISONS)]
+    return {
+        "oracle": asdict(best),
+        "of_the_best": round(statistics.median(ratios), 3),
+        "comparisons": [round(ratio, 3) for ratio in ratios],
+        "grid": [{**asdict(setting), "worth": round(worth, 2)} for setting, worth in worths.items()],
+    }
+
+
+def say(line: str) -> None:
+    """Progress."""
+    print(f"[tune_race {time.monotonic() - STARTED:5.0f} s] {line}", file=sys.stderr, flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Race; write tune_race.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--slo-p95-ms", type=float, default=300.0)
+    parser.add_argument("--oracle", action="store_true", help="measure 24 settings as well: four minutes a start")
+    parser.add_argument("--starts", nargs="+", choices=list(STARTS), default=list(STARTS))
+    parser.add_argument("--out", type=Path, default=Path("bench/results"))
+    args = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory(prefix="smartbatch-bench-") as scratch:
+        work = Work(Path(scratch))
+        say("building weights and archives")
+        work.build()
+        work.archive("threaded", {"threads": "2"})
+        objective = Objective(args.slo_p95_ms / 1000)
+        results = [race(work, name, objective, args.oracle) for name in args.starts]
+    args.out.mkdir(parents=True, exist_ok=True)
+    whole = {"machine": describe(), "slo_p95_ms": args.slo_p95_ms, "clients": CLIENTS, "races": results}
+    (args.out / "tune_race.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

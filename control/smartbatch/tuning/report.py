@@ -1,0 +1,123 @@
+"""What a tuning found: a table, the command that serves it, and tuning.json."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from smartbatch.simulation.batches import Outcome
+from smartbatch.simulation.costs import Setting
+from smartbatch.tuning.run import Tuning, spelled
+from smartbatch.tuning.search import Trial
+
+JSON_FILE, PICTURE = "tuning.json", "tuning.png"
+
+
+def as_dict(found: Tuning) -> dict[str, Any]:
+    """As plain data: each trial, all that the model said, and what it was told."""
+    best, search = found.best, found.search
+    far = found.out_of_reach
+    return {
+        "model": found.settings.model,
+        "slo_p95_ms": _ms(found.settings.objective.slo_p95_s),
+        "clients": found.clients,
+        "seconds_a_trial": found.settings.seconds,
+        "seconds": round(found.seconds, 1),
+        "interrupted": found.interrupted,
+        "trials": [_trial(trial) for trial in found.trials],
+        "best": None if best is None else asdict(best.setting),
+        "meets_objective": best is not None and found.settings.objective.is_met(best.measured.p95_s),
+        "out_of_reach": None if far is None else {"nearest": asdict(far[0]), "p95_ms": _ms(far[1])},
+        "serving": None if found.serving is None else asdict(found.serving),
+        "serve": None if best is None else serve_command(found.settings.model, best.setting),
+        "retune": None if best is None else retune_command(found.settings.model, best.setting),
+        "requests": found.outcomes,
+        "costs": None if search is None else asdict(search.costs),
+        "predicted": [] if search is None else [_predicted(*item) for item in search.predicted.items()],
+    }
+
+
+def text(found: Tuning) -> str:
+    """For people."""
+    best = found.best
+    if best is None:
+        return "nothing was measured"
+    lines = ["   requests/s   p95 ms   predicted        setting"]
+    for number, trial in enumerate(found.trials, 1):
+        said = trial.predicted
+        predicted = "" if said is None else f"{said.requests_per_s:.1f} at {1000 * said.p95_s:.0f}"
+        mark = "*" if trial is best else " "
+        rate, p95_ms = trial.measured.requests_per_s, 1000 * trial.measured.p95_s
+        what = f"{spelled(trial.setting)} ({trial.why})"
+        lines.append(f"{number}{mark} {rate:10.1f} {p95_ms:8.0f}   {predicted:<14}   {what}")
+    limit_s = found.settings.objective.slo_p95_s
+    if found.out_of_reach is not None and limit_s is not None:
+        setting, p95_s = found.out_of_reach
+        lines.append(
+            f"p95 within {1000 * limit_s:.0f} ms is out of reach for {found.clients} clients: the nearest by the model "
+            f"is {1000 * p95_s:.0f} ms, {spelled(setting)}. Nothing was tried: fewer clients, a faster forward or more "
+            "machines would help"
+        )
+    elif limit_s is not None and not found.settings.objective.is_met(best.measured.p95_s):
+        lines.append(f"none kept p95 within {1000 * limit_s:.0f} ms; * comes nearest")
+    lost = {status: count for status, count in found.outcomes.items() if not status.startswith("2")}
+    answered = sum(found.outcomes.values()) - sum(lost.values())
+    lines.append(
+        f"{answered} requests were answered meanwhile, {sum(lost.values())} were not{f': {lost}' if lost else ''}"
+    )
+    if found.serving is not None:
+        lines.append(f"{found.settings.model} now serves {spelled(found.serving)}")
+    if found.serving != best.setting:
+        lines.append(f"to have the best: {retune_command(found.settings.model, best.setting)}")
+    lines.append(f"from the next start on: {serve_command(found.settings.model, best.setting)}")
+    return "\n".join(lines)
+
+
+def serve_command(model: str, setting: Setting) -> str:
+    """What starts a server with it."""
+    return f"smartbatch serve --model {model} {_options(setting)}"
+
+
+def retune_command(model: str, setting: Setting) -> str:
+    """What gives it to a running server."""
+    return f"smartbatch retune {model} {_options(setting)}"
+
+
+def write(found: Tuning, folder: Path) -> Path:
+    """Write tuning.json; returns its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / JSON_FILE
+    path.write_text(json.dumps(as_dict(found), indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def _options(setting: Setting) -> str:
+    delay_ms = max(1, setting.max_batch_delay_ms)
+    return f"--batch-size {setting.batch_size} --max-delay-ms {delay_ms} --workers {setting.workers}"
+
+
+def _trial(trial: Trial) -> dict[str, Any]:
+    said = trial.predicted
+    return {
+        **asdict(trial.setting),
+        "why": trial.why,
+        "requests_per_s": round(trial.measured.requests_per_s, 2),
+        "p50_ms": _ms(trial.measured.p50_s),
+        "p95_ms": _ms(trial.measured.p95_s),
+        "avg_batch_size": round(trial.measured.avg_batch_size, 2),
+        "predicted": None if said is None else _outcome(said),
+    }
+
+
+def _predicted(setting: Setting, outcome: Outcome) -> dict[str, Any]:
+    return {**asdict(setting), **_outcome(outcome)}
+
+
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    return {"requests_per_s": round(outcome.requests_per_s, 2), "p95_ms": _ms(outcome.p95_s)}
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(1000 * seconds, 1)

@@ -1,0 +1,181 @@
+"""Try settings on the running server: each is a retune, so no request is lost, and the load goes on meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from smartbatch.doctor.evidence import Evidence, Observer
+from smartbatch.doctor.gain import observe
+from smartbatch.doctor.probe import Probe
+from smartbatch.errors import SmartBatchError
+from smartbatch.retune.run import RetuneSettings, retune
+from smartbatch.retune.targets import RetuneTarget
+from smartbatch.simulation.costs import Setting
+from smartbatch.simulation.fit import fit
+from smartbatch.simulation.load import ClosedLoop
+from smartbatch.tuning.search import Measured, Objective, Search, Trial
+
+SETTLE_S = 1.5
+"""After a switch: clients find the new version, and the queue its level."""
+
+
+class NothingSeenError(SmartBatchError):
+    """Too few answers to learn anything from."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TuneSettings:
+    """What is wanted, and how long each step may take."""
+
+    model: str
+    objective: Objective
+    seconds: float = 5.0
+    """That a setting is measured for."""
+    apply: bool = False
+    """Leave the best setting behind; else the present one comes back."""
+    ready_timeout_s: float = 120.0
+    drain_timeout_s: float = 120.0
+
+
+@dataclass(slots=True)
+class Tuning:
+    """What was found."""
+
+    settings: TuneSettings
+    clients: int
+    trials: list[Trial] = field(default_factory=list)
+    search: Search | None = None
+    out_of_reach: tuple[Setting, float] | None = None
+    """The setting that comes nearest to an objective that none can meet, and its predicted p95."""
+    interrupted: bool = False
+    serving: Setting | None = None
+    """What the server has now."""
+    outcomes: dict[str, int] = field(default_factory=dict)
+    """How the load's requests ended, retunes included."""
+    seconds: float = 0.0
+
+    @property
+    def best(self) -> Trial | None:
+        """Of the trials."""
+        return None if self.search is None or not self.trials else self.search.best()
+
+
+def tune(target: RetuneTarget, settings: TuneSettings, probe: Probe, say: Callable[[str], None]) -> Tuning:
+    """Search, try, and leave the best or the present setting behind; a Ctrl-C ends it with what is known by then.
+
+    Args:
+        target: of the retunes.
+        settings: what is wanted.
+        probe: the load; it is entered and left here.
+        say: told each step.
+
+    Raises:
+        NothingSeenError: nothing was answered.
+        SmartBatchError: as retune has it.
+    """
+    return _Run(target, settings, probe, say).run()
+
+
+class _Run:
+    def __init__(self, target: RetuneTarget, settings: TuneSettings, probe: Probe, say: Callable[[str], None]) -> None:
+        self._target, self._settings, self._probe, self._say = target, settings, probe, say
+        self._found = Tuning(settings, probe.num_clients)
+        self._at: Setting | None = None
+
+    def run(self) -> Tuning:
+        began = time.monotonic()
+        with self._probe:
+            try:
+                self._search()
+            except KeyboardInterrupt:
+                self._found.interrupted = True
+                self._say("interrupted: keeping what is known")
+            finally:
+                self._leave()
+        self._found.outcomes = dict(self._probe.outcomes)
+        self._found.seconds = time.monotonic() - began
+        return self._found
+
+    def _search(self) -> None:
+        evidence = self._watch()
+        observed = observe(evidence)
+        if observed is None:
+            raise NothingSeenError(
+                f"{self._settings.model} answered too little in {self._settings.seconds:g} s to learn from, or its "
+                "handler is not SmartBatch's: `smartbatch doctor` says more"
+            )
+        now = self._at = observed.setting
+        load = ClosedLoop(self._probe.num_clients)
+        search = Search(
+            now, fit(observed, load), load, self._settings.objective, evidence.server.cores, self._found.trials
+        )
+        self._found.search = search
+        self._record(now, "as it is", _measured(evidence))
+        far = search.out_of_reach()
+        if far is not None:
+            setting, outcome = far
+            self._found.out_of_reach = (setting, outcome.p95_s)
+            return
+        while (following := search.next_setting()) is not None:
+            setting, why = following
+            self._switch(setting)
+            time.sleep(SETTLE_S)
+            self._record(setting, why, _measured(self._watch()))
+
+    def _record(self, setting: Setting, why: str, measured: Measured) -> None:
+        search = self._found.search
+        assert search is not None
+        search.record(setting, why, measured)
+        self._say(
+            f"{len(search.trials)}: {spelled(setting)}, {why}: {measured.requests_per_s:.1f} requests/s, "
+            f"p95 {1000 * measured.p95_s:.0f} ms; best so far {spelled(search.best().setting)}"
+        )
+
+    def _leave(self) -> None:
+        """The best setting, if it is wanted; else the one that was there."""
+        search = self._found.search
+        if search is None or not search.trials:
+            return
+        self._switch(search.best().setting if self._settings.apply else search.now)
+        self._found.serving = self._at
+
+    def _switch(self, setting: Setting) -> None:
+        if setting == self._at:
+            return
+        wanted = RetuneSettings(
+            model=self._settings.model,
+            batch_size=setting.batch_size,
+            max_batch_delay_ms=max(1, setting.max_batch_delay_ms),
+            workers=setting.workers,
+            overrides={} if self._at is None or setting.threads == self._at.threads else _threads(setting),
+            ready_timeout_s=self._settings.ready_timeout_s,
+            drain_timeout_s=self._settings.drain_timeout_s,
+        )
+        retune(self._target.endpoints, wanted, self._target.model_store, self._target.canary)
+        self._at = setting
+
+    def _watch(self) -> Evidence:
+        observer = Observer(self._target.endpoints, self._settings.model, self._probe.num_clients)
+        observer.start()
+        time.sleep(self._settings.seconds)
+        (evidence,) = observer.finish()
+        return evidence
+
+
+def spelled(setting: Setting) -> str:
+    """For people."""
+    return f"batches of {setting.batch_size} within {setting.max_batch_delay_ms} ms on {setting.workers} worker(s)"
+
+
+def _threads(setting: Setting) -> dict[str, str]:
+    return {"threads": "auto" if setting.threads is None else str(setting.threads)}
+
+
+def _measured(evidence: Evidence) -> Measured:
+    view = evidence.view
+    if view.p50_s is None or view.p95_s is None or view.avg_batch_size is None:
+        raise NothingSeenError(f"nothing was answered in {evidence.seconds:.0f} s")
+    good = view.rps - view.errors_per_s
+    return Measured(requests_per_s=good, p50_s=view.p50_s, p95_s=view.p95_s, avg_batch_size=view.avg_batch_size)

@@ -1,0 +1,180 @@
+"""Which setting to try next: the model of the server proposes, what was measured corrects it.
+
+    1  the present setting, to which the model is fitted
+    2  the best of all by the model
+    3  the best that is unlike it, in case the model is wrong: another number of workers, or a batch of another kind
+    4… the best by the model as corrected by what was measured, while that promises more than the best so far
+
+An objective that the model puts out of reach is said to be so before anything is tried.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from smartbatch.simulation.batches import Outcome
+from smartbatch.simulation.costs import Costs, Setting
+from smartbatch.simulation.load import Load
+from smartbatch.simulation.score import grid, score
+
+SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96)
+DELAYS_MS = (1, 2, 4, 7, 10, 20, 40)
+MOST_WORKERS = 4
+MOST_TRIALS = 6
+WORTH = 1.02
+"""A trial is worth its seconds where it promises that much more than the best so far."""
+MODEL_ERROR = 0.4
+"""Of nine predictions in ten: docs/tuning.md."""
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """As many requests a second as possible, with p95 within a limit where there is one."""
+
+    slo_p95_s: float | None = None
+
+    def is_met(self, p95_s: float) -> bool:
+        """Whether that latency is within the limit."""
+        return self.slo_p95_s is None or p95_s <= self.slo_p95_s
+
+    def worth(self, requests_per_s: float, p95_s: float) -> float:
+        """Above 0: the rate, of what meets the limit; below 0: by how much it is missed."""
+        if self.slo_p95_s is None or p95_s <= self.slo_p95_s:
+            return requests_per_s
+        return 1.0 - p95_s / self.slo_p95_s
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """What a setting did on the server; latency in seconds, as the server counts it."""
+
+    requests_per_s: float
+    p50_s: float
+    p95_s: float
+    avg_batch_size: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trial:
+    """One setting, what the model said of it, and what it did."""
+
+    setting: Setting
+    why: str
+    predicted: Outcome | None
+    """None of the first: the model is fitted to that."""
+    measured: Measured
+
+
+def settings(now: Setting, cores: int | None) -> list[Setting]:
+    """All that may be tried, the cores shared among the workers; of these as many as now where no cores are known."""
+    workers = {now.workers} if cores is None else {now.workers, *range(1, min(cores, MOST_WORKERS) + 1)}
+    return list(grid(SIZES, DELAYS_MS, sorted(workers)))
+
+
+@dataclass
+class Search:
+    """Ask `next_setting`, try it, tell `record`; until there is none.
+
+    Args:
+        now: the present setting.
+        costs: fitted to it.
+        load: that is served.
+        objective: what is wanted.
+        cores: of the server; None where they are not known.
+    """
+
+    now: Setting
+    costs: Costs
+    load: Load
+    objective: Objective
+    cores: int | None
+    trials: list[Trial] = field(default_factory=list)
+    predicted: dict[Setting, Outcome] = field(init=False)
+
+    def __post_init__(self) -> None:
+        tried = settings(self.now, self.cores)
+        scored = score(tried if self.now in tried else [self.now, *tried], self.load, self.costs)
+        self.predicted = {one.setting: one.outcome for one in scored}
+
+    def record(self, setting: Setting, why: str, measured: Measured) -> None:
+        """What a trial found."""
+        predicted = self.predicted[setting] if self.trials else None
+        self.trials.append(Trial(setting=setting, why=why, predicted=predicted, measured=measured))
+
+    def out_of_reach(self) -> tuple[Setting, Outcome] | None:
+        """Where no setting can meet the objective, even if the model errs: the one that comes nearest."""
+        limit_s = self.objective.slo_p95_s
+        if limit_s is None:
+            return None
+        setting, outcome = min(self.predicted.items(), key=lambda item: item[1].p95_s)
+        seen_s = min((trial.measured.p95_s for trial in self.trials), default=math.inf)
+        is_far = outcome.p95_s * (1 - MODEL_ERROR) > limit_s and seen_s > limit_s
+        return (setting, outcome) if is_far else None
+
+    def best(self) -> Trial:
+        """Of what was tried."""
+        return max(self.trials, key=lambda t: self.objective.worth(t.measured.requests_per_s, t.measured.p95_s))
+
+    def next_setting(self) -> tuple[Setting, str] | None:
+        """What to try, and why; None where nothing promises more."""
+        if not self.trials:
+            return self.now, "as it is"
+        if len(self.trials) >= MOST_TRIALS:
+            return None
+        tried = {trial.setting for trial in self.trials}
+        left = [setting for setting in self.predicted if setting not in tried]
+        if not left:
+            return None
+        first = max(left, key=self._promise)
+        if len(self.trials) == 1:
+            return (first, "best by the model") if self._is_worth(first) else self._unlike(left, self.now)
+        if len(self.trials) == 2:
+            other = self._unlike(left, self.trials[1].setting)
+            if other is not None:
+                return other
+        return (first, "best by the model, corrected") if self._is_worth(first) else None
+
+    def _unlike(self, left: Sequence[Setting], setting: Setting) -> tuple[Setting, str] | None:
+        """The most promising that differs from a setting in kind; None where none could win even if the model errs."""
+        others = [one for one in left if one.workers != setting.workers]
+        if not others:
+            others = [one for one in left if not 1 / 4 < one.batch_size / setting.batch_size < 4]
+        if not others:
+            return None
+        found = max(others, key=self._promise)
+        if self._promise(found) * (1 + MODEL_ERROR) < self._best_worth():
+            return None
+        return found, "unlike the others"
+
+    def _is_worth(self, setting: Setting) -> bool:
+        best = self._best_worth()
+        return self._promise(setting) > (best * WORTH if best > 0 else best)
+
+    def _best_worth(self) -> float:
+        measured = self.best().measured
+        return self.objective.worth(measured.requests_per_s, measured.p95_s)
+
+    def _promise(self, setting: Setting) -> float:
+        """What the model says of it, corrected by how far it was off where it was tried."""
+        outcome = self.predicted[setting]
+        rate = outcome.requests_per_s * self._off(setting, "requests_per_s")
+        p95_s = outcome.p95_s * self._off(setting, "p95_s")
+        # A little for the lower latency: of equal rates the one that answers sooner.
+        return self.objective.worth(rate, p95_s) * (1.0 - 1e-3 * min(1.0, p95_s))
+
+    def _off(self, setting: Setting, figure: str) -> float:
+        """Measured ÷ predicted: of the trials with as many workers, or of all where there is none."""
+        alike = [trial for trial in self.trials if trial.setting.workers == setting.workers] or self.trials
+        ratios = list(_ratios(alike, self.predicted, figure))
+        return statistics.geometric_mean(ratios) if ratios else 1.0
+
+
+def _ratios(trials: Sequence[Trial], predicted: dict[Setting, Outcome], figure: str) -> Iterator[float]:
+    for trial in trials:
+        said = float(getattr(predicted[trial.setting], figure))
+        found = float(getattr(trial.measured, figure))
+        if said > 0 and found > 0:
+            yield found / said

@@ -1,0 +1,332 @@
+"""`smartbatch doctor` on a real server: each illness is made, found as its model's worst, and cured by what is printed.
+
+Not here: `batching-cannot-help`, `no-tokens` and `settings`, which would need a model whose times are exact, a port
+open to the network, and minutes; tests/unit/control/doctor has them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import torchvision.transforms.v2  # noqa: F401  it sets a variable of the environment when it is first imported
+from PIL import Image
+from smartbatch.archive import check
+from smartbatch.archive.build import ArchiveSettings, build_archive
+from smartbatch.archive.probe import probe
+from smartbatch.doctor.evidence import Observer
+from smartbatch.doctor.report import Report, examine
+from smartbatch.remote.endpoints import Endpoints
+from smartbatch.server.running import RunningServer
+from smartbatch_worker.contract.machine import num_cores
+
+from tests.conftest import StartServer
+
+pytestmark = [pytest.mark.timeout(600), pytest.mark.mended]
+wants_the_machine = pytest.mark.slow
+"""What is found by how much CPU there is, and what a model of the server says: not beside other tests."""
+
+MODEL = """
+import time
+
+import torch
+
+
+class Behaving(torch.nn.Module):
+    def forward(self, x):
+        end = time.perf_counter() + {burns}
+        while time.perf_counter() < end:
+            x.sum()
+        time.sleep({sleeps})
+        if bool((x[:, 0] == 666).any()):
+            raise RuntimeError("as asked")
+        return x.repeat(1, {wide})
+"""
+WATCH_S = 2.0
+Load = tuple[int, bytes]
+"""How many clients, and what each of them sends."""
+BODY = json.dumps({"data": [1.0, 2.0, 3.0, 4.0]}).encode()
+
+
+class Clinic:
+    """A server with ill models, and clients that ask them."""
+
+    def __init__(self, server: RunningServer, store: Path) -> None:
+        self.server, self.store = server, store
+        self.endpoints = Endpoints(
+            inference_url=server.inference_url,
+            management_url=server.management_url,
+            metrics_url=server.metrics_url,
+            state=server.state,
+        )
+
+    def archive(self, name: str, *, shape: str = "4", overrides: Mapping[str, str] | None = None, **does: Any) -> None:
+        """A model that burns CPU, sleeps, or answers at length; it raises where it is sent a 666."""
+        source = self.store / f"{name}.py"
+        source.write_text(MODEL.format(**{"burns": 0, "sleeps": 0, "wide": 1, **does}))
+        settings = ArchiveSettings(
+            name=name, model_file=source, input_shape=shape, output=self.store, overrides=overrides or {}
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(check, "_run_child", lambda staged: probe(check.job_of(staged)))
+            build_archive(settings)
+
+    @contextmanager
+    def registered(self, archive: str, name: str, *, batch: int, delay_ms: int, workers: int = 1) -> Iterator[None]:
+        """For the length of the block."""
+        with self.server.management() as client:
+            client.register(f"{archive}.mar", name, batch_size=batch, max_batch_delay_ms=delay_ms, workers=workers)
+            if workers:
+                client.wait_ready(name)
+            try:
+                yield
+            finally:
+                for version in client.versions(name):
+                    client.unregister(name, version.version)
+
+    @contextmanager
+    def asking(self, loads: Mapping[str, Load]) -> Iterator[None]:
+        """Clients that each wait for an answer before they ask again."""
+        ended = threading.Event()
+
+        def client(model: str, body: bytes) -> None:
+            with requests.Session() as session:
+                session.headers["Content-Type"] = "image/jpeg" if body[:1] == b"\xff" else "application/json"
+                while not ended.is_set():
+                    reply = session.post(f"{self.server.inference_url}/predictions/{model}", body, timeout=60)
+                    if reply.status_code == 503:
+                        ended.wait(0.05)
+
+        threads = [
+            threading.Thread(target=client, args=(model, body))
+            for model, (count, body) in loads.items()
+            for _ in range(count)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            time.sleep(0.5)
+            yield
+        finally:
+            ended.set()
+            for thread in threads:
+                thread.join()
+
+    def examine(self, loads: Mapping[str, Load], seconds: float = WATCH_S) -> Report:
+        """What the doctor says of the models meanwhile."""
+        observer = Observer(self.endpoints)
+        with self.asking(loads):
+            observer.start()
+            time.sleep(seconds)
+            return examine(observer.finish(), f"--run-dir {self.server.state.run_dir}")
+
+    def cure(self, report: Report, model: str) -> None:
+        """Type what is printed."""
+        words = shlex.split(worst(report, model).cure)
+        assert words[0] == "smartbatch"
+        subprocess.run([sys.executable, "-m", "smartbatch.cli", *words[1:]], check=True, timeout=300)
+
+
+def worst(report: Report, model: str) -> Any:
+    return next(finding for finding in report.findings if finding.model == model)
+
+
+def illnesses(report: Report, model: str) -> list[str]:
+    return [finding.illness for finding in report.findings if finding.model == model]
+
+
+@pytest.fixture(scope="module")
+def clinic(start: StartServer, tmp_path_factory: pytest.TempPathFactory) -> Clinic:
+    store = tmp_path_factory.mktemp("clinic")
+    found = Clinic(start(model_store=store), store)
+    found.archive("quick")
+    found.archive("burns", burns=0.004)
+    return found
+
+
+def test_what_a_registration_says(clinic: Clinic) -> None:
+    cores = num_cores()
+    clinic.archive("threads", overrides={"threads": str(max(2, cores))})
+    ill = {
+        "zero": ("quick", "delay-zero", {"batch": 8, "delay_ms": 0}),
+        "none": ("quick", "no-worker", {"batch": 8, "delay_ms": 5, "workers": 0}),
+        "threads": ("threads", "threads-over-cores", {"batch": 8, "delay_ms": 5, "workers": 2}),
+    }
+    with ExitStack() as stack:
+        for name, (archive, _, settings) in ill.items():
+            stack.enter_context(clinic.registered(archive, name, **settings))
+        loads: dict[str, Load] = {name: (1, BODY) for name in ill if name != "none"}
+        found = clinic.examine(loads, 1.0)
+        for name, (_, illness, _) in ill.items():
+            assert illnesses(found, name)[:1] == [illness], found.text()
+            clinic.cure(found, name)
+        after = clinic.examine(loads, 1.0)
+        for name, (_, illness, _) in ill.items():
+            assert illness not in illnesses(after, name), after.text()
+
+
+def test_a_delay_that_brings_nobody(clinic: Clinic) -> None:
+    with (
+        clinic.registered("quick", "lone", batch=32, delay_ms=60),
+        clinic.registered("quick", "four", batch=32, delay_ms=60),
+    ):
+        loads: dict[str, Load] = {"lone": (1, BODY), "four": (4, BODY)}
+        found = clinic.examine(loads, 3.0)
+        assert illnesses(found, "lone") == ["delay-for-nobody"], found.text()
+        assert illnesses(found, "four") == ["batch-never-filled"], found.text()
+        for model in loads:
+            gain = worst(found, model).gain
+            assert gain is not None
+            assert gain.before > 50
+            assert gain.after < 0.5 * gain.before
+            clinic.cure(found, model)
+        after = clinic.examine(loads)
+        assert not {"delay-for-nobody", "batch-never-filled"} & {f.illness for f in after.findings}, after.text()
+
+
+@wants_the_machine
+def test_batches_of_one_and_forwards_of_one(clinic: Clinic) -> None:
+    clinic.archive("singly", burns=0.004, overrides={"micro_batch": "1"})
+    for archive, illness, batch in (("burns", "batch-of-one", 1), ("singly", "forwards-of-one", 8)):
+        with clinic.registered(archive, archive, batch=batch, delay_ms=5):
+            loads: dict[str, Load] = {archive: (8, BODY)}
+            found = clinic.examine(loads)
+            assert illnesses(found, archive)[:1] == [illness], found.text()
+            clinic.cure(found, archive)
+            after = clinic.examine(loads)
+            assert illness not in illnesses(after, archive), after.text()
+            (model,) = after.as_dict()["models"]
+            assert model["requests_per_s"] > found.as_dict()["models"][0]["requests_per_s"]
+
+
+@wants_the_machine
+def test_more_workers_than_cores(clinic: Clinic) -> None:
+    with clinic.registered("burns", "many", batch=8, delay_ms=5, workers=num_cores() + 1):
+        loads: dict[str, Load] = {"many": (8, BODY)}
+        found = clinic.examine(loads)
+        assert illnesses(found, "many")[:1] == ["workers-over-cores"], found.text()
+        clinic.cure(found, "many")
+        assert "workers-over-cores" not in illnesses(clinic.examine(loads), "many")
+
+
+@wants_the_machine
+def test_bodies_and_answers_that_cost_more_than_the_model(clinic: Clinic) -> None:
+    clinic.archive("reads", shape="3,*,*", wide="1, 1, 1")
+    clinic.archive("writes", wide=20_000)
+    picture = io.BytesIO()
+    Image.linear_gradient("L").resize((3000, 2000)).convert("RGB").save(picture, "JPEG")
+    for model, illness, body in (
+        ("reads", "decode-bound", picture.getvalue()),
+        ("writes", "response-bound", BODY),
+    ):
+        with clinic.registered(model, model, batch=8, delay_ms=1):
+            found = clinic.examine({model: (6, body)})
+        assert illness in illnesses(found, model), found.text()
+
+
+FIXED = {"micro_batch": "8"}  # nothing is measured, which would sleep as well
+
+
+def test_a_queue_too_short_and_a_time_too_short(clinic: Clinic) -> None:
+    clinic.archive("short", sleeps=0.2, overrides={**FIXED, "jobQueueSize": "2"})
+    clinic.archive("late", sleeps=2.2, overrides={**FIXED, "responseTimeout": "4"})
+    clinic.archive("full", sleeps=0.2, overrides={**FIXED, "jobQueueSize": "16"})
+    ill = {"short": ("queue-too-short", 8, 24), "late": ("near-timeout", 2, 2), "full": ("overloaded", 4, 40)}
+    with ExitStack() as stack:
+        for name, (_, batch, _) in ill.items():
+            stack.enter_context(clinic.registered(name, name, batch=batch, delay_ms=1))
+        loads: dict[str, Load] = {name: (count, BODY) for name, (_, _, count) in ill.items()}
+        found = clinic.examine(loads, 5.0)
+        for name, (illness, _, _) in ill.items():
+            assert illnesses(found, name)[:1] == [illness], found.text()
+        del loads["full"]  # more clients than it can serve are not cured here
+        for name in loads:
+            clinic.cure(found, name)
+        after = clinic.examine(loads, 5.0)
+        for name in loads:
+            assert ill[name][0] not in illnesses(after, name), after.text()
+
+
+@wants_the_machine
+def test_a_handler_that_waits(clinic: Clinic) -> None:
+    clinic.archive("waits", sleeps=0.05, overrides=FIXED)
+    with clinic.registered("waits", "waits", batch=2, delay_ms=1):
+        loads: dict[str, Load] = {"waits": (8, BODY)}
+        found = clinic.examine(loads)
+        assert illnesses(found, "waits")[:1] == ["handler-waits"], found.text()
+        clinic.cure(found, "waits")
+        assert "handler-waits" not in illnesses(clinic.examine(loads), "waits")
+
+
+def test_answers_that_are_none(clinic: Clinic) -> None:
+    clinic.archive("quick_random", overrides={"weights_source": "random"})
+    with (
+        clinic.registered("quick_random", "quick_random", batch=4, delay_ms=1),
+        clinic.registered("quick", "dies", batch=4, delay_ms=1),
+        clinic.registered("quick", "fails", batch=4, delay_ms=1),
+        clinic.server.management() as client,
+    ):
+        poison = json.dumps({"data": [666.0, 2.0, 3.0, 4.0]}).encode()
+        loads: dict[str, Load] = {"quick_random": (1, BODY), "dies": (1, BODY), "fails": (1, poison)}
+        (worker,) = client.describe("dies").workers
+        killer = threading.Timer(1.0, os.kill, (worker.pid, signal.SIGKILL))
+        killer.start()
+        found = clinic.examine(loads, 4.0)
+        assert illnesses(found, "quick_random")[:1] == ["random-weights"], found.text()
+        assert illnesses(found, "fails")[:1] == ["answers-fail"], found.text()
+        assert illnesses(found, "dies")[:1] == ["crash-loop"], found.text()
+
+
+def test_the_command_says_it_and_ends_by_the_worst(clinic: Clinic) -> None:
+    with clinic.registered("quick", "asked", batch=32, delay_ms=60):
+        command = [sys.executable, "-m", "smartbatch.cli", "doctor", "asked", "--run-dir", clinic.server.state.run_dir]
+        idle = subprocess.run([*command, "--seconds", "1"], capture_output=True, text=True, timeout=120)
+        assert idle.returncode == 0, idle.stderr
+        assert "no request since the server started" in idle.stdout
+        probed = [*command, "--probe", "--clients", "1", "--seconds", "2", "--json"]
+        ill = subprocess.run(probed, capture_output=True, text=True, timeout=120)
+        assert ill.returncode == 8, ill.stderr
+        said = json.loads(ill.stdout)
+        assert said["healthy"] is False
+        assert said["findings"][0]["illness"] == "delay-for-nobody"
+        clinic_command = f"smartbatch retune asked --max-delay-ms 1 --run-dir {clinic.server.state.run_dir}"
+        assert said["findings"][0]["cure"] == clinic_command
+        wrong = subprocess.run([*command, "--body", "x"], capture_output=True, text=True, timeout=120)
+        assert (wrong.returncode, wrong.stderr.count("--probe")) == (2, 2)
+
+
+def test_tune_tries_and_leaves_the_best_behind(clinic: Clinic, tmp_path: Path) -> None:
+    run_dir = clinic.server.state.run_dir
+    command = [sys.executable, "-m", "smartbatch.cli", "tune", "burns", "--run-dir", run_dir, "--clients", "8"]
+    with clinic.registered("burns", "burns", batch=1, delay_ms=1):
+        kept = [*command, "--slo-p95-ms", "0.5", "--seconds", "1", "--json"]
+        far = subprocess.run(kept, capture_output=True, text=True, timeout=300)
+        assert far.returncode == 1, far.stderr
+        assert json.loads(far.stdout)["out_of_reach"]["nearest"]["batch_size"] >= 1
+        assert len(json.loads(far.stdout)["trials"]) == 1
+        tuned = [*command, "--seconds", "1.5", "--apply", "--out", str(tmp_path), "--json"]
+        done = subprocess.run(tuned, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert found == json.loads((tmp_path / "tuning.json").read_text())
+        assert (tmp_path / "tuning.png").stat().st_size > 10_000
+        assert 2 <= len(found["trials"]) <= 6
+        assert set(found["requests"]) == {"200"}, "no request is lost"
+        assert found["best"] == found["serving"]
+        with clinic.server.management() as client:
+            status = client.describe("burns")
+        assert status.batch_size == found["best"]["batch_size"]
+        assert len(status.workers) == found["best"]["workers"]
