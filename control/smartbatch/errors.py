@@ -55,6 +55,7 @@ class RequestRefusedError(SmartBatchError):
     Attributes:
         status: the HTTP status code.
         code: the machine-readable reason in the answer, or "" where it had none.
+        message: what the answer said.
     """
 
     exit_code = 6
@@ -63,6 +64,7 @@ class RequestRefusedError(SmartBatchError):
         super().__init__(f"{status} {code}: {message}" if code else f"{status}: {message}")
         self.status = status
         self.code = code
+        self.message = message
 
 
 class StartupError(SmartBatchError):

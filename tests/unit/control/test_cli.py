@@ -167,6 +167,7 @@ def test_env_prints_what_torchserve_needs(tmp_path: Path) -> None:
 
 def test_public_names() -> None:
     assert sorted(smartbatch.__all__) == [
+        "AsyncClient",
         "Client",
         "ManagementClient",
         "ModelStatus",
