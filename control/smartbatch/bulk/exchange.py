@@ -1,4 +1,4 @@
-"""What carries the requests of a bulk prediction: aiohttp where it is installed, which takes a third of httpx's time.
+"""What carries the requests of a bulk prediction: aiohttp where it is installed, which takes a quarter of httpx's time.
 
 On the cores of the server every millisecond of the client is one that the model lacks.
 """
