@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from smartbatch.client import Client, Prediction
+    from smartbatch.client import AsyncClient, Client, Prediction
     from smartbatch.errors import SmartBatchError
     from smartbatch.remote.management import ManagementClient, ModelStatus
     from smartbatch.server.running import RunningServer
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "AsyncClient": "client",
     "Client": "client",
     "ManagementClient": "remote.management",
     "ModelStatus": "remote.management",
@@ -30,6 +31,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AsyncClient",
     "Client",
     "ManagementClient",
     "ModelStatus",

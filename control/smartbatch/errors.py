@@ -1,13 +1,15 @@
 """What can go wrong in the control plane; each error carries the exit code the command ends with.
 
 SmartBatchError                 1  anything else that failed
+├── RowsFailedError             1  some rows of many
 ├── UsageError                  2  a flag, variable or file the user gave is wrong
 ├── NotRunningError             3  no server answers there
 ├── ModelNotReadyError          4  model unknown, or its workers are not READY
 │   └── WorkerStartError        4  they die while they start
 ├── DeadlineError               5  the time the caller allowed is over
 ├── RequestRefusedError         6  the server answered a request with an error status
-└── StartupError                7  TorchServe did not start
+├── StartupError                7  TorchServe did not start
+└── InterruptedRunError       130  Ctrl-C; the same command goes on
 """
 
 from __future__ import annotations
@@ -55,6 +57,7 @@ class RequestRefusedError(SmartBatchError):
     Attributes:
         status: the HTTP status code.
         code: the machine-readable reason in the answer, or "" where it had none.
+        message: what the answer said.
     """
 
     exit_code = 6
@@ -63,6 +66,17 @@ class RequestRefusedError(SmartBatchError):
         super().__init__(f"{status} {code}: {message}" if code else f"{status}: {message}")
         self.status = status
         self.code = code
+        self.message = message
+
+
+class RowsFailedError(SmartBatchError):
+    """Some of many rows failed; the others have their answers."""
+
+
+class InterruptedRunError(SmartBatchError):
+    """The user ended a long piece of work, which can go on from where it was."""
+
+    exit_code = 130
 
 
 class StartupError(SmartBatchError):

@@ -102,6 +102,15 @@ def test_the_client_needs_certificate_and_token(guarded: RunningServer) -> None:
         doubter.predict([1, 2, 3, 4])
 
 
+@pytest.mark.mended
+def test_many_rows_need_certificate_and_token(guarded: RunningServer, tmp_path: Path) -> None:
+    out = tmp_path / "answers.jsonl"
+    command = [*COMMAND, "predict", "-", f"--out={out}", "--model=tiny", f"--run-dir={guarded.run_dir}"]
+    subprocess.run(command, input=b"[1, 2, 3, 4]\n[0, 0, 0, 0]\n", check=True)
+    answers = [json.loads(line)["answer"] for line in out.read_text().splitlines()]
+    assert answers == [{"result": [3, 5, 7, 9]}, {"result": [1, 1, 1, 1]}]
+
+
 def test_rotation_ends_the_old_token(guarded: RunningServer) -> None:
     old = living_tokens(guarded.state).inference
     command = [*COMMAND, "token", "rotate", "--type=inference", f"--run-dir={guarded.run_dir}"]

@@ -31,6 +31,12 @@ def run(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
         (["token", "show"], 3, "no server was started from here"),
         (["token", "show", "--type", "wrong"], 2, "--type must be one of inference, management, api, got 'wrong'"),
         (["predict", "missing.jpg"], 2, "FILE must be a file or -, got 'missing.jpg'"),
+        (["predict", "."], 2, "FILE must be a file or -, got '.'; for many inputs add --out FILE.jsonl"),
+        (["predict", "x.jpg", "--retry-failed"], 2, "--concurrency are for many inputs: add --out"),
+        (["predict", ".", "--out", "a.txt"], 2, "--out must end in .jsonl, .csv, .parquet, got 'a.txt'"),
+        (["predict", "x*.jpg", "--out", "a.csv"], 2, "a pattern that fits files, or -, got 'x*.jpg'"),
+        (["predict", ".", "--out", "a.csv", "--deadline", "0"], 2, "--deadline must be above 0 s, got 0 s"),
+        (["predict", "-", "--out", "a.csv", "--paths"], 2, "--column and --paths are for a .parquet file, got '-'"),
         (["serve", "--model-store", "nowhere"], 2, "--model-store must be a folder, got 'nowhere'"),
         (["serve", "--model-store", "."], 4, "resnet18.mar is missing: `smartbatch archive --model resnet18` builds"),
         (["serve", "--model-store", ".", "--host", "0.0.0.0"], 2, "needs token authorization: add --token-auth"),
@@ -167,6 +173,7 @@ def test_env_prints_what_torchserve_needs(tmp_path: Path) -> None:
 
 def test_public_names() -> None:
     assert sorted(smartbatch.__all__) == [
+        "AsyncClient",
         "Client",
         "ManagementClient",
         "ModelStatus",
