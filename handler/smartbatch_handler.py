@@ -121,7 +121,7 @@ class SmartBatchHandler:
                 self._decoders.run(self._decode, rows)
             self._run([row for row in rows if row.error is None], timer)
             with timer.stage("encode"):
-                bodies = self._replies.write(rows, context, self.model.weights_description())
+                bodies = self._replies.write(rows, context, self.model.weights_description(), timer.seconds)
         self._count(rows, timer)
         return bodies
 

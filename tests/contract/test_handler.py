@@ -88,6 +88,20 @@ def test_a_list_of_parts_is_one_answer_of_several_parts_a_row(serve: Serve) -> N
     assert [reply.json["result"] for reply in replies] == [[[2.0 * n, 2.0], [n + 1.0, 2.0]] for n in range(8)]
 
 
+def test_who_asks_is_told_where_the_time_went_and_nobody_else(serve: Serve) -> None:
+    good, bad = {"X_SmartBatch_Timing": "on"}, {"X_SmartBatch_Timing": "on", "X_Request_Start": "t=1"}
+    replies = serve("Line").answer(request([1.0]), request([2.0], **good), request(b"{", **bad))
+    assert [reply.status for reply in replies] == [200, 200, 400]
+    assert "Server-Timing" not in replies[0].headers
+    for reply in replies[1:]:
+        parts = dict(part.split(";dur=") for part in reply.headers["Server-Timing"].split(", "))
+        assert list(parts) == ["queue", "decode", "stack", "forward"]
+        assert float(parts["decode"]) > 0
+        assert float(parts["forward"]) > 0
+    assert "queue;dur=0.000," in replies[1].headers["Server-Timing"], "nobody said when it started"
+    assert float(replies[2].headers["Server-Timing"].split(";dur=")[1].split(",")[0]) > 1e9, "it started in 1970"
+
+
 def test_a_wrong_number_of_answers_fails_all_and_is_not_cut_to_fit(serve: Serve) -> None:
     worker = serve("ThreeRows")
     replies = worker.answer(*(request([float(n)]) for n in range(8)))

@@ -25,6 +25,8 @@ from smartbatch.remote.state import KEY_FILE
 from smartbatch.remote.tokens import living_tokens
 from smartbatch.server.running import RunningServer
 
+from tests.e2e.browser import browser, needs_chromium
+
 COMMAND = [sys.executable, "-m", "smartbatch.cli"]
 BODY = {"data": [1, 2, 3, 4]}
 
@@ -77,6 +79,44 @@ def test_requests_need_the_inference_token(guarded: RunningServer) -> None:
         refused = predict(guarded, wrong)
         assert refused.status_code == 400
         assert refused.json()["error"]["code"] == "token_refused"
+
+
+@pytest.mark.mended
+def test_the_page_is_for_everybody_and_its_figures_are_not(guarded: RunningServer) -> None:
+    def get(path: str, token: str | None = None) -> requests.Response:
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        return requests.get(guarded.inference_url + path, headers=headers, verify=guarded.state.tls_cert, timeout=60)
+
+    assert get("/ui/").ok
+    assert get("/openapi.json").ok
+    tokens = living_tokens(guarded.state)
+    for wrong in (None, "guess", tokens.management):
+        refused = get("/ui/metrics", wrong)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "token_refused")
+        assert "smartbatch_" not in refused.text
+    assert "smartbatch_workers{" in get("/ui/metrics", tokens.inference).text
+
+
+@pytest.mark.mended
+@needs_chromium
+def test_the_page_asks_for_the_token(guarded: RunningServer, tmp_path: Path) -> None:
+    with browser(tmp_path) as page:
+        page.open(f"{guarded.inference_url}/ui/")
+        page.wait(page["token-form"].is_displayed, "no token is asked for")
+        page.wait_text("connection", "waiting for a token")
+        page["token"].send_keys("guess\n")
+        page.wait(lambda: not page["token"].get_attribute("value"), "the token is not taken")
+        page.wait(page["token-form"].is_displayed, "a wrong token is asked for again")
+        page["token"].send_keys(living_tokens(guarded.state).inference + "\n")
+        page.wait_text("connection", "live")
+        assert not page["token-form"].is_displayed()
+        page.choose("tiny")
+        page["text"].send_keys(json.dumps(BODY))
+        page.send()
+        page.wait_text("summary", "Answered in")
+        assert json.loads(page["raw"].find_element("tag name", "pre").text) == {"result": [3, 5, 7, 9]}
+        kept = page.run("return [localStorage.length, document.cookie, location.href]")
+        assert kept == [0, "", f"{guarded.inference_url}/ui/"], "the token is kept in this tab alone"
 
 
 def test_management_needs_its_own_token(guarded: RunningServer) -> None:

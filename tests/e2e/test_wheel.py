@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import requests
 
 from tests.conftest import TINY_MODEL
 
@@ -135,6 +136,8 @@ def test_a_model_is_served_asked_and_measured(served: Installed) -> None:
     assert found["p95_latency"] > 0, "the frontend's jar is in use"
     status = json.loads(served.run("status", "--json").stdout)
     assert status["models"][0]["ready"]
+    for path in ("/ui/", "/ui/page.js", "/openapi.json"):
+        assert requests.get(status["server"]["inference_url"] + path, timeout=60).ok, path
 
 
 def test_load_is_sent_to_it(served: Installed) -> None:

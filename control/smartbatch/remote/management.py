@@ -216,7 +216,10 @@ class ManagementClient:
         return DrainState(**self._call("GET", "/drain"))
 
     def frontend(self) -> Mapping[str, Any]:
-        """How much of TorchServe's frontend is mended: "frontend" is "mended", or "stock" and then all there is."""
+        """How much of TorchServe's frontend is mended: "frontend" is "mended", or "stock" and then all there is.
+
+        "page" is whether there is one at /ui/ of the inference port.
+        """
         try:
             found = self._call("GET", "/frontend")
         except ManagementError as error:

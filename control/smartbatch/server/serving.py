@@ -147,6 +147,8 @@ def _bring_up(plan: ServePlan, server: RunningServer, console: Console) -> None:
                 client.wait_ready(_served_name(model), plan.ready_timeout_s)
         for model in plan.models:
             _say(console, announcement(server.state, _served_name(model), plan.batching, client))
+        if client.frontend().get("page"):
+            _say(console, f"In a browser: {server.state.inference_url}/ui/")
     _say(console, f"Logs: {server.run_dir / 'logs'}. Stop with Ctrl-C or `smartbatch stop`.")
     server.mark_ready()  # only now: `serve --detach` prints what has been said when it sees this
 

@@ -137,9 +137,9 @@ def _check_variables(env: Mapping[str, str]) -> None:
     except ValueError as e:
         raise UsageError(str(e)) from e
     choice.shared(env)
-    if (mode := env.get(environment.FRONTEND, "")) not in ("", *environment.FRONTEND_MODES):
-        modes = " or ".join(environment.FRONTEND_MODES)
-        raise UsageError(f"{environment.FRONTEND} must be {modes}; got {mode!r}")
+    for name, modes in ((environment.FRONTEND, environment.FRONTEND_MODES), (environment.UI, environment.UI_MODES)):
+        if (mode := env.get(name, "")) not in ("", *modes):
+            raise UsageError(f"{name} must be {' or '.join(modes)}; got {mode!r}")
 
 
 def _wait_started(process: subprocess.Popen[bytes], output: Path, timeout_s: float) -> None:

@@ -25,6 +25,9 @@ MAX_BYTES_IN_FLIGHT = "SMARTBATCH_MAX_BYTES_IN_FLIGHT"
 CLIENT_TIMEOUT_S = "SMARTBATCH_CLIENT_TIMEOUT_S"
 """For the frontend's jar: how long a client may be silent in the middle of what it sends, or reads."""
 FRONTEND_MODES = ("mended", "stock")
+UI = "SMARTBATCH_UI"
+"""For the frontend's jar: "off" takes away the page at /ui/ on the inference port, "on" (the default) does not."""
+UI_MODES = ("on", "off")
 MANAGEMENT_HOSTS = "SMARTBATCH_MANAGEMENT_HOSTS"
 """For the frontend's jar: names by which clients may call the management port, beside loopback's; commas between."""
 MANAGEMENT_ORIGINS = "SMARTBATCH_MANAGEMENT_ORIGINS"
@@ -46,6 +49,7 @@ RESERVED = frozenset(
         CACHE_DIR,
         MAX_BYTES_IN_FLIGHT,
         CLIENT_TIMEOUT_S,
+        UI,
         MANAGEMENT_HOSTS,
         MANAGEMENT_ORIGINS,
         MANAGEMENT_UIDS,

@@ -58,6 +58,8 @@ class Row:
     """Bytes of JSON in such an answer, where binary tensors follow."""
     output: str | None = None
     """What of the model's answer shall be in it, one of `config.OUTPUTS`; None: what the configuration says."""
+    waited_s: float | None = None
+    """From its start until a worker had its batch; None: its client does not ask where the time went."""
     forward_size: int = 0
     """Items of the largest forward that answered some of its own; 0: none did."""
     error: RowError | None = None

@@ -55,8 +55,14 @@ class Replies:
         self._served = served
         self._spell = spell
 
-    def write(self, rows: Sequence[Row], context: Any, weights: str) -> list[bytes]:
+    def write(self, rows: Sequence[Row], context: Any, weights: str, stage_seconds: Mapping[str, float]) -> list[bytes]:
         """Encode every row, valid or failed.
+
+        Args:
+            rows: of one batch.
+            context: takes statuses and headers.
+            weights: where they are from.
+            stage_seconds: what the batch has spent until now in each stage, told to those who ask.
 
         Returns:
             One body a row, in order; statuses and headers are set on the context.
@@ -74,6 +80,8 @@ class Replies:
             context.set_response_header(index, headers.BATCH_SIZE, str(len(rows)))
             context.set_response_header(index, headers.FORWARD_SIZE, str(row.forward_size))
             context.set_response_header(index, headers.WEIGHTS, weights)
+            if row.waited_s is not None:
+                context.set_response_header(index, headers.SERVER_TIMING, _server_timing(row.waited_s, stage_seconds))
             if row.json_length is not None:
                 context.set_response_header(index, headers.JSON_LENGTH, str(row.json_length))
             if row.num_truncated:
@@ -169,6 +177,12 @@ class Replies:
             return _FILES[row.media_type](results, row.has_batch_dim, self._max_bytes)
         key = "predictions" if row.is_instances else None if self._config.envelope == "bare" else "result"
         return encode.encode_result(results if row.has_batch_dim else results[0], self._max_bytes, key)
+
+
+def _server_timing(waited_s: float, stage_seconds: Mapping[str, float]) -> str:
+    """Milliseconds, in order; how long this batch's encoding takes nobody knows before it is over."""
+    parts = {"queue": waited_s} | {stage: spent for stage, spent in stage_seconds.items() if stage != "encode"}
+    return ", ".join(f"{name};dur={1000 * spent:.3f}" for name, spent in parts.items())
 
 
 def _is_classifiers(output: Any) -> bool:

@@ -18,6 +18,7 @@ from smartbatch_worker.torchserve.wire import MAX_FIELDS, TOO_MANY_FIELDS
 
 OPEN_INFERENCE = "v2"
 """As our frontend names the protocol."""
+_TIMING = headers.TIMING.lower()
 MAX_CLOCK_AHEAD_S = 1.0  # a start further in the future is another clock's, or made up
 
 
@@ -32,6 +33,8 @@ def read_rows(data: Sequence[Mapping[str, Any]], context: Any) -> list[Row]:
         row.attempt(_read_body, row, forms.fields_of(fields, given))
         row.attempt(_read_deadline, row, now, monotonic_now)
         row.attempt(_read_answers_form, row)
+        if _TIMING in row.headers:
+            row.attempt(_read_timing, row, now)
         rows.append(row)
     return rows
 
@@ -112,6 +115,14 @@ def _read_answers_form(row: Row) -> None:
     if wanted is not None and row.asked is None:  # that protocol says in the body what it wants
         has_words = output is not None and needs_words(output)
         row.media_type = accept.choose(wanted, accept.ANSWERS[:1] if has_words else accept.ANSWERS)
+
+
+def _read_timing(row: Row, now: float) -> None:
+    wanted = row.headers[_TIMING]
+    if wanted.lower() != "on":
+        raise MalformedBody(f"{headers.TIMING} must be on; got {wanted[:40]!r}")
+    start = _number(row, headers.START.lower())
+    row.waited_s = 0.0 if start is None else max(0.0, now - start)  # another clock may be ahead
 
 
 def _number(row: Row, header: str) -> float | None:

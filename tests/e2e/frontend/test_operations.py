@@ -34,8 +34,8 @@ pytestmark = pytest.mark.mended
 
 @pytest.fixture(scope="module")
 def server(start: StartServer) -> RunningServer:
-    """One worker of `tiny`; TorchServe's own Open Inference handlers are on, and ours stand before them."""
-    return start(tiny_workers=1, properties={"ts_open_inference_protocol": "true"})
+    """One worker of `tiny`; TorchServe's own Open Inference handlers are on, and ours stand before them; no page."""
+    return start(tiny_workers=1, properties={"ts_open_inference_protocol": "true"}, env={"SMARTBATCH_UI": "off"})
 
 
 def worker_pid(server: RunningServer) -> int:
@@ -85,6 +85,14 @@ def test_an_unmodified_triton_client(server: RunningServer) -> None:
             client.get_model_config("tiny")
     finally:
         client.close()
+
+
+def test_the_page_can_be_off(server: RunningServer) -> None:
+    for path in ("/ui", "/ui/", "/ui/page.js", "/ui/metrics", "/ui/metrics?name[]=smartbatch_workers"):
+        assert get(server.inference_url, path).status_code == 404, path
+    assert get(server.inference_url, "/openapi.json").json()["info"]["title"] == "SmartBatch"
+    with server.management() as client:
+        assert client.frontend()["page"] is False
 
 
 def test_status_says_what_is_mended(server: RunningServer) -> None:

@@ -1,4 +1,4 @@
-"""What `smartbatch serve` starts with: a model of two inputs with an example, an old archive, a model of pictures."""
+"""What `smartbatch serve` starts with: a model of two inputs with an example, an old archive, two of pictures."""
 
 from __future__ import annotations
 
@@ -22,6 +22,14 @@ class Sum(torch.nn.Module):
         total = (ids * mask).sum(1)
         return {"total": total.double(), "text": [str(int(value)) for value in total]}
 """
+SHADES = """
+import torch
+
+class Shades(torch.nn.Module):
+    def forward(self, pictures):
+        return 9 * pictures.mean((2, 3))
+"""
+LABELS = ["red", "green", "<b>blue</b>"]
 EXAMPLE = {"inputs": {"ids": [3, 4, 5], "mask": [1, 1, 1]}}
 SEGMENTER = "lraspp_mobilenet_v3_large"
 
@@ -35,11 +43,15 @@ class Means(torch.nn.Module):
 
 
 def build(server: ModelServer, folder: Path) -> None:
-    """`sum.mar`, of two inputs and with an example; `old.mar`, of TorchServe's own handler; `masks.mar`."""
+    """`sum.mar`, of two inputs and with an example; `old.mar`, of TorchServe's own handler; `masks.mar`; `shades.mar`,
+    which tells the colour of a picture."""
     (folder / "model.py").write_text(MODEL)
     (folder / "example.json").write_text(json.dumps(EXAMPLE))
     inputs = ("ids:int64:L:0", "mask:int64:L:0")
     server.archive("sum", model_file=folder / "model.py", inputs=inputs, example=folder / "example.json")
+    (folder / "shades.py").write_text(SHADES)
+    (folder / "labels.json").write_text(json.dumps(LABELS))
+    server.archive("shades", model_file=folder / "shades.py", input_shape="3,*,*", labels=folder / "labels.json")
     server.archive("masks", model=SEGMENTER, num_classes=3, random_weights=True)
     old_archive(server.store / "old.mar")
 

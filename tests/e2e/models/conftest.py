@@ -1,4 +1,4 @@
-"""The one server of this folder: `smartbatch serve` of three models; each test file registers and removes its own."""
+"""The one server of this folder: `smartbatch serve` of four models; each test file registers and removes its own."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
     server = ModelServer(folder / "store")
     brought_along.build(server, folder)
     env = {FORK_SERVER: str(fork_server_path())} if fork_server_path().exists() else {}
-    with served(server.store, folder, env=env, models=("sum", "old", "masks")) as running:
+    with served(server.store, folder, env=env, models=("sum", "old", "masks", "shades")) as running:
         server.served = running
         yield server

@@ -68,6 +68,22 @@ def test_a_deadline_that_is_none_fails_its_row_alone(value: str) -> None:
     assert good.status == 200
 
 
+def test_who_asks_where_the_time_went_learns_how_long_the_request_waited() -> None:
+    silent, asked, unstamped, ahead, bad = rows_with(
+        {"X-Request-Start": f"t={time.time() - 10:.3f}"},
+        {"X-SmartBatch-Timing": "on", "X-Request-Start": f"t={time.time() - 10:.3f}"},
+        {"x-smartbatch-timing": "On"},
+        {"X-SmartBatch-Timing": "on", "X-Request-Start": f"{time.time() + 3600:.3f}"},
+        {"X-SmartBatch-Timing": "yes"},
+    )
+    assert silent.waited_s is None
+    assert asked.waited_s is not None
+    assert 9 < asked.waited_s < 100
+    assert (unstamped.waited_s, ahead.waited_s) == (0.0, 0.0)
+    assert bad.status == 400
+    assert "X-SmartBatch-Timing must be on; got 'yes'" in str(bad.error)
+
+
 RULE = (
     "preprocess_item must give one tensor, or a dict of named inputs where the model has such, or a list of either, "
     "one an item; it gave a "

@@ -2,6 +2,7 @@ package smartbatch.frontend;
 
 import java.net.InetSocketAddress;
 import java.net.SocketAddress;
+import java.net.URI;
 import java.nio.file.Path;
 import java.util.Map;
 import java.util.TreeMap;
@@ -14,6 +15,7 @@ import smartbatch.frontend.account.Ledger;
 import smartbatch.frontend.http.BytesInFlight;
 import smartbatch.frontend.models.Models;
 import smartbatch.frontend.operations.Drain;
+import smartbatch.frontend.operations.Pages;
 import smartbatch.frontend.patch.Patches;
 
 /** What the handlers of one server share. There is one server a JVM; only {@link #get} knows which. */
@@ -26,6 +28,9 @@ public final class Frontend {
 
     /** Seconds that a client may take for a head, between two pieces of a body, or to read on in an answer. */
     public static final String CLIENT_TIMEOUT = "SMARTBATCH_CLIENT_TIMEOUT_S";
+
+    /** "off": no page at /ui/ on the inference port. */
+    public static final String UI = "SMARTBATCH_UI";
 
     private static final int DEFAULT_CLIENT_TIMEOUT_S = 30;
 
@@ -43,6 +48,7 @@ public final class Frontend {
     private final Drain drain = new Drain(models);
 
     private final Rules rules;
+    private final Pages pages;
 
     private Frontend(Map<String, String> environment) {
         long most = Runtime.getRuntime().maxMemory() / HEAP_PER_BODY_BYTE;
@@ -53,6 +59,12 @@ public final class Frontend {
                 ConfigManager.getInstance().getListener(ConnectorType.MANAGEMENT_CONNECTOR).getSocketAddress();
         String host = management instanceof InetSocketAddress inet ? inet.getHostString() : "";
         rules = new Rules(Path.of("/proc"), environment, host);
+        String ui = environment.getOrDefault(UI, "");
+        if (!ui.matches("|on|off")) {
+            throw new IllegalArgumentException(UI + " must be on or off, got '" + ui + "'");
+        }
+        URI jar = URI.create(Frontend.class.getProtectionDomain().getCodeSource().getLocation().toString());
+        pages = new Pages(Path.of(jar).resolveSibling("ui"), !ui.equals("off"));
     }
 
     private static long number(Map<String, String> environment, String name, long byDefault) {
@@ -123,6 +135,11 @@ public final class Frontend {
     /** Who may manage this server. */
     public Rules rules() {
         return rules;
+    }
+
+    /** What browsers are shown. */
+    public Pages pages() {
+        return pages;
     }
 
     /** What is registered, and how it does. */

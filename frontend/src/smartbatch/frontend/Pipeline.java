@@ -38,6 +38,7 @@ import smartbatch.frontend.operations.DrainRequests;
 import smartbatch.frontend.operations.InferErrors;
 import smartbatch.frontend.operations.InferRequests;
 import smartbatch.frontend.operations.Operations;
+import smartbatch.frontend.operations.Pages;
 
 /**
  * What one connection's bytes pass: ours outside, TorchServe's own chain of handlers inside.
@@ -108,6 +109,9 @@ public final class Pipeline {
         HttpRequestHandlerChain last = first;
         if (all || type == ConnectorType.INFERENCE_CONNECTOR) {
             last = last.setNextHandler(new TokenAuthorizationHandler(TokenType.INFERENCE));
+            if (config.isMetricApiEnable() && Frontend.get().pages().hasPage()) {
+                last = last.setNextHandler(new Exposition(Frontend.get().ledger(), Pages.METRICS));
+            }
             last = last.setNextHandler(new InferenceRequestHandler(PluginsManager.getInstance().getInferenceEndpoints()));
             last = last.setNextHandler(new WorkflowInferenceRequestHandler());
             if (config.isOpenInferenceProtocol()) {
@@ -121,7 +125,7 @@ public final class Pipeline {
             last = last.setNextHandler(new WorkflowMgmtRequestHandler());
         }
         if (config.isMetricApiEnable() && (all || type == ConnectorType.METRICS_CONNECTOR)) {
-            last = last.setNextHandler(new Exposition(Frontend.get().ledger()));
+            last = last.setNextHandler(new Exposition(Frontend.get().ledger(), "/metrics"));
         }
         last.setNextHandler(new InvalidRequestHandler());
         return first;

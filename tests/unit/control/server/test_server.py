@@ -445,4 +445,6 @@ class TestExampleCurl:
 def test_a_variable_no_handler_knows_is_said_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown environment variable SMARTBATCH_PRECISON"):
         start_server(settings(tmp_path, env={"SMARTBATCH_PRECISON": "bf16"}))
+    with pytest.raises(UsageError, match="SMARTBATCH_UI must be on or off; got 'no'"):
+        start_server(settings(tmp_path, env={"SMARTBATCH_UI": "no"}))
     assert not (tmp_path / "run").exists()

@@ -27,19 +27,22 @@ import org.pytorch.serve.http.HttpRequestHandlerChain;
 import org.pytorch.serve.util.NettyUtils;
 import org.pytorch.serve.wlm.WorkerInitializationException;
 
-/** GET /metrics: what the {@link Ledger} and TorchServe count, as Prometheus' text, in the place of TorchServe's. */
+/** GET of one path: what the {@link Ledger} and TorchServe count, as Prometheus' text, in the place of TorchServe's. */
 public final class Exposition extends HttpRequestHandlerChain {
     private final Ledger ledger;
+    private final String path;
 
-    public Exposition(Ledger ledger) {
+    /** @param path where it is, as /metrics. */
+    public Exposition(Ledger ledger, String path) {
         this.ledger = ledger;
+        this.path = path;
     }
 
     @Override
     public void handleRequest(
             ChannelHandlerContext ctx, FullHttpRequest request, QueryStringDecoder address, String[] segments)
             throws ModelException, DownloadArchiveException, WorkflowException, WorkerInitializationException {
-        if (segments.length < 2 || !segments[1].equals("metrics")) {
+        if (!(address.path() + "/").startsWith(path + "/")) {
             chain.handleRequest(ctx, request, address, segments);
             return;
         }
