@@ -54,6 +54,8 @@ class ModelView:
     p95_s: float | None
     stage_s: dict[str, float]
     """Seconds a batch spends in each stage, on average."""
+    measuring_workers: int
+    """Workers that answer by a slower way while the fastest one is measured or built."""
     total_requests: int
     total_batches: int
 
@@ -91,6 +93,7 @@ def view(model: str, before: Look, after: Look) -> ModelView:
             for stage in names.STAGES
             if batches
         },
+        measuring_workers=round(new.total(names.MODEL_MEASURING, model=model)),
         total_requests=round(new.total(counter, model=model)),
         total_batches=round(new.total(names.BATCHES, model=model)),
     )
@@ -236,6 +239,8 @@ def _tables(found: Sequence[ModelView], history: dict[str, deque[float]], second
         stages = "  ".join(f"{stage} {_ms(took)}" for stage, took in entry.stage_s.items())
         details.add_row(entry.model, "batch sizes", sizes or "–")
         details.add_row("", "time a batch", stages or "–")
+        if entry.measuring_workers:
+            details.add_row("", "measuring", f"{entry.measuring_workers} workers, not at their full speed yet")
     parts: list[Text | Table] = [head, Text(), table, Text(), details]
     for model, past in history.items():
         parts += [Text(), Text(f"{model} req/s  {sparkline(list(past))}  highest {max(past):.1f}")]
