@@ -48,7 +48,7 @@ bench: .venv/.runtime  ## SmartBatch beside its peers, in bench/results (about a
 	bench/setup.sh
 	bench/.venv/bin/python -m bench.peers $(BENCH)
 
-figures: .venv/.runtime model_store/resnet18.mar  ## every picture and figure of README and docs, anew (an hour and a half; FIGURES=--quick rehearses)
+figures: .venv/.runtime model_store/resnet18.mar  ## every picture and figure of README and docs, anew (two hours; FIGURES=--quick rehearses)
 	bench/setup.sh
 	bench/.venv/bin/python -m bench.figures $(FIGURES)
 

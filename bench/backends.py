@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 from smartbatch.remote.status import wait_measured
@@ -19,6 +19,7 @@ from smartbatch.server.starting import start_server
 
 from bench.load import Body, multipart
 from bench.processes import Process
+from bench.servers import expert
 from bench.servers.options import MAX_BATCH_SIZE, MAX_WAIT_MS
 from bench.work import Work
 
@@ -50,17 +51,34 @@ class TorchServe:
             )
         )
         self.pid = self._server.pid
+        self._is_smartbatch = smartbatch
+        for model, (archive, workers) in models.items():
+            self.register(model, archive, workers)
+
+    def register(self, model: str, archive: str, workers: int, batch_size: int | None = None) -> None:
+        """Serve one more model, and wait until its workers are READY.
+
+        Args:
+            model: its name.
+            archive: in the model store.
+            workers: 0 for as many as `smartbatch serve` starts.
+            batch_size: None for `smartbatch serve`'s.
+        """
         batching, _ = resolve_batching(None, None, None, {})
         with self._server.management() as client:
-            for model, (archive, workers) in models.items():
-                client.register(
-                    archive,
-                    model,
-                    batch_size=batching.batch_size if smartbatch else MAX_BATCH_SIZE,
-                    max_batch_delay_ms=batching.max_batch_delay_ms if smartbatch else MAX_WAIT_MS,
-                    workers=workers or batching.workers,
-                )
-                client.wait_ready(model)
+            client.register(
+                archive,
+                model,
+                batch_size=batch_size or (batching.batch_size if self._is_smartbatch else MAX_BATCH_SIZE),
+                max_batch_delay_ms=batching.max_batch_delay_ms if self._is_smartbatch else MAX_WAIT_MS,
+                workers=workers or batching.workers,
+            )
+            client.wait_ready(model)
+
+    def unregister(self, model: str) -> None:
+        """Serve it no more."""
+        with self._server.management() as client:
+            client.unregister(model)
 
     def url(self, model: str) -> str:
         """Where to POST."""
@@ -88,9 +106,9 @@ class TorchServe:
 
 
 class Peer:
-    """One framework's server from bench/servers, in one style."""
+    """One framework's server from bench/servers, in one style; an expert's as it is set up."""
 
-    def __init__(self, module: str, path: str, style: str, work: Work) -> None:
+    def __init__(self, module: str, path: str, style: str, work: Work, setup: expert.Setup | None = None) -> None:
         self._module, self._path = module, path
         self._port = _free_port()
         env = {
@@ -101,7 +119,10 @@ class Peer:
         }
         if style == "identical":
             env |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-        log = work.folder / f"{module}-{style}.log"
+        if setup is not None:
+            env |= {"OMP_NUM_THREADS": str(setup.threads), "OMP_WAIT_POLICY": "PASSIVE"}
+            env[expert.ENVIRONMENT] = json.dumps(asdict(setup))
+        log = work.folder / f"{module}-{style.replace(' ', '-')}.log"
         self._process = Process([sys.executable, "-m", f"bench.servers.{module}"], env, log)
         self.pid = self._process.pid
         workload = "json" if module == "fastapi_reference" and style == "documented" else "jpeg375"
@@ -121,7 +142,7 @@ class Peer:
         if self._module == "litserve_server":
             encoded = (json.dumps({"image": base64.b64encode(p).decode()}).encode() for p in body.payloads)
             return Body("application/json", tuple(encoded))
-        if self._module == "bentoml_server":
+        if self._module in ("bentoml_server", "bentoml_expert"):
             return multipart("images", "image", body.content_type, body.payloads)
         return body
 
@@ -132,6 +153,8 @@ class Peer:
 
 Backend = TorchServe | Peer
 
+TORCHSERVE_EXPERTS = "TorchServe/experts"
+
 PEERS = {
     "FastAPI": ("fastapi_reference", "/predict"),
     "LitServe": ("litserve_server", "/predict"),
@@ -139,10 +162,21 @@ PEERS = {
     "BentoML": ("bentoml_server", "/classify"),
     "Ray Serve": ("ray_server", "/"),
 }
+EXPERTS = {
+    "LitServe": ("litserve_expert", "/predict"),
+    "mosec": ("mosec_expert", "/inference"),
+    "BentoML": ("bentoml_expert", "/classify"),
+}
 
 
 def start(key: str, work: Work) -> Backend:
-    """Start the backend `key`: smartbatch, smartbatch_bf16, stock, plain (SmartBatch's archive) or `<peer>/<style>`."""
+    """Start the backend `key`.
+
+    Args:
+        key: smartbatch, smartbatch_bf16, stock, plain (SmartBatch's archive), `<peer>/documented`, `<peer>/identical`,
+            a key of `work.setups`, or TorchServe/experts, which begins without a model.
+        work: what there is to serve.
+    """
     if key == "smartbatch":
         return TorchServe(key, work, True, {key: (f"{key}.mar", 0)})
     if key == "stock":
@@ -152,7 +186,11 @@ def start(key: str, work: Work) -> Backend:
         return TorchServe(key, work, False, {"smartbatch": ("smartbatch.mar", 0)})
     if key == "smartbatch_bf16":
         return TorchServe(key, work, True, {key: (f"{key}.mar", 0)})
+    if key == TORCHSERVE_EXPERTS:
+        return TorchServe("experts", work, False, {})
     name, style = key.split("/")
+    if (setup := work.setups.get(key)) is not None:
+        return Peer(*EXPERTS[name], style, work, setup)
     return Peer(*PEERS[name], style, work)
 
 
@@ -161,8 +199,3 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def log_of(work: Work, key: str) -> Path:
-    """Where a peer's output goes."""
-    return work.folder / f"{PEERS[key.split('/')[0]][0]}-{key.split('/')[1]}.log"

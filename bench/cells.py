@@ -1,4 +1,4 @@
-"""What is measured: one contestant under one kind of body, in one of the two tables."""
+"""What is measured: one contestant under one kind of body, in one of the tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Cell:
     model: str
     workload: str
     table: str
-    """documented or identical."""
+    """documented, identical, expert or goodput."""
 
     @property
     def key(self) -> str:
@@ -28,6 +28,35 @@ BF16 = "SmartBatch bf16"
 STOCK = "TorchServe image_classifier"
 DOCUMENTED_PEERS = ("LitServe", "mosec", "BentoML", "Ray Serve")
 IDENTICAL_PEERS = ("FastAPI", *DOCUMENTED_PEERS)
+EXPERT_PEERS = ("TorchServe", "LitServe", "mosec", "BentoML")
+EXPERT_TABLES = ("expert", "goodput")
+PRECISIONS = ("fp32", "bf16")
+OBJECTIVE_MS = 250.0
+"""Of goodput: a request's p95."""
+
+
+def in_precision(title: str, precision: str) -> str:
+    """A contestant's name in a table that has it in several."""
+    return title if precision == "fp32" else f"{title} {precision}"
+
+
+def _expert_cells(table: str, precision: str) -> tuple[Cell, ...]:
+    """SmartBatch and each peer, on JPEGs; one TorchServe has all of an expert's models."""
+    own = "smartbatch" if precision == "fp32" else f"smartbatch_{precision}"
+    return (
+        Cell(in_precision(SMARTBATCH, precision), own, own, "jpeg375", table),
+        *(
+            Cell(
+                in_precision(peer, precision),
+                f"{peer}/experts" if peer == "TorchServe" else f"{peer}/{table} {precision}",
+                f"{table}_{precision}",
+                "jpeg375",
+                table,
+            )
+            for peer in EXPERT_PEERS
+        ),
+    )
+
 
 CELLS = (
     Cell(SMARTBATCH, "smartbatch", "smartbatch", "jpeg375", "documented"),
@@ -43,6 +72,8 @@ CELLS = (
     Cell(SMARTBATCH, "smartbatch", "smartbatch", "npy", "identical"),
     Cell("TorchServe, its own configuration", "plain", "smartbatch", "npy", "identical"),
     *(Cell(peer, f"{peer}/identical", "", "npy", "identical") for peer in IDENTICAL_PEERS),
+    *(cell for precision in PRECISIONS for cell in _expert_cells("expert", precision)),
+    *(cell for precision in PRECISIONS for cell in _expert_cells("goodput", precision)),
 )
 
 _LEFT_OUT = ("plain", "Ray Serve/documented", *(f"{peer}/identical" for peer in IDENTICAL_PEERS if peer != "mosec"))
@@ -52,9 +83,11 @@ QUICK = tuple(
     if cell.backend not in _LEFT_OUT
     and cell.workload != "jpeg224"
     and (cell.title != BF16 or cell.workload == "jpeg375")
+    and (cell.table != "goodput" or "bf16" not in cell.title)
 )
 """What a quick run measures: enough for the ratios that the project promises. Of the peers it leaves out Ray Serve and,
-around the identical forward, all but mosec, which was the fastest there in every whole run."""
+around the identical forward, all but mosec, which was the fastest there in every whole run; of the experts, in bf16 and
+for their goodput, all but those that are then the fastest in fp32."""
 
 BARE = "identical:bare forward loop:none"
 
@@ -71,6 +104,11 @@ def ratios(rates: dict[str, float]) -> dict[str, float | None]:
 
     own_npy = rate(SMARTBATCH, "npy", "identical")
     reference = rate("FastAPI reference", "json")
+
+    def expert(table: str, precision: str) -> float | None:
+        peers = tuple(in_precision(peer, precision) for peer in EXPERT_PEERS)
+        return _divide(rate(in_precision(SMARTBATCH, precision), "jpeg375", table), fastest(peers, "jpeg375", table))
+
     return {
         "stock_jpeg_fp32": _divide(rate(SMARTBATCH, "jpeg375"), rate(STOCK, "jpeg375")),
         "stock_jpeg_bf16": _divide(rate(BF16, "jpeg375"), rate(STOCK, "jpeg375")),
@@ -85,6 +123,7 @@ def ratios(rates: dict[str, float]) -> dict[str, float | None]:
             rate(SMARTBATCH, "jpeg375"), fastest(DOCUMENTED_PEERS, "jpeg375", "documented")
         ),
         "bare_forward": _divide(own_npy, rates.get(BARE)),
+        **{f"{table}_{precision}": expert(table, precision) for table in EXPERT_TABLES for precision in PRECISIONS},
     }
 
 

@@ -21,6 +21,7 @@ from smartbatch_worker.contract.machine import num_cores
 from bench.processes import CpuWatch, compiler_cpu_s, wait_idle
 
 LUA = Path(__file__).with_name("wrk.lua")
+CONNECTIONS = 64
 RAMP_UP_SHARE = 0.2
 """Of the time under load: answers before it do not count (the first batches are small, or late)."""
 

@@ -32,6 +32,7 @@ from smartbatch_worker.contract import metrics as names
 
 from bench import images, processes
 from bench.load import (
+    CONNECTIONS,
     JVM_WARM_UP_S,
     Body,
     LoadError,
@@ -42,7 +43,7 @@ from bench.load import (
     warm_up_jvm,
 )
 from bench.machine import describe
-from bench.peers import CONNECTIONS, say
+from bench.progress import say
 from bench.work import Work, npy
 
 CONCURRENCY = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)

@@ -6,7 +6,7 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from smartbatch.archive.settings import ArchiveSettings
 
 from bench import images
 from bench.load import Body
+from bench.servers import expert
 from bench.weights import make_weights, reference_classes
 
 NUM_IMAGES = 8
@@ -40,6 +41,8 @@ class Work:
     folder: Path
     overrides: tuple[tuple[str, str], ...] = ()
     """Further handler keys of the SmartBatch archives, `--set KEY=VALUE`."""
+    setups: dict[str, expert.Setup] = field(default_factory=dict)
+    """How the experts' servers are set up, by their keys in `backends.start`."""
 
     @property
     def weights(self) -> Path:
@@ -55,6 +58,11 @@ class Work:
     def model_dir(self) -> Path:
         """SmartBatch's archive, unpacked."""
         return self.folder / "unpacked"
+
+    @property
+    def expert_dir(self) -> Path:
+        """The model as the experts' engines read it."""
+        return self.folder / "expert"
 
     @cached_property
     def photos(self) -> tuple[bytes, ...]:
@@ -115,6 +123,23 @@ class Work:
         config = yaml.safe_load(file.read_text())
         config["handler"] |= choices
         file.write_text(yaml.safe_dump(config))
+
+    def expert_archive(self, name: str, setup: expert.Setup) -> str:
+        """Write TorchServe's archive of an expert's handler.
+
+        Returns:
+            Its name in the model store.
+        """
+        config = {"handler": asdict(setup), "responseTimeout": 300, "startupTimeout": 300, "jobQueueSize": 1024}
+        handler = Path(expert.__file__).with_name("torchserve_expert.py")
+        model = {"modelName": name, "handler": handler.name, "modelVersion": "1.0", "configFile": "model-config.yaml"}
+        manifest = {"runtime": "python", "model": model, "archiverVersion": "0.12.0"}
+        with zipfile.ZipFile(self.store / f"{name}.mar", "w") as archive:
+            archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+            archive.writestr("model-config.yaml", yaml.safe_dump(config))
+            archive.write(handler, handler.name)
+            archive.write(expert.__file__, "expert.py")
+        return f"{name}.mar"
 
     def archive(self, name: str, overrides: dict[str, str]) -> None:
         """Build ResNet18 with these weights and keys."""

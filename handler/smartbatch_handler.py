@@ -19,7 +19,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,7 @@ class SmartBatchHandler:
             int(properties["batch_size"] or 1),
             self._loaded,
             self._unloaded,
+            partial(self.telemetry.gauge, names.MODEL_MEASURING, per_worker=True),
             self._samples,
             None if write_metrics is None else weights.folder_of(self.model_dir),
         )
@@ -171,10 +172,8 @@ class SmartBatchHandler:
             "compile": self.model.compiler,
             "measuring": self.model.is_measuring,
             "threads": torch.get_num_threads(),
-            "micro_batch": {spelled(calibration.shape): calibration.best for calibration in calibrations},
-            "micro_batch_ms_per_item": {
-                spelled(calibration.shape): calibration.ms_per_item() for calibration in calibrations
-            },
+            "micro_batch": {spelled(each.shape): each.best for each in calibrations},
+            "micro_batch_ms_per_item": {spelled(each.shape): each.ms_per_item() for each in calibrations},
             "memory_ceilings": self._ceilings.as_dict(),
             "loads": self.model.num_loads,
             "load_seconds": round(self.model.load_seconds, 3),
@@ -296,6 +295,7 @@ class SmartBatchHandler:
 
     def _unloaded(self) -> None:
         self.telemetry.gauge(names.MODEL_LOADED, 0, per_worker=True)
+        self.telemetry.gauge(names.MODEL_MEASURING, 0, per_worker=True)
 
     def _overrides(self, method: str) -> bool:
         return getattr(type(self), method) is not getattr(SmartBatchHandler, method)

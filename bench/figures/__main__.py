@@ -1,6 +1,6 @@
 """Measure everything that README and docs show, then put it there.
 
-python -m bench.figures [--quick] [--only STEP ...]    measure, then render: about an hour and a half
+python -m bench.figures [--quick] [--only STEP ...]    measure, then render: about two hours
 python -m bench.figures --render                       render what docs/bench holds
 """
 

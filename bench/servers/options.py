@@ -1,4 +1,4 @@
-"""What every peer's server is started with: equal batch limits, equal weights, one of two styles."""
+"""What every peer's server is started with: equal batch limits, equal weights, one of three styles."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Options:
     """Read from the environment, because some frameworks import a server's module in processes of their own."""
 
     style: str
-    """documented or identical."""
+    """documented, identical or expert, whose batch size and workers `expert.Setup` has."""
     port: int
     weights: str
     """State dict (.pth) for the documented style."""

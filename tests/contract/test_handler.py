@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,8 @@ import torch
 from smartbatch.archive.context import FRONTENDS_HEADERS, Request
 from smartbatch_handler import SmartBatchHandler
 from smartbatch_worker.contract import metrics as names
+from smartbatch_worker.forward import managed
+from smartbatch_worker.forward.later import NotMeasuredError
 from smartbatch_worker.forward.managed import ManagedModel
 
 from tests import golden
@@ -24,6 +28,7 @@ from tests.contract.in_process import DESCRIBE, Worker, request
 Serve = Callable[..., Worker]
 
 MODELS = """
+import time
 import torch
 
 
@@ -64,6 +69,12 @@ class Ids(torch.nn.Module):
 class Long(torch.nn.Module):
     def forward(self, x):
         return [torch.ones(int(row[0])) for row in x]
+
+
+class Slow(torch.nn.Module):
+    def forward(self, x):
+        time.sleep(0.02)
+        return x
 """
 
 
@@ -224,6 +235,33 @@ def test_a_failure_that_nobody_foresaw_is_answered_and_counted(serve: Serve, mon
     replies = worker.answer(request([1.0]), request(b"{"))
     assert [reply.error for reply in replies] == [(500, "internal"), (400, "malformed")]
     assert counted[worker.handler.telemetry.key(names.REQUESTS, status="500")] == 1
+
+
+def test_a_metric_tells_whether_workers_measure_in_the_background(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = threading.Event()
+
+    def have_measured(*_: object) -> None:
+        assert over.wait(60)
+        raise NotMeasuredError("a test")
+
+    monkeypatch.setattr(managed, "have_measured", have_measured)
+    worker = serve("Slow", input_shape=[4], micro_batch="auto")
+    worker.handler.model.measures_first = False
+    told: list[str] = []
+    monkeypatch.setattr(worker.handler.telemetry, "_write", told.append)
+    assert worker.answer(request([1, 2, 3, 4]))[0].status == 200
+    worker.handler.telemetry.flush()
+    assert f"{names.MODEL_MEASURING}.unit:1|#model:m,level:Model,worker:" in "".join(told)
+    told.clear()
+    over.set()
+    deadline = time.monotonic() + 60
+    while worker.handler.model.is_measuring:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    worker.handler.telemetry.flush()
+    assert f"{names.MODEL_MEASURING}.unit:0|" in "".join(told)
 
 
 def test_a_load_that_fails_in_any_way_is_tried_again(serve: Serve, tmp_path: Path) -> None:

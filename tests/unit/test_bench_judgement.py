@@ -13,8 +13,9 @@ from typing import cast
 import pytest
 import yaml
 
-from bench import backends, cells, peers, report, scale
+from bench import backends, cells, report, scale
 from bench.images import jpeg, json_body, pixels, uint8_npy
+from bench.judge import Judge
 from bench.load import multipart, steady_rate
 from bench.work import Work, top_class
 
@@ -61,13 +62,20 @@ def test_ratios_name_what_the_issue_asks_for_and_leave_out_what_was_not_measured
         "fastest_peer_identical_forward",
         "fastest_peer_as_documented",
         "bare_forward",
+        "expert_fp32",
+        "expert_bf16",
+        "goodput_fp32",
+        "goodput_bf16",
     }
     rates = {cell.key: 10.0 for cell in cells.CELLS} | {cells.BARE: 20.0}
     rates["identical:SmartBatch:npy"] = 18.0
+    rates["expert:SmartBatch bf16:jpeg375"] = 14.0
+    rates["goodput:mosec:jpeg375"] = 5.0
     full = cells.ratios(rates)
     assert wanted <= set(full)
     assert full["bare_forward"] == 0.9
     assert full["fastest_peer_identical_forward"] == 1.8
+    assert (full["expert_fp32"], full["expert_bf16"], full["goodput_fp32"]) == (1.0, 1.4, 1.0)
     assert set(cells.ratios({}).values()) == {None}
 
 
@@ -117,7 +125,7 @@ def test_a_peer_that_dies_does_not_end_the_run(tmp_path: Path) -> None:
     cell = next(cell for cell in cells.CELLS if cell.backend == "mosec/documented")
     args = argparse.Namespace(only=[cell.key], rounds=2, seconds=1.0, connections=1, quick=False)
     rounds: list[dict[str, str]] = []
-    judge = peers.Judge(args, Work(tmp_path), lambda judge: rounds.append(dict(judge.skipped)))
+    judge = Judge(args, Work(tmp_path), lambda judge: rounds.append(dict(judge.skipped)))
     peer = SimpleNamespace(pid=gone.pid, body=lambda body: body, url=lambda model: "http://127.0.0.1:9/")
     judge.running["mosec/documented"] = cast(backends.Backend, peer)
     judge.samples[cell.key] = []

@@ -41,6 +41,8 @@ class ModelView:
     p95_s: float | None
     stage_s: dict[str, float]
     """Seconds a batch spends in each stage, on average."""
+    measuring_workers: int
+    """Workers that answer by a slower way while the fastest one is measured or built."""
     total_requests: int
     total_batches: int
 
@@ -78,6 +80,7 @@ def view(model: str, before: Look, after: Look) -> ModelView:
             for stage in names.STAGES
             if batches
         },
+        measuring_workers=round(new.total(names.MODEL_MEASURING, model=model)),
         total_requests=round(new.total(counter, model=model)),
         total_batches=round(new.total(names.BATCHES, model=model)),
     )

@@ -120,6 +120,8 @@ def _tables(found: Sequence[ModelView], history: dict[str, deque[float]], second
         stages = "  ".join(f"{stage} {_ms(took)}" for stage, took in entry.stage_s.items())
         details.add_row(entry.model, "batch sizes", sizes or "–")
         details.add_row("", "time a batch", stages or "–")
+        if entry.measuring_workers:
+            details.add_row("", "measuring", f"{entry.measuring_workers} workers, not at their full speed yet")
     parts: list[Text | Table] = [head, Text(), table, Text(), details]
     for model, past in history.items():
         parts += [Text(), Text(f"{model} req/s  {sparkline(list(past))}  highest {max(past):.1f}")]

@@ -17,6 +17,7 @@ SPLITS = "smartbatch_splits_total"
 MODEL_LOADED = "smartbatch_model_loaded"
 MODEL_LOAD_SECONDS = "smartbatch_model_load_seconds"
 MODEL_LOADS = "smartbatch_model_loads_total"
+MODEL_MEASURING = "smartbatch_model_measuring"
 WEIGHTS_RANDOM = "smartbatch_model_weights_random"
 
 HTTP_REQUESTS = "smartbatch_http_requests_total"
@@ -62,6 +63,7 @@ GAUGES: dict[str, tuple[str, ...]] = {
     WEIGHTS_RANDOM: (),
     MODEL_LOADED: ("worker",),
     MODEL_LOAD_SECONDS: ("worker",),
+    MODEL_MEASURING: ("worker",),
 }
 
 # The frontend's, name -> labels; absent where it runs as it came.

@@ -49,6 +49,7 @@ class ManagedModel:
         max_batch_size: TorchServe's batch size, the most calibration tries.
         on_load: told the seconds a load took.
         on_unload: told when the weights were freed.
+        on_measuring: told True when a load leaves something to be measured or built, False when that is over.
         samples: of a model with named inputs, batches of these to measure with; asked while loading.
         weights_dir: where the server's workers share a file of weights; None: this model is no worker's.
     """
@@ -62,6 +63,7 @@ class ManagedModel:
         max_batch_size: int,
         on_load: Callable[[float], None] = _ignore,
         on_unload: Callable[[], None] = _ignore,
+        on_measuring: Callable[[bool], None] = _ignore,
         samples: Callable[[], Sequence[Sample]] = tuple,
         weights_dir: Path | None = None,
     ) -> None:
@@ -71,6 +73,7 @@ class ManagedModel:
         self._max_batch_size = max_batch_size
         self._on_load = on_load
         self._on_unload = on_unload
+        self._on_measuring = on_measuring
         self._samples, self._weights_dir = samples, weights_dir
         self.measures_first = config.load == "eager"
         """Whether a load measures before it answers: who waits for it has time, and who judges wants what it finds."""
@@ -171,7 +174,8 @@ class ManagedModel:
         with self._lock:
             if self._compiled is None:
                 return
-            self._compiled = self._unsettled = None
+            self._compiled = None
+            self._settled()
             self._free()
         logger.info("model freed from memory")
         self._on_unload()
@@ -201,6 +205,7 @@ class ManagedModel:
         self._on_load(self.load_seconds)
         if loaded.is_unsettled:
             self._unsettled = loaded
+            self._on_measuring(True)
         threading.Thread(target=self._after_load, args=(loaded,), name="smartbatch-loaded", daemon=True).start()
 
     def _take(self, loaded: Loaded) -> None:
@@ -221,7 +226,13 @@ class ManagedModel:
         finally:
             with self._lock:
                 if self._unsettled is loaded:
-                    self._unsettled = None
+                    self._settled()
+
+    def _settled(self) -> None:
+        """Nothing is measured or built in the background any more; called under the lock."""
+        if self._unsettled is not None:
+            self._on_measuring(False)
+            self._unsettled = None
 
     def _share_weights(self, folder: Path) -> None:
         """Have the weights in memory once for all workers of this server."""

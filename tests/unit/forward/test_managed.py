@@ -45,9 +45,15 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def of_torchvision(folder: Path, cache: Path, weights_dir: Path | None = None, **keys: Any) -> ManagedModel:
+def of_torchvision(
+    folder: Path,
+    cache: Path,
+    weights_dir: Path | None = None,
+    on_measuring: Callable[[bool], None] = lambda is_measuring: None,
+    **keys: Any,
+) -> ManagedModel:
     config = WorkerConfig(model=NAME, weights="w.safetensors", input_shape=SHAPE, **{"micro_batch": 4, **keys})
-    return ManagedModel(config, folder, cache, CPU, 8, weights_dir=weights_dir)
+    return ManagedModel(config, folder, cache, CPU, 8, weights_dir=weights_dir, on_measuring=on_measuring)
 
 
 def slow(folder: Path, cache: Path, **keys: Any) -> ManagedModel:
@@ -100,12 +106,15 @@ def test_it_answers_at_once_and_goes_over_to_the_fastest(
     folder: Path, built: Path, tmp_path: Path, measured: Measured
 ) -> None:
     event = measured({"off fp32": 2.0, "winograd fp32": 1.0})
-    model = of_torchvision(folder, built, tmp_path)
+    told: list[bool] = []
+    model = of_torchvision(folder, built, tmp_path, told.append)
     batch = torch.randn((2, *SHAPE), generator=torch.Generator().manual_seed(0))
     first = answer(model, batch)
     assert (model.is_measuring, model.compiler, model.num_loads) == (True, "off", 1)
+    assert told == [True]
     event.set()
     wait_settled(model)
+    assert told == [True, False]
     assert (model.compiler, model.precision, model.num_loads) == ("winograd", "fp32", 1)
     torch.testing.assert_close(answer(model, batch), first, atol=1e-4 * float(first.abs().max()), rtol=0)
     assert len(list(tmp_path.glob("smartbatch-weights-*.bin"))) == 1, "of the way that serves, and of no other"
@@ -125,10 +134,12 @@ def test_it_goes_over_between_two_batches(folder: Path, built: Path, measured: M
 
 def test_a_model_that_was_freed_meanwhile_stays_so(folder: Path, built: Path, measured: Measured) -> None:
     event = measured({"off fp32": 2.0, "winograd fp32": 1.0})
-    model = of_torchvision(folder, built)
+    told: list[bool] = []
+    model = of_torchvision(folder, built, on_measuring=told.append)
     answer(model, torch.zeros((1, *SHAPE)))
     model.unload()
     assert not model.is_measuring
+    assert told == [True, False]
     event.set()
     time.sleep(0.5)
     assert (model.is_loaded, model.compiler) == (False, "off")

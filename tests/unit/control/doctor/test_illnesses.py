@@ -68,6 +68,7 @@ HEALTHY = Evidence(
         p50_s=0.080,
         p95_s=0.085,
         stage_s={"decode": 0.002, "stack": 0.001, "forward": 0.033, "encode": 0.001},
+        measuring_workers=0,
         total_requests=2000,
         total_batches=250,
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
@@ -39,6 +40,9 @@ def exposition(
     return "\n".join(lines) + "\n"
 
 
+MEASURING = 'smartbatch_model_measuring{{model="m",level="Model",hostname="h",worker="{worker}",}} {value}\n'
+
+
 def look(taken_s: float, *counters: object) -> Look:
     return Look(taken_s=taken_s, samples=parse(exposition(*counters)))  # type: ignore[arg-type]
 
@@ -62,6 +66,21 @@ def test_figures_are_what_the_counters_gained() -> None:
 def test_an_idle_model_has_rates_of_zero_and_nothing_else() -> None:
     found = view("m", look(100.0, *AFTER), look(101.0, *AFTER))
     assert (found.rps, found.avg_batch_size, found.p50_s, found.stage_s, found.batch_sizes) == (0, None, None, {}, {})
+
+
+def test_workers_that_still_measure_are_counted_and_shown_until_they_are_done() -> None:
+    from smartbatch.remote.top import _tables
+
+    def measured(*values: int) -> Look:
+        lines = "".join(MEASURING.format(worker=f"W-{n}", value=value) for n, value in enumerate(values))
+        return Look(taken_s=2.0, samples=parse(exposition(*AFTER) + lines))
+
+    for values, num in (((1, 1), 2), ((0, 1), 1), ((0, 0), 0), ((), 0)):
+        (found,) = views(look(0.0, *BEFORE), measured(*values))
+        assert found.measuring_workers == num
+        console = Console(width=100, file=io.StringIO(), record=True)
+        console.print(_tables([found], {}, 2.0, "http://127.0.0.1:8082/metrics"))
+        assert ("not at their full speed yet" in console.export_text()) == (num > 0)
 
 
 def test_a_restarted_server_counts_from_zero() -> None:

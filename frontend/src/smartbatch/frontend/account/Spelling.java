@@ -32,6 +32,7 @@ final class Spelling {
                     Map.entry("smartbatch_model_weights_random", "1 where the weights are random numbers."),
                     Map.entry("smartbatch_model_loaded", "1 while the weights are in memory."),
                     Map.entry("smartbatch_model_load_seconds", "Time that the last load took."),
+                    Map.entry("smartbatch_model_measuring", "1 while a faster way is measured or built."),
                     Map.entry("smartbatch_padding_ratio", "Share of items that were padding."));
 
     private static final Map<String, Double> SECONDS = Map.of("microseconds", 1e-6, "milliseconds", 1e-3, "ms", 1e-3);
