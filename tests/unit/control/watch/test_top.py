@@ -69,7 +69,7 @@ def test_an_idle_model_has_rates_of_zero_and_nothing_else() -> None:
 
 
 def test_workers_that_still_measure_are_counted_and_shown_until_they_are_done() -> None:
-    from smartbatch.remote.top import _tables
+    from smartbatch.watch.top import _tables
 
     def measured(*values: int) -> Look:
         lines = "".join(MEASURING.format(worker=f"W-{n}", value=value) for n, value in enumerate(values))
