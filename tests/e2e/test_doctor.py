@@ -240,6 +240,7 @@ def test_bodies_and_answers_that_cost_more_than_the_model(clinic: Clinic) -> Non
 FIXED = {"micro_batch": "8"}  # nothing is measured, which would sleep as well
 
 
+@pytest.mark.slow  # half a minute of models that sleep
 def test_a_queue_too_short_and_a_time_too_short(clinic: Clinic) -> None:
     clinic.archive("short", sleeps=0.2, overrides={**FIXED, "jobQueueSize": "2"})
     clinic.archive("late", sleeps=2.2, overrides={**FIXED, "responseTimeout": "4"})

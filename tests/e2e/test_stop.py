@@ -121,6 +121,7 @@ def test_no_way_to_stop_loses_a_request(model_store: Path, tmp_path: Path, way: 
         assert {path.name for path in server.run_dir.iterdir()} == {"config.properties", "logs"}
 
 
+@pytest.mark.mended  # TorchServe's own does not say what it has
 def test_queued_requests_are_answered(start: Any) -> None:
     server = start(tiny_workers=1, batch_size=2, env={"TINY_SLEEP_S": "0.5", **UNCALIBRATED})
     warm_up(server)
@@ -134,8 +135,8 @@ def test_queued_requests_are_answered(start: Any) -> None:
     for sender in senders:
         sender.start()
     with server.management() as client:
-        # All have arrived: they wait, or are in the one batch being computed, or have been answered.
-        while client.describe("tiny").pending_requests + 2 + len(answers) < len(senders):
+        # All have arrived. In this order: one that is answered in between is counted twice by the other.
+        while len(answers) + client.drain_state().answering < len(senders):
             time.sleep(0.01)
         report = server.stop(grace_s=30)
     for sender in senders:
@@ -160,7 +161,7 @@ def test_grace_bounds_the_stop_and_late_requests_get_503(start: Any) -> None:
     for sender in senders:
         sender.start()
     with server.management() as client:
-        while client.describe("tiny").pending_requests + 1 + len(statuses) < len(senders):  # all have arrived
+        while len(statuses) + client.drain_state().answering < len(senders):  # all have arrived
             time.sleep(0.01)
     report = server.stop(grace_s=12)
     for sender in senders:
