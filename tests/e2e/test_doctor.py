@@ -214,7 +214,8 @@ def test_batches_of_one_and_forwards_of_one(clinic: Clinic) -> None:
 
 @wants_the_machine
 def test_more_workers_than_cores(clinic: Clinic) -> None:
-    with clinic.registered("burns", "many", batch=8, delay_ms=5, workers=num_cores() + 1):
+    clinic.archive("heavy", burns=0.03)
+    with clinic.registered("heavy", "many", batch=2, delay_ms=5, workers=num_cores() + 1):
         loads: dict[str, Load] = {"many": (8, BODY)}
         found = clinic.examine(loads)
         assert illnesses(found, "many")[:1] == ["workers-over-cores"], found.text()

@@ -23,7 +23,8 @@ def of_one(evidence: Evidence, prognosis: Prognosis | None) -> Finding | None:
     status = evidence.status
     if status.batch_size > 1 or not waits(evidence):
         return None
-    if prognosis is not None:
+    is_known = len(_ms_per_item(evidence)) >= 3  # what more items cost; else nothing is promised, and nothing denied
+    if prognosis is not None and is_known:
         best = dataclasses.replace(prognosis.observed.setting, batch_size=STANDARD_SIZE, max_batch_delay_ms=10)
         if prognosis.improvement(best) < WORTH:
             return None  # `cannot_help` says why
@@ -35,7 +36,7 @@ def of_one(evidence: Evidence, prognosis: Prognosis | None) -> Finding | None:
         evidence=f"registered with a batch size of 1; a request waits {_ms(evidence.queue_s)} for a worker on average",
         consequence="every request has a forward of its own, and those that wait could have shared it",
         cure=f"smartbatch retune {evidence.model} --batch-size {STANDARD_SIZE} --max-delay-ms 10",
-        gain=retuned(prognosis, batch_size=STANDARD_SIZE, max_batch_delay_ms=10),
+        gain=retuned(prognosis, batch_size=STANDARD_SIZE, max_batch_delay_ms=10) if is_known else None,
     )
 
 

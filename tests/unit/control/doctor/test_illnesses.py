@@ -234,6 +234,12 @@ def test_batches_of_one_are_no_illness_where_batching_cannot_help() -> None:
     assert [finding.illness for finding in examine([flat]).findings] == ["batching-cannot-help"]
 
 
+def test_where_nothing_is_known_of_batches_no_gain_is_promised() -> None:
+    unknown = replace(ONE_BY_ONE, workers=measured({}).workers)
+    (finding,) = examine([unknown]).findings
+    assert (finding.illness, finding.gain) == ("batch-of-one", None)
+
+
 def test_another_handler_is_judged_by_what_the_frontend_knows() -> None:
     foreign = replace(
         with_view(avg_batch_size=None, avg_forward_size=None, stage_s={}, batches_per_s=0.0),
