@@ -11,7 +11,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -107,17 +107,20 @@ def run_wrk(url: str, body: Body, connections: int, seconds: float, server_pid: 
     )
 
 
+def prepared(url: str, body: Body) -> tuple[tuple[str, int], Iterator[bytes]]:
+    """Host and port, and whole requests to be sent in turn, without end."""
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    head = f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: {body.content_type}\r\n"
+    whole = (f"{head}Content-Length: {len(payload)}\r\n\r\n".encode() + payload for payload in body.payloads)
+    return (parts.hostname, parts.port or 80), itertools.cycle(whole)
+
+
 class LoneClient:
     """One connection that sends one request at a time, as wrk would: all of it in one write, prepared before."""
 
     def __init__(self, url: str, body: Body) -> None:
-        parts = urlsplit(url)
-        assert parts.hostname is not None
-        self._address = parts.hostname, parts.port or 80
-        head = f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: {body.content_type}\r\n"
-        self._requests = itertools.cycle(
-            f"{head}Content-Length: {len(payload)}\r\n\r\n".encode() + payload for payload in body.payloads
-        )
+        self._address, self._requests = prepared(url, body)
 
     def __enter__(self) -> LoneClient:
         self._socket = socket.create_connection(self._address, timeout=600)

@@ -11,7 +11,6 @@ bytes that were prepared before, and of an answer reads a status and a length.
 from __future__ import annotations
 
 import argparse
-import itertools
 import re
 import selectors
 import socket
@@ -20,11 +19,10 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 from smartbatch_load.load.openloop import Shot, Volley, arrivals
 
-from bench.load import Body
+from bench.load import Body, prepared
 
 LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 _LAST_CHUNK = b"0\r\n\r\n"
@@ -53,13 +51,7 @@ class OpenLoop:
     """
 
     def __init__(self, url: str, body: Body) -> None:
-        parts = urlsplit(url)
-        assert parts.hostname is not None
-        self._address = parts.hostname, parts.port or 80
-        head = f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: {body.content_type}\r\n"
-        self._requests = itertools.cycle(
-            f"{head}Content-Length: {len(payload)}\r\n\r\n".encode() + payload for payload in body.payloads
-        )
+        self._address, self._requests = prepared(url, body)
         self._selector = selectors.DefaultSelector()
         self._idle: list[_Connection] = []
         self._busy: set[_Connection] = set()

@@ -87,12 +87,7 @@ class Bench:
         self.body: Body = work.bodies["jpeg224"]
         self.server: RunningServer = start_server(settings)
         self.url = f"{self.server.inference_url}/predictions/{MODEL}"
-        self.endpoints = Endpoints(
-            inference_url=self.server.inference_url,
-            management_url=self.server.management_url,
-            metrics_url=self.server.metrics_url,
-            state=self.server.state,
-        )
+        self.endpoints = Endpoints.of_state(self.server.state)
 
     def register(self, setting: Setting) -> None:
         """Have the model served like that, loaded and measured."""
@@ -116,12 +111,9 @@ class Bench:
 
     def watch(self, clients: int, seconds: float) -> Evidence:
         """What the doctor sees under the load of so many clients."""
-        observer = Observer(self.endpoints, MODEL, clients)
         with self._load(clients, seconds + WARM_UP_S):
             time.sleep(WARM_UP_S / 2)
-            observer.start()
-            time.sleep(seconds)
-            (evidence,) = observer.finish()
+            (evidence,) = Observer(self.endpoints, MODEL, clients).watch(seconds)
         return evidence
 
     @contextmanager

@@ -41,7 +41,6 @@ from bench.work import Work
 
 CLIENTS = 32
 SECONDS = 5.0
-SETTLE_S = 1.5
 LONGEST_JVM_S = 60.0
 NUM_COMPARISONS = 3
 STARTS: dict[str, tuple[Setting, str]] = {
@@ -66,12 +65,7 @@ class Race:
         self.server: RunningServer = start_server(
             ServerSettings(model_store=work.store, run_dir=folder, inference_port=0, management_port=0, metrics_port=0)
         )
-        self.endpoints = Endpoints(
-            inference_url=self.server.inference_url,
-            management_url=self.server.management_url,
-            metrics_url=self.server.metrics_url,
-            state=self.server.state,
-        )
+        self.endpoints = Endpoints.of_state(self.server.state)
         self.target = RetuneTarget(self.endpoints, work.store, Canary(inference_url=self.server.inference_url))
         with self.server.management() as client:
             client.register(
@@ -105,10 +99,7 @@ class Race:
         )
         retune(self.endpoints, wanted, self.target.model_store, self.target.canary)
         with self._probe():
-            observer = Observer(self.endpoints, self.model, CLIENTS)
-            observer.start()
-            time.sleep(SECONDS)
-            (evidence,) = observer.finish()
+            (evidence,) = Observer(self.endpoints, self.model, CLIENTS).watch(SECONDS)
         view = evidence.view
         return self.objective.worth(view.rps - view.errors_per_s, view.p95_s or float("inf"))
 

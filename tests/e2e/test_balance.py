@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import threading
 import time
 from collections import Counter
@@ -22,6 +21,7 @@ from smartbatch_worker.contract import metrics as names
 
 from bench.processes import Process
 from tests.conftest import StartServer
+from tests.e2e.listening import wait_until_listens
 
 CONFIG = Path(__file__).parents[2] / "deploy" / "haproxy-servers.cfg"
 NUM_CLIENTS = 24
@@ -117,14 +117,8 @@ def proxy(servers: Servers, log: Path) -> Iterator[str]:
     }
     process = Process(["haproxy", "-db", "-f", str(CONFIG)], env, log)
     try:
+        wait_until_listens(port, log)
         deadline = time.monotonic() + 60
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=60).close()
-                break
-            except ConnectionRefusedError:
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.05)
         url = f"http://127.0.0.1:{port}"
         while requests.post(f"{url}/predictions/tiny", json={"data": [1] * 4}, timeout=60).status_code != 200:
             assert time.monotonic() < deadline, log.read_text()

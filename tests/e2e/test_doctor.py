@@ -66,12 +66,7 @@ class Clinic:
 
     def __init__(self, server: RunningServer, store: Path) -> None:
         self.server, self.store = server, store
-        self.endpoints = Endpoints(
-            inference_url=server.inference_url,
-            management_url=server.management_url,
-            metrics_url=server.metrics_url,
-            state=server.state,
-        )
+        self.endpoints = Endpoints.of_state(server.state)
 
     def archive(self, name: str, *, shape: str = "4", overrides: Mapping[str, str] | None = None, **does: Any) -> None:
         """A model that burns CPU, sleeps, or answers at length; it raises where it is sent a 666."""
@@ -127,11 +122,8 @@ class Clinic:
 
     def examine(self, loads: Mapping[str, Load], seconds: float = WATCH_S) -> Report:
         """What the doctor says of the models meanwhile."""
-        observer = Observer(self.endpoints)
         with self.asking(loads):
-            observer.start()
-            time.sleep(seconds)
-            return examine(observer.finish(), f"--run-dir {self.server.state.run_dir}")
+            return examine(Observer(self.endpoints).watch(seconds), f"--run-dir {self.server.state.run_dir}")
 
     def cure(self, report: Report, model: str) -> None:
         """Type what is printed."""

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import socket
-import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from smartbatch.server.running import RunningServer
 
 from bench.processes import Process
 from tests.conftest import StartServer
+from tests.e2e.listening import wait_until_listens
 
 CONFIG = Path(__file__).parents[2] / "deploy" / "haproxy.cfg"
 BODY = {"data": [1, 2, 3, 4]}
@@ -53,14 +53,7 @@ def proxy(slow_server: RunningServer, tmp_path_factory: pytest.TempPathFactory) 
     log = tmp_path_factory.mktemp("haproxy") / "log"
     process = Process(["haproxy", "-db", "-f", str(CONFIG)], env, log)
     try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=60).close()
-                break
-            except ConnectionRefusedError:
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.05)
+        wait_until_listens(port, log)
         yield f"http://{address}"
     finally:
         process.stop()

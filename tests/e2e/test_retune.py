@@ -75,12 +75,7 @@ class Clients:
 
 
 def endpoints(server: RunningServer) -> Endpoints:
-    return Endpoints(
-        inference_url=server.inference_url,
-        management_url=server.management_url,
-        metrics_url=server.metrics_url,
-        state=server.state,
-    )
+    return Endpoints.of_state(server.state)
 
 
 def run(server: RunningServer, canary: Canary | None = None, **fields: Any) -> RetuneReport:

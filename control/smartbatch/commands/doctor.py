@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated
@@ -61,9 +60,7 @@ def doctor(
     else:
         say(f"watching {model or 'all models'} for {seconds:g} s")
     with load:
-        observer.start()
-        time.sleep(seconds)
-        found = observer.finish()
+        found = observer.watch(seconds)
     named = ""
     if run_dir is not None:
         named = f"--run-dir {shlex.quote(str(run_dir))}"

@@ -72,7 +72,7 @@ def tune(
     from smartbatch.tuning import report
     from smartbatch.tuning.run import TuneSettings
     from smartbatch.tuning.run import tune as run
-    from smartbatch.tuning.search import Objective
+    from smartbatch.tuning.search import MOST_TRIALS, Objective
 
     with target.endpoints.management() as client:
         described = client.describe(model, customized=True).customized
@@ -85,11 +85,11 @@ def tune(
         ready_timeout_s=timeout,
         drain_timeout_s=drain_timeout,
     )
-    say(f"{clients} clients send to {model}; at most 6 settings are tried, {seconds:g} s each")
+    say(f"{clients} clients send to {model}; at most {MOST_TRIALS} settings are tried, {seconds:g} s each")
     found = run(target, settings, probe, say)
     fields = report.as_dict(found)
     if out is not None:
-        report.write(found, out)
+        report.write(fields, out)
         _draw(out / report.PICTURE, fields)
     answer(fields, as_json, report.text(found))
     if found.interrupted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,16 +30,12 @@ class ServerEvidence:
 
     is_mended: bool
     """The frontend is ours; TorchServe's own counts less."""
-    is_local: bool
-    """Its processes are on this machine, and are seen."""
     cores: int | None
     """That it may use; None where it is elsewhere."""
     token_auth: bool | None
     """None: not known, it was not started from here."""
     open_addresses: tuple[str, ...]
     """Addresses that others than this machine reach."""
-    num_workers: int
-    """Of all models."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +62,6 @@ class Evidence:
     restarts: float
     weights_random: bool
     items_per_request: float | None
-    num_forwards: float
     cpu: CpuSeconds | None
     """Spent meanwhile; None where that is not known."""
     last_error: str | None
@@ -119,7 +115,7 @@ class Snapshot:
 
 @dataclass(slots=True)
 class Observer:
-    """Watches one server; `start`, let time go by, `finish`.
+    """Watches one server: `watch`, or `start`, let time go by, `finish`.
 
     Args:
         endpoints: of the server.
@@ -134,6 +130,16 @@ class Observer:
     _processes: Processes | None = field(init=False, default=None)
     _log: WorkerLog = field(init=False, default_factory=lambda: WorkerLog(None))
     _before: Snapshot | None = field(init=False, default=None)
+
+    def watch(self, seconds: float) -> list[Evidence]:
+        """Start, wait, finish.
+
+        Raises:
+            SmartBatchError: as `start` has it.
+        """
+        self.start()
+        time.sleep(seconds)
+        return self.finish()
 
     def start(self) -> None:
         """Look for the first time.
@@ -178,11 +184,9 @@ class Observer:
         urls = (self.endpoints.inference_url, self.endpoints.management_url, self.endpoints.metrics_url)
         return ServerEvidence(
             is_mended=is_mended,
-            is_local=processes is not None,
             cores=None if processes is None else processes.cores,
             token_auth=None if state is None else state.token_auth,
             open_addresses=tuple(url for url in urls if not is_loopback(urlsplit(url).hostname or "")),
-            num_workers=sum(len(status.workers) for status in self.statuses.values()),
         )
 
     def _evidence(
@@ -219,7 +223,6 @@ class Observer:
             restarts=gain(old.samples, new.samples, names.WORKER_RESTARTS, model=model),
             weights_random=bool(new.samples.total(names.WEIGHTS_RANDOM, model=model)),
             items_per_request=items / handled if handled and items else None,
-            num_forwards=gain(old.samples, new.samples, f"{names.FORWARD_SIZE}_count", model=model),
             cpu=None if since_start or before.cpu is None or after.cpu is None else after.cpu.minus(before.cpu),
             last_error=self._log.last_error(status.workers),
             num_clients=self.num_clients,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from smartbatch.doctor.evidence import Evidence
@@ -12,11 +12,9 @@ from smartbatch.doctor.finding import Gain
 from smartbatch.doctor.processes import CpuSeconds
 from smartbatch.simulation.batches import Outcome, simulate
 from smartbatch.simulation.costs import Costs, Setting
-from smartbatch.simulation.fit import Observed, fit
+from smartbatch.simulation.fit import ERROR, Observed, fit
 from smartbatch.simulation.load import ClosedLoop, Load
 
-ERROR = 0.4
-"""Nine of ten predictions are within this of what was measured afterwards: docs/tuning.md."""
 LEAST_REQUESTS = 20
 """Of fewer, averages say little."""
 
@@ -34,6 +32,7 @@ class Prognosis:
     observed: Observed
     capacity: int
     num_clients: int | None = None
+    _outcomes: dict[Setting, Outcome] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, evidence: Evidence) -> Prognosis | None:
@@ -59,10 +58,14 @@ class Prognosis:
         return isinstance(self.load, ClosedLoop)
 
     def outcome(self, setting: Setting) -> Outcome:
-        """Of the load that was seen, with another setting."""
-        return simulate(self.load, setting, self.costs, queue_capacity=self.capacity)
+        """Of the load that was seen, with another setting; replayed once, however often it is asked for."""
+        found = self._outcomes.get(setting)
+        if found is None:
+            found = simulate(self.load, setting, self.costs, queue_capacity=self.capacity)
+            self._outcomes[setting] = found
+        return found
 
-    @cached_property
+    @property
     def now(self) -> Outcome:
         """With the present one: the change is told from what the model says of both."""
         return self.outcome(self.observed.setting)

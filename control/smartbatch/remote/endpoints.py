@@ -32,6 +32,17 @@ class Endpoints:
     is_guess: bool = False
     """Nobody named a server, and none was started from here: these are TorchServe's standard addresses."""
 
+    @classmethod
+    def of_state(cls, state: ServerState, token: str | None = None) -> Endpoints:
+        """Of a server started here."""
+        return cls(
+            inference_url=state.inference_url,
+            management_url=state.management_url,
+            metrics_url=state.metrics_url,
+            token=token,
+            state=state,
+        )
+
     @property
     def verify(self) -> bool | str:
         """What to check a TLS certificate against."""
@@ -80,13 +91,7 @@ def find_endpoints(
         if run_dir is not None or inference_port is not None:
             raise
         return replace(standard, is_guess=True)
-    return Endpoints(
-        inference_url=state.inference_url,
-        management_url=state.management_url,
-        metrics_url=state.metrics_url,
-        token=token,
-        state=state,
-    )
+    return Endpoints.of_state(state, token)
 
 
 def find_state(run_dir: Path | None = None, inference_port: int | None = None) -> ServerState:

@@ -18,6 +18,8 @@ from smartbatch.simulation.load import ClosedLoop, Load, OpenLoop
 NUM_ROUNDS = 5
 SPREADS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
 LEAST_EDGE_S = 0.0005
+ERROR = 0.4
+"""Nine of ten predictions of a rate or a p50 are within this of what was measured afterwards: docs/tuning.md."""
 BUSY = 0.85
 """Workers that compute for more of the time than this are taken to have a backlog."""
 

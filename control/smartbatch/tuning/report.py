@@ -85,12 +85,10 @@ def retune_command(model: str, setting: Setting) -> str:
     return f"smartbatch retune {model} {_options(setting)}"
 
 
-def write(found: Tuning, folder: Path) -> Path:
-    """Write tuning.json; returns its path."""
+def write(fields: dict[str, Any], folder: Path) -> None:
+    """Write tuning.json: what `as_dict` gave."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / JSON_FILE
-    path.write_text(json.dumps(as_dict(found), indent=1) + "\n", encoding="utf-8")
-    return path
+    (folder / JSON_FILE).write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
 
 
 def _options(setting: Setting) -> str:

@@ -158,9 +158,7 @@ class _Run:
 
     def _watch(self) -> Evidence:
         observer = Observer(self._target.endpoints, self._settings.model, self._probe.num_clients)
-        observer.start()
-        time.sleep(self._settings.seconds)
-        (evidence,) = observer.finish()
+        (evidence,) = observer.watch(self._settings.seconds)
         return evidence
 
 

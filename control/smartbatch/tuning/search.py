@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from smartbatch.simulation.batches import Outcome
 from smartbatch.simulation.costs import Costs, Setting
+from smartbatch.simulation.fit import ERROR
 from smartbatch.simulation.load import Load
 from smartbatch.simulation.score import grid, score
 
@@ -26,8 +27,6 @@ MOST_WORKERS = 4
 MOST_TRIALS = 6
 WORTH = 1.02
 """A trial is worth its seconds where it promises that much more than the best so far."""
-MODEL_ERROR = 0.4
-"""Of nine predictions in ten: docs/tuning.md."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +110,7 @@ class Search:
             return None
         setting, outcome = min(self.predicted.items(), key=lambda item: item[1].p95_s)
         seen_s = min((trial.measured.p95_s for trial in self.trials), default=math.inf)
-        is_far = outcome.p95_s * (1 - MODEL_ERROR) > limit_s and seen_s > limit_s
+        is_far = outcome.p95_s * (1 - ERROR) > limit_s and seen_s > limit_s
         return (setting, outcome) if is_far else None
 
     def best(self) -> Trial:
@@ -145,7 +144,7 @@ class Search:
         if not others:
             return None
         found = max(others, key=self._promise)
-        if self._promise(found) * (1 + MODEL_ERROR) < self._best_worth():
+        if self._promise(found) * (1 + ERROR) < self._best_worth():
             return None
         return found, "unlike the others"
 

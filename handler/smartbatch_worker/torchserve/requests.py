@@ -97,10 +97,7 @@ def _read_deadline(row: Row, now: float, monotonic_now: float) -> None:
     budget_ms = _number(row, headers.DEADLINE_MS.lower())
     if budget_ms is None:
         return
-    start = _number(row, headers.START.lower())
-    if start is None or start > now + MAX_CLOCK_AHEAD_S:
-        start = now
-    row.deadline = monotonic_now + (start - now) + budget_ms / 1000
+    row.deadline = monotonic_now + (_start(row, now) - now) + budget_ms / 1000
 
 
 def _read_answers_form(row: Row) -> None:
@@ -121,8 +118,13 @@ def _read_timing(row: Row, now: float) -> None:
     wanted = row.headers[_TIMING]
     if wanted.lower() != "on":
         raise MalformedBody(f"{headers.TIMING} must be on; got {wanted[:40]!r}")
+    row.waited_s = max(0.0, now - _start(row, now))  # another clock may be ahead
+
+
+def _start(row: Row, now: float) -> float:
+    """When the request was sent, unix seconds; now, where nobody said or nobody can believe it."""
     start = _number(row, headers.START.lower())
-    row.waited_s = 0.0 if start is None else max(0.0, now - start)  # another clock may be ahead
+    return now if start is None or start > now + MAX_CLOCK_AHEAD_S else start
 
 
 def _number(row: Row, header: str) -> float | None:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 from smartbatch.doctor.evidence import Evidence
 from smartbatch.doctor.finding import Finding, Severity
-from smartbatch.doctor.gain import ERROR, Prognosis
+from smartbatch.doctor.gain import Prognosis
 from smartbatch.simulation.costs import Setting
+from smartbatch.simulation.fit import ERROR
 
 SIZES = (1, 4, 8, 16, 32, 64)
 DELAYS_MS = (1, 5, 10, 20)

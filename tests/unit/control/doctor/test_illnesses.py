@@ -18,9 +18,7 @@ from smartbatch.remote.model_status import ModelStatus, WorkerStatus
 from smartbatch.watch.rates import ModelView
 
 PAGE = Path(__file__).parents[4] / "docs" / "doctor.md"
-SERVER = ServerEvidence(
-    is_mended=True, is_local=True, cores=2, token_auth=False, open_addresses=(), num_workers=1
-)  # fmt: skip
+SERVER = ServerEvidence(is_mended=True, cores=2, token_auth=False, open_addresses=())
 DESCRIBED: Any = {
     "loaded": True,
     "device": "cpu",
@@ -79,7 +77,6 @@ HEALTHY = Evidence(
     restarts=0.0,
     weights_random=False,
     items_per_request=1.0,
-    num_forwards=250.0,
     cpu=CpuSeconds(workers=16.0, frontend=2.0, own=0.1),
     last_error=None,
     num_clients=None,
