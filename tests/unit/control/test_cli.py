@@ -57,14 +57,15 @@ class Run(Protocol):
 @pytest.fixture
 def run(forking: subprocess.Popen[str], tmp_path_factory: pytest.TempPathFactory) -> Run:
     told = tmp_path_factory.mktemp("told")
-    assert forking.stdin is not None
-    assert forking.stdout is not None
+    orders, codes = forking.stdin, forking.stdout
+    assert orders is not None
+    assert codes is not None
 
     def run_one(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
         files = {name: told / name for name in ("stdout", "stderr")}
         order = {"arguments": args, "cwd": str(cwd), "environment": {**os.environ, **env}}
-        print(json.dumps(order | {name: str(path) for name, path in files.items()}), file=forking.stdin, flush=True)
-        code = int(forking.stdout.readline())
+        print(json.dumps(order | {name: str(path) for name, path in files.items()}), file=orders, flush=True)
+        code = int(codes.readline())
         return subprocess.CompletedProcess(args, code, *(path.read_text("utf-8") for path in files.values()))
 
     return run_one
