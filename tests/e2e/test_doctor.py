@@ -1,4 +1,5 @@
-"""`smartbatch doctor` on a real server: each illness is made, found as its model's worst, and cured by what is printed.
+"""`smartbatch doctor` on a real server: each illness is made, found as its model's worst, and cured by what is printed;
+and what else knows servers by watching them: `tune`, `autoscale`.
 
 Not here: `batching-cannot-help`, `no-tokens` and `settings`, which would need a model whose times are exact, a port
 open to the network, and minutes; tests/unit/control/doctor has them.
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from smartbatch.archive.probe import probe
 from smartbatch.doctor.evidence import Observer
 from smartbatch.doctor.report import Report, examine
 from smartbatch.remote.endpoints import Endpoints
+from smartbatch.remote.scrape import scrape
 from smartbatch.server.running import RunningServer
 from smartbatch_worker.contract.machine import num_cores
 
@@ -324,3 +326,48 @@ def test_tune_tries_and_leaves_the_best_behind(clinic: Clinic, tmp_path: Path) -
             status = client.describe("burns")
         assert status.batch_size == found["best"]["batch_size"]
         assert len(status.workers) == found["best"]["workers"]
+
+
+def test_autoscale_adds_workers_and_takes_them_back(clinic: Clinic) -> None:
+    clinic.archive("away", sleeps=0.1, overrides=FIXED)
+    run_dir = clinic.server.state.run_dir
+    command = [sys.executable, "-m", "smartbatch", "autoscale", "away", "--run-dir", run_dir, "--json"]
+    with clinic.registered("away", "away", batch=2, delay_ms=1):
+        only_said = [*command, "--slo-p95-ms", "250", "--max-workers", "3", "--dry-run", "--seconds", "5"]
+        with clinic.asking({"away": (10, BODY)}):
+            dry = subprocess.run(only_said, capture_output=True, text=True, timeout=120)
+        assert dry.returncode == 0, dry.stderr
+        kinds = [json.loads(line)["kind"] for line in dry.stdout.splitlines()]
+        assert kinds[0] == "start"
+        assert "up" in kinds, dry.stdout
+        with clinic.server.management() as client:
+            assert len(client.describe("away").workers) == 1, "nothing is changed by a dry run"
+        options = ["--slo-p95-ms", "250", "--max-workers", "3", "--interval", "0.5", "--cool-down", "2"]
+        with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True) as scaler:
+            assert scaler.stdout is not None
+            with clinic.asking({"away": (10, BODY)}):
+                events = events_until(scaler.stdout, "up")
+            events += events_until(scaler.stdout, "down", to=1)
+            scaler.terminate()
+            events += [json.loads(line) for line in scaler.stdout]
+        assert scaler.returncode == 0, "ended by SIGTERM, after what went on then"
+        assert not [event for event in events if event["kind"] == "failed"], events
+        assert events[-1]["kind"] == "end"
+        with clinic.server.management() as client:
+            status = client.describe("away")
+        assert (len(status.workers), status.pending_requests) == (1, 0)
+        (answered,) = {
+            sample.labels["status"]
+            for sample in scrape(clinic.server.metrics_url).named("smartbatch_http_requests_total", model="away")
+        }
+        assert answered == "200", "no request was refused, failed or cut off"
+
+
+def events_until(lines: Iterable[str], kind: str, to: int | None = None) -> list[Any]:
+    """Read events up to one of a kind, which asks for so many workers."""
+    events = []
+    for line in lines:
+        events.append(json.loads(line))
+        if events[-1]["kind"] == kind and to in (None, events[-1]["wanted"]):
+            return events
+    raise AssertionError(f"no {kind} to {to}: {events}")
