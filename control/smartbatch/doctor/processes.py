@@ -78,7 +78,8 @@ class Processes:
     def memory(self, pids: Iterable[int]) -> Memory | None:
         """Of those of the workers; None where the kernel does not tell it, or one has ended."""
         pids = set(pids)
-        pss, own, num_forked, num_sharing = 0, [], 0, 0
+        pss, num_forked, num_sharing = 0, 0, 0
+        own: list[int] = []
         for process in self.workers:
             if process.pid not in pids:
                 continue

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment
 
 import requests
+from requests.utils import get_environ_proxies, select_proxy
 
 from smartbatch.installation import CONFIG_FILE, files
 from smartbatch.server.properties import read_properties
@@ -62,23 +61,10 @@ def proxy_before(inference_url: str, verify: bool | str) -> str | None:
     return f"{inference_url} answers with {', '.join(marks)}, /ping in {took_ms:.1f} ms"
 
 
-def proxy_of_clients(inference_url: str, environment: Mapping[str, str] | None = None) -> str | None:
-    """The proxy by which programs that follow the environment (curl, requests) ask the server, in words; or None.
-
-    Args:
-        inference_url: of the server.
-        environment: None: this process's, as urllib reads it.
-    """
-    address = urlsplit(inference_url)
-    if environment is None:
-        proxies = getproxies_environment()
-    else:
-        lower = {name.lower(): value for name, value in environment.items()}
-        proxies = {
-            name.removesuffix("_proxy"): value for name, value in lower.items() if value and name.endswith("_proxy")
-        }
-    found = proxies.get(address.scheme) or proxies.get("all")
-    if not found or proxy_bypass_environment(address.netloc, proxies):
+def proxy_of_clients(inference_url: str) -> str | None:
+    """The proxy by which programs that follow the environment (curl, requests) ask the server, in words; or None."""
+    found = select_proxy(inference_url, get_environ_proxies(inference_url))
+    if not found:
         return None
-    variable = f"{address.scheme}_proxy" if address.scheme in proxies else "all_proxy"
-    return f"${variable} is {found}, and $no_proxy does not name {address.hostname}"
+    address = urlsplit(inference_url)
+    return f"this environment's {address.scheme}_proxy is {found}, and no_proxy does not name {address.hostname}"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from smartbatch.doctor.finding import Severity
 from smartbatch.doctor.illnesses import OF_MODELS, OF_SERVERS
 from smartbatch.doctor.processes import CpuSeconds, Memory
 from smartbatch.doctor.report import examine
-from smartbatch.doctor.surroundings import changed_properties, proxy_of_clients
+from smartbatch.doctor.surroundings import changed_properties, proxy_before, proxy_of_clients
 from smartbatch.remote.model_status import ModelStatus, WorkerStatus
 from smartbatch.watch.rates import ModelView
 
@@ -305,8 +307,15 @@ def test_workers_that_share_all_they_can_are_left_alone() -> None:
         ({}, False),
     ],
 )
-def test_a_proxy_of_the_environment_is_a_hop(environment: dict[str, str], is_found: bool) -> None:
-    found = proxy_of_clients("http://127.0.0.1:8080", environment)
+def test_a_proxy_of_the_environment_is_a_hop(
+    environment: dict[str, str], is_found: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    found = proxy_of_clients("http://127.0.0.1:8080")
     assert (found is not None) == is_found
     server = replace(SERVER, proxies=() if found is None else (found,))
     report = examine([replace(HEALTHY, server=server)])
@@ -314,6 +323,28 @@ def test_a_proxy_of_the_environment_is_a_hop(environment: dict[str, str], is_fou
     assert report.exit_code == 0
     if is_found:
         assert "no_proxy=127.0.0.1" in report.findings[0].cure
+
+
+@pytest.mark.parametrize("marks", [{}, {"Via": "1.1 front"}], ids=["the server itself", "through a proxy"])
+def test_a_proxy_shows_in_its_headers(marks: dict[str, str]) -> None:
+    class Answering(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response_only(200)
+            for name, value in {**marks, "Content-Length": "0"}.items():
+                self.send_header(name, value)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Nothing on the tests' output."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        found = proxy_before(url, True)
+        server.shutdown()
+    assert (found is not None) == bool(marks)
+    assert found is None or "`Via: 1.1 front`" in found
+    assert proxy_before("http://127.0.0.1:1", True) is None, "nothing answers"
 
 
 def test_what_config_properties_says_otherwise_than_the_one_shipped(tmp_path: Path) -> None:
