@@ -1,5 +1,5 @@
 """`smartbatch doctor` on a real server: each illness is made, found as its model's worst, and cured by what is printed;
-and what else knows servers by watching them: `tune`, `autoscale`.
+and what else needs models of known times: `tune`, `autoscale`, `target_p95_ms`.
 
 Not here: `batching-cannot-help`, `no-tokens` and `settings`, which would need a model whose times are exact, a port
 open to the network, and minutes; tests/unit/control/doctor has them.
@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -361,6 +362,34 @@ def test_autoscale_adds_workers_and_takes_them_back(clinic: Clinic) -> None:
             for sample in scrape(clinic.server.metrics_url).named("smartbatch_http_requests_total", model="away")
         }
         assert answered == "200", "no request was refused, failed or cut off"
+
+
+def test_batches_are_bounded_by_what_they_may_take(clinic: Clinic) -> None:
+    # Each item sleeps 10 ms, one after the other: six of them are late, however fast the machine is.
+    clinic.archive("bounded", sleeps=0.01, overrides={"micro_batch": "1", "target_p95_ms": "50"})
+    sizes: list[int] = []
+
+    def ask() -> None:
+        url = f"{clinic.server.inference_url}/predictions/bounded"
+        with requests.Session() as session:
+            for _ in range(20):
+                reply = session.post(url, BODY, headers={"Content-Type": "application/json"}, timeout=60)
+                assert reply.json() == {"result": [1, 2, 3, 4]}
+                assert "X-SmartBatch-Batch-Limit" not in reply.headers, "between worker and frontend"
+                sizes.append(int(reply.headers["X-SmartBatch-Batch-Size"]))
+
+    with clinic.registered("bounded", "bounded", batch=32, delay_ms=5), clinic.server.management() as client:
+        with ThreadPoolExecutor(16) as pool:
+            for asked in [pool.submit(ask) for _ in range(16)]:
+                asked.result()
+        described = client.describe("bounded", customized=True).customized
+        assert described is not None
+        assert 1 <= described["batch_limit"] <= 5
+        assert max(sizes) > 5, "nothing was known of them at first"
+        assert max(sizes[-100:]) <= 5
+        samples = scrape(clinic.server.metrics_url)
+        assert samples.total("smartbatch_batch_limit", model="bounded") <= 5
+        assert samples.total("smartbatch_late_batches_total", model="bounded") >= 1
 
 
 def events_until(lines: Iterable[str], kind: str, to: int | None = None) -> list[Any]:
