@@ -29,10 +29,12 @@ from PIL import Image
 from smartbatch.archive import check
 from smartbatch.archive.build import ArchiveSettings, build_archive
 from smartbatch.archive.probe import probe
+from smartbatch.autoscaling.run import Autoscaler, AutoscaleSettings, Event
 from smartbatch.doctor.evidence import Observer
 from smartbatch.doctor.report import Report, examine
 from smartbatch.remote.endpoints import Endpoints
 from smartbatch.remote.scrape import scrape
+from smartbatch.retune.targets import scale_target
 from smartbatch.server.running import RunningServer
 from smartbatch_worker.contract.machine import num_cores
 
@@ -334,13 +336,13 @@ def test_autoscale_adds_workers_and_takes_them_back(clinic: Clinic) -> None:
     run_dir = clinic.server.state.run_dir
     command = [sys.executable, "-m", "smartbatch", "autoscale", "away", "--run-dir", run_dir, "--json"]
     with clinic.registered("away", "away", batch=2, delay_ms=1):
-        only_said = [*command, "--slo-p95-ms", "250", "--max-workers", "3", "--dry-run", "--seconds", "5"]
+        said: list[Event] = []
+        target = scale_target(clinic.endpoints, "away", None, None, 120.0, 120.0, lambda line: None)
+        only_said = AutoscaleSettings(objective_s=0.25, max_workers=3, interval_s=0.5, dry_run=True, seconds=3.0)
         with clinic.asking({"away": (10, BODY)}):
-            dry = subprocess.run(only_said, capture_output=True, text=True, timeout=120)
-        assert dry.returncode == 0, dry.stderr
-        kinds = [json.loads(line)["kind"] for line in dry.stdout.splitlines()]
-        assert kinds[0] == "start"
-        assert "up" in kinds, dry.stdout
+            Autoscaler(target, only_said, said.append).run()
+        kinds = [event.kind for event in said]
+        assert (kinds[0], kinds[-1], "up" in kinds) == ("start", "end", True), kinds
         with clinic.server.management() as client:
             assert len(client.describe("away").workers) == 1, "nothing is changed by a dry run"
         options = ["--slo-p95-ms", "250", "--max-workers", "3", "--interval", "0.5", "--cool-down", "2"]

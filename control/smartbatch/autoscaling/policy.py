@@ -103,11 +103,11 @@ class Policy:
         if within != now:
             return Decision(within, f"outside of {self.bounds.fewest} to {self.bounds.most}", is_breached)
         self._note_wanted(seen, is_breached)
+        if not is_breached:
+            return self._down(seen)  # also of workers that never come up
         if seen.ready < now:
-            return Decision(now, f"{now - seen.ready} of {now} workers are not READY yet", is_breached)
-        if is_breached:
-            return self._up(seen)
-        return self._down(seen)
+            return Decision(now, f"{now - seen.ready} of {now} workers are not READY yet", True)
+        return self._up(seen)
 
     @property
     def looks_closer(self) -> bool:

@@ -187,6 +187,17 @@ def test_a_hiccup_is_none_and_workers_that_start_are_waited_for() -> None:
     assert policy.decide(seen(4, 1.0, ready=0)).workers == 1
 
 
+def test_workers_that_never_come_up_are_taken_away_again() -> None:
+    bounds = Bounds(1, 4)
+    planner = Planner(OBJECTIVE_S, bounds)
+    planner.learn(observed(5.0))
+    policy = policy_of(planner, bounds)
+    server = Server(workers=3, starting=[1000, 1000])
+    decisions = [policy.decide(server.second(at, 5.0, 5.0)).workers for at in range(int(COOL_DOWN_S) + 2)]
+    assert decisions[:5] == [3] * 5
+    assert decisions[-1] == 1
+
+
 def test_the_fewest_that_keep_the_objective() -> None:
     planner = Planner(OBJECTIVE_S, Bounds(1, 8))
     assert planner.plan(50.0) is None, "nothing is known yet"
