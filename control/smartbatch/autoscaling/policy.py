@@ -138,8 +138,10 @@ class Policy:
 
     def _note_wanted(self, seen: Seen, is_breached: bool) -> None:
         plan = self.planner.plan(ROOM_DOWN * seen.lately_per_s)
-        # Where nothing is known, or it is missed, there is no telling that fewer were enough.
-        wanted = seen.workers if plan is None or is_breached else max(plan.workers, self._least(seen))
+        # Where nothing is known, or requests wait too long, there is no telling that fewer were enough. What is late
+        # though nobody waits, as on a busy machine, is not late for want of workers.
+        is_short = is_breached and seen.queued > 0
+        wanted = seen.workers if plan is None or is_short else max(plan.workers, self._least(seen))
         self._wanted.append((seen.at_s, wanted))
         while len(self._wanted) > 1 and self._wanted[1][0] <= seen.at_s - self.cool_down_s:
             self._wanted.popleft()

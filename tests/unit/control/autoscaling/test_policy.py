@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -185,6 +186,24 @@ def test_a_hiccup_is_none_and_workers_that_start_are_waited_for() -> None:
     assert not policy.decide(seen(2, 1.0)).is_breached
     assert policy.decide(seen(3, 1.0)).is_breached
     assert policy.decide(seen(4, 1.0, ready=0)).workers == 1
+
+
+def test_late_answers_that_nobody_waited_for_keep_no_workers() -> None:
+    bounds = Bounds(1, 4)
+    planner = Planner(OBJECTIVE_S, bounds)
+    planner.learn(observed(5.0))
+    wanted = {}
+    for queued in (0.0, 9.0):
+        policy = policy_of(planner, bounds)
+        for at in range(int(COOL_DOWN_S) + 2):
+            is_busy = at in (8, 9, 10)
+            seen = dataclasses.replace(
+                Server(workers=3).second(at, 5.0, 5.0),
+                p95_s=1.0 if is_busy else 0.1,
+                queued=queued if is_busy else 0.0,
+            )
+            wanted[queued] = policy.decide(seen).workers
+    assert wanted == {0.0: 1, 9.0: 3}
 
 
 def test_workers_that_never_come_up_are_taken_away_again() -> None:
