@@ -45,6 +45,7 @@ from smartbatch_worker.kernels import json_numbers, pixels
 from smartbatch_worker.process import cache, heap
 from smartbatch_worker.process.threads import ThreadShare
 from smartbatch_worker.torchserve import tracing, wire, worker_output
+from smartbatch_worker.torchserve.batch_target import BatchTarget
 from smartbatch_worker.torchserve.frontend_limits import max_response_bytes
 from smartbatch_worker.torchserve.replies import Replies
 from smartbatch_worker.torchserve.requests import is_describe, read_rows
@@ -88,6 +89,12 @@ class SmartBatchHandler:
         self._threads = ThreadShare(self.config.threads)
         self._decoders = DecoderPool()
         self._batcher = self._named_or_tensor(device.type == "cuda")
+        self._target = BatchTarget(
+            self.config.target_p95_ms,
+            int(properties["batch_size"] or 1),
+            lambda: [seconds for _, seconds in self.model.timings()],
+            self.telemetry,
+        )
         self._ceilings = recover.MemoryCeilings()
         self._splitter = AnswerSplitter()
         self._replies = Replies(
@@ -115,7 +122,7 @@ class SmartBatchHandler:
         """Answer one batch: as many replies as rows, in the same order, each with its own status."""
         if is_describe(data, context):
             return [json.dumps(self.describe()).encode()]
-        timer = StageTimer()
+        timer, num_loads = StageTimer(), self.model.num_loads
         with self.model.kept_as_it_is(), self._threads.computing():
             rows = read_rows(data, context)
             with timer.stage("decode"):
@@ -123,6 +130,7 @@ class SmartBatchHandler:
             self._run([row for row in rows if row.error is None], timer)
             with timer.stage("encode"):
                 bodies = self._replies.write(rows, context, self.model.weights_description(), timer.seconds)
+        self._target.took(rows, timer, context, has_loaded=self.model.num_loads != num_loads)
         self._count(rows, timer)
         return bodies
 
@@ -174,6 +182,7 @@ class SmartBatchHandler:
             "threads": torch.get_num_threads(),
             "micro_batch": {spelled(each.shape): each.best for each in calibrations},
             "micro_batch_ms_per_item": {spelled(each.shape): each.ms_per_item() for each in calibrations},
+            "batch_limit": self._target.limit,
             "memory_ceilings": self._ceilings.as_dict(),
             "loads": self.model.num_loads,
             "load_seconds": round(self.model.load_seconds, 3),

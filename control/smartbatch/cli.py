@@ -28,6 +28,7 @@ class Command(NamedTuple):
 
 COMMANDS: dict[str, Command] = {
     "archive": Command("smartbatch.commands.archive", "archive"),
+    "autoscale": Command("smartbatch.commands.autoscale", "autoscale"),
     "capacity": Command("smartbatch_load.capacity.command", "capacity", plain=True),
     "doctor": Command("smartbatch.commands.doctor", "doctor"),
     "env": Command("smartbatch.commands.env", "env"),

@@ -1,4 +1,5 @@
-"""`smartbatch doctor` on a real server: each illness is made, found as its model's worst, and cured by what is printed.
+"""`smartbatch doctor` on a real server: each illness is made, found as its model's worst, and cured by what is printed;
+and what else needs models of known times: `tune`, `autoscale`, `target_p95_ms`.
 
 Not here: `batching-cannot-help`, `no-tokens` and `settings`, which would need a model whose times are exact, a port
 open to the network, and minutes; tests/unit/control/doctor has them.
@@ -13,17 +14,22 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import torchvision.transforms.v2  # noqa: F401  it sets a variable of the environment when it is first imported
 from PIL import Image
 from smartbatch.archive import check
 from smartbatch.archive.probe import probe
+from smartbatch.autoscaling.run import Autoscaler, AutoscaleSettings, Event
 from smartbatch.doctor.report import Report
+from smartbatch.remote.scrape import scrape
+from smartbatch.retune.targets import scale_target
 from smartbatch_worker.contract.machine import num_cores
 
 from bench.clinic import Clinic, Load, of_model
@@ -240,3 +246,76 @@ def test_tune_tries_and_leaves_the_best_behind(clinic: Clinic, tmp_path: Path) -
             status = client.describe("burns")
         assert status.batch_size == found["best"]["batch_size"]
         assert len(status.workers) == found["best"]["workers"]
+
+
+def test_autoscale_adds_workers_and_takes_them_back(clinic: Clinic) -> None:
+    clinic.archive("away", sleeps=0.1, overrides=FIXED)
+    run_dir = clinic.server.state.run_dir
+    command = [sys.executable, "-m", "smartbatch", "autoscale", "away", "--run-dir", run_dir, "--json"]
+    with clinic.registered("away", "away", batch=2, delay_ms=1):
+        said: list[Event] = []
+        target = scale_target(clinic.endpoints, "away", None, None, 120.0, 120.0, lambda line: None)
+        only_said = AutoscaleSettings(objective_s=0.25, max_workers=3, interval_s=0.5, dry_run=True, seconds=3.0)
+        with clinic.asking({"away": Load(10, BODY)}):
+            Autoscaler(target, only_said, said.append).run()
+        kinds = [event.kind for event in said]
+        assert (kinds[0], kinds[-1], "up" in kinds) == ("start", "end", True), kinds
+        with clinic.server.management() as client:
+            assert len(client.describe("away").workers) == 1, "nothing is changed by a dry run"
+        options = ["--slo-p95-ms", "250", "--max-workers", "3", "--interval", "0.5", "--cool-down", "2"]
+        with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True) as scaler:
+            assert scaler.stdout is not None
+            with clinic.asking({"away": Load(10, BODY)}):
+                events = events_until(scaler.stdout, "up")
+            events += events_until(scaler.stdout, "down", to=1)
+            scaler.terminate()
+            events += [json.loads(line) for line in scaler.stdout]
+        assert scaler.returncode == 0, "ended by SIGTERM, after what went on then"
+        assert not [event for event in events if event["kind"] == "failed"], events
+        assert events[-1]["kind"] == "end"
+        with clinic.server.management() as client:
+            status = client.describe("away")
+        assert (len(status.workers), status.pending_requests) == (1, 0)
+        (answered,) = {
+            sample.labels["status"]
+            for sample in scrape(clinic.server.metrics_url).named("smartbatch_http_requests_total", model="away")
+        }
+        assert answered == "200", "no request was refused, failed or cut off"
+
+
+def test_batches_are_bounded_by_what_they_may_take(clinic: Clinic) -> None:
+    # Each item sleeps 10 ms, one after the other: six of them are late, however fast the machine is.
+    clinic.archive("bounded", sleeps=0.01, overrides={"micro_batch": "1", "target_p95_ms": "50"})
+    sizes: list[int] = []
+
+    def ask() -> None:
+        url = f"{clinic.server.inference_url}/predictions/bounded"
+        with requests.Session() as session:
+            for _ in range(20):
+                reply = session.post(url, BODY, headers={"Content-Type": "application/json"}, timeout=60)
+                assert reply.json() == {"result": [1, 2, 3, 4]}
+                assert "X-SmartBatch-Batch-Limit" not in reply.headers, "between worker and frontend"
+                sizes.append(int(reply.headers["X-SmartBatch-Batch-Size"]))
+
+    with clinic.registered("bounded", "bounded", batch=32, delay_ms=5), clinic.server.management() as client:
+        with ThreadPoolExecutor(16) as pool:
+            for asked in [pool.submit(ask) for _ in range(16)]:
+                asked.result()
+        described = client.describe("bounded", customized=True).customized
+        assert described is not None
+        assert 1 <= described["batch_limit"] <= 5
+        assert max(sizes) > 5, "nothing was known of them at first"
+        assert max(sizes[-100:]) <= 5
+        samples = scrape(clinic.server.metrics_url)
+        assert samples.total("smartbatch_batch_limit", model="bounded") <= 5
+        assert samples.total("smartbatch_late_batches_total", model="bounded") >= 1
+
+
+def events_until(lines: Iterable[str], kind: str, to: int | None = None) -> list[Any]:
+    """Read events up to one of a kind, which asks for so many workers."""
+    events = []
+    for line in lines:
+        events.append(json.loads(line))
+        if events[-1]["kind"] == kind and to in (None, events[-1]["wanted"]):
+            return events
+    raise AssertionError(f"no {kind} to {to}: {events}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 from smartbatch_worker.contract import metrics as names
 from smartbatch_worker.contract.description import Description
 
-from smartbatch.doctor.processes import CpuSeconds, Processes
+from smartbatch.doctor.processes import CpuSeconds, Memory, Processes
+from smartbatch.doctor.surroundings import changed_properties, proxy_before, proxy_of_clients
 from smartbatch.errors import NotRunningError
 from smartbatch.remote.endpoints import Endpoints
 from smartbatch.remote.management import ModelStatus
@@ -36,6 +37,8 @@ class ServerEvidence:
     """None: not known, it was not started from here."""
     open_addresses: tuple[str, ...]
     """Addresses that others than this machine reach."""
+    proxies: tuple[str, ...] = ()
+    """Proxies on the way to it: what shows each, in words."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +71,14 @@ class Evidence:
     """That a worker wrote meanwhile; None where there is none, or the logs are elsewhere."""
     num_clients: int | None
     """That waited for each answer, where that is known: those of a probe."""
+    changed_properties: Mapping[str, int] = field(default_factory=dict)
+    """Of what an archive's configuration beats, what the server's config.properties was changed to say."""
+    held_bytes: float | None = None
+    """Of requests, that the frontend held when it was last looked at; None: it does not tell."""
+    most_held_bytes: float | None = None
+    """That it may hold."""
+    memory: Memory | None = None
+    """Of the workers; None where that is not known."""
     server: ServerEvidence
 
     @property
@@ -88,6 +99,11 @@ class Evidence:
     def config(self, key: str) -> Any:
         """Of the handler; None for another handler."""
         return None if self.worker is None else self.worker["config"].get(key)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that wait now or may be in the hands of a worker: no fewer than there are, nearly."""
+        return self.status.pending_requests + self.status.batch_size * len(self.status.workers)
 
     @property
     def batch_s(self) -> float:
@@ -127,7 +143,12 @@ class Observer:
     num_clients: int | None = None
     """Of the probe that goes on meanwhile."""
     statuses: dict[str, ModelStatus] = field(init=False, default_factory=dict)
+    described: dict[str, tuple[Description, ...]] = field(init=False, default_factory=dict)
+    """What workers say of themselves, as last asked."""
+    _server: ServerEvidence | None = field(init=False, default=None)
+    _memory: dict[str, Memory | None] = field(init=False, default_factory=dict)
     _processes: Processes | None = field(init=False, default=None)
+    _properties: dict[str, int] = field(init=False, default_factory=dict)
     _log: WorkerLog = field(init=False, default_factory=lambda: WorkerLog(None))
     _before: Snapshot | None = field(init=False, default=None)
 
@@ -147,6 +168,15 @@ class Observer:
         Raises:
             SmartBatchError: nothing answers, or there is no such model.
         """
+        self.ask_registered()
+        self._before = self.snapshot()
+
+    def ask_registered(self) -> None:
+        """Which models and workers there are now.
+
+        Raises:
+            SmartBatchError: as `start` has it.
+        """
         with self.endpoints.management() as client:
             found = [self.only] if self.only else [entry.model_name for entry in client.models()]
             self.statuses = {name: client.describe(name) for name in found}
@@ -158,48 +188,66 @@ class Observer:
             self._processes = Processes.of_server(pids, None if state is None else state.jvm())
         state = self.endpoints.state
         self._log = WorkerLog(None if state is None else Path(state.run_dir) / "logs")
-        self._before = self._snapshot()
+        self._properties = changed_properties(None if state is None else Path(state.run_dir))
 
     def finish(self) -> list[Evidence]:
         """Look again: what happened meanwhile, by model."""
         before = self._before
         if before is None:
             raise RuntimeError("start() comes before finish()")
-        after = self._snapshot()
+        after = self.snapshot()
+        self.ask_workers()
+        return self.between(before, after, or_since_start=True)
+
+    def ask_workers(self) -> None:
+        """What server and workers say of themselves; these are asked through their models' queues."""
         with self.endpoints.management() as client:
             frontend = client.frontend()
             self.statuses = {name: client.describe(name) for name in self.statuses}
-            workers = {name: tuple(describe_workers(client, s).values()) for name, s in self.statuses.items()}
-        server = self._server(str(frontend.get("frontend", "")) == "mended")
-        return [
-            self._evidence(name, status, workers[name], before, after, server) for name, status in self.statuses.items()
-        ]
+            self.described = {
+                name: tuple(describe_workers(client, status).values()) for name, status in self.statuses.items()
+            }
+        for name, status in self.statuses.items():
+            pids = [worker.pid for worker in status.workers]
+            self._memory[name] = None if self._processes is None else self._processes.memory(pids)
+        self._server = self._server_evidence(str(frontend.get("frontend", "")) == "mended")
 
-    def _snapshot(self) -> Snapshot:
+    def between(self, before: Snapshot, after: Snapshot, *, or_since_start: bool = False) -> list[Evidence]:
+        """What happened between two snapshots, by model; `ask_workers` comes first, and nobody is asked anything here.
+
+        Args:
+            before: the earlier one.
+            after: the later one.
+            or_since_start: of a model that was asked nothing, all that happened since the server started.
+        """
+        return [self._evidence(name, before, after, or_since_start) for name in self.statuses]
+
+    def snapshot(self) -> Snapshot:
+        """All that counts, now.
+
+        Raises:
+            NotRunningError: no metrics are to be had.
+        """
         cpu = None if self._processes is None else self._processes.cpu_seconds()
         return Snapshot(look(self.endpoints.metrics_url, self.endpoints.verify), cpu)
 
-    def _server(self, is_mended: bool) -> ServerEvidence:
+    def _server_evidence(self, is_mended: bool) -> ServerEvidence:
         state, processes = self.endpoints.state, self._processes
         urls = (self.endpoints.inference_url, self.endpoints.management_url, self.endpoints.metrics_url)
         return ServerEvidence(
             is_mended=is_mended,
             cores=None if processes is None else processes.cores,
             token_auth=None if state is None else state.token_auth,
+            proxies=tuple(self._proxies()),
             open_addresses=tuple(url for url in urls if not is_loopback(urlsplit(url).hostname or "")),
         )
 
-    def _evidence(
-        self,
-        model: str,
-        status: ModelStatus,
-        workers: tuple[Description, ...],
-        before: Snapshot,
-        after: Snapshot,
-        server: ServerEvidence,
-    ) -> Evidence:
+    def _evidence(self, model: str, before: Snapshot, after: Snapshot, or_since_start: bool) -> Evidence:
+        server, status = self._server, self.statuses[model]
+        if server is None:
+            raise RuntimeError("ask_workers() comes before between()")
         old, new = before.look, after.look
-        since_start = not gain(old.samples, new.samples, new.samples.request_counter(), model=model)
+        since_start = or_since_start and not gain(old.samples, new.samples, new.samples.request_counter(), model=model)
         if since_start:
             old = Look(taken_s=new.taken_s - self._age_s(), samples=Samples(()))
         seen = view(model, old, new)
@@ -214,7 +262,7 @@ class Observer:
             seconds=new.taken_s - old.taken_s,
             is_since_start=since_start,
             status=status,
-            workers=workers,
+            workers=self.described.get(model, ()),
             view=seen,
             mean_s=total_s / answered if answered else None,
             queue_s=waited_s / handled if handled else None,
@@ -226,12 +274,28 @@ class Observer:
             cpu=None if since_start or before.cpu is None or after.cpu is None else after.cpu.minus(before.cpu),
             last_error=self._log.last_error(status.workers),
             num_clients=self.num_clients,
+            changed_properties=self._properties,
+            held_bytes=_gauge(new.samples, names.IN_FLIGHT_BYTES),
+            most_held_bytes=_gauge(new.samples, names.IN_FLIGHT_LIMIT_BYTES),
+            memory=self._memory.get(model),
             server=server,
         )
+
+    def _proxies(self) -> Iterator[str]:
+        """On the way to an address that was named, or is a server's that was started here."""
+        url = self.endpoints.inference_url
+        if self.endpoints.state is None and url == Endpoints().inference_url:
+            return
+        found = (proxy_before(url, self.endpoints.verify), proxy_of_clients(url))
+        yield from (proxy for proxy in found if proxy is not None)
 
     def _age_s(self) -> float:
         age = None if self.endpoints.state is None else age_s(self.endpoints.state.pid)
         return age if age is not None else 86_400.0
+
+
+def _gauge(samples: Samples, name: str) -> float | None:
+    return samples.total(name) if samples.named(name) else None
 
 
 def _by(old: Samples, new: Samples, name: str, label: str, **labels: str) -> dict[str, float]:

@@ -17,6 +17,10 @@ from smartbatch.simulation.load import ClosedLoop, Load
 
 LEAST_REQUESTS = 20
 """Of fewer, averages say little."""
+IDLE_CPU = 0.5
+"""Of one core, while it computes: a worker that takes less is waiting for something."""
+CROWDED = 0.8
+"""Of all cores: where a server and its clients take so much, whoever takes none waits for one."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,16 @@ def observe(evidence: Evidence) -> Observed | None:
         micro_batch=_micro_batch(evidence),
         worker_cpu_s=None if cpu is None else cpu.workers / count,
         edge_cpu_s=None if cpu is None else _edge_cpu_s(evidence, cpu) / count,
+        waits=0.0 if cpu is None or worker["device"] != "cpu" else _waits(evidence, cpu, cores),
     )
+
+
+def _waits(evidence: Evidence, cpu: CpuSeconds, cores: int) -> float:
+    """Of a batch's time, the share in which its worker waits for something else than a core."""
+    busy_s = evidence.view.batches_per_s * evidence.batch_s * evidence.seconds
+    used = cpu.workers / busy_s if busy_s else 1.0
+    everybodys = cpu.workers + (cpu.frontend or 0.0) + cpu.own
+    return 0.0 if used >= IDLE_CPU or everybodys > CROWDED * cores * evidence.seconds else 1.0 - used
 
 
 def _edge_cpu_s(evidence: Evidence, cpu: CpuSeconds) -> float:

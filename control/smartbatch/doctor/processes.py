@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
+from smartbatch_worker.contract.environment import WEIGHTS_PREFIX
 from smartbatch_worker.contract.machine import num_cores
 
-WORKER_SCRIPTS = ("model_service_worker.py", "fork_server.py")
+FORK_SERVER_SCRIPT = "fork_server.py"
+WORKER_SCRIPTS = ("model_service_worker.py", FORK_SERVER_SCRIPT)
 """In the command line of every worker: TorchServe's own script, or of one that was forked that of what forked it."""
 
 
@@ -31,6 +34,20 @@ class CpuSeconds:
             frontend=(self.frontend or 0.0) - (earlier.frontend or 0.0) if known else None,
             own=self.own - earlier.own,
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Memory:
+    """Of one model's workers."""
+
+    pss_bytes: int
+    """Summed: what several share is counted once."""
+    own_bytes: tuple[int, ...]
+    """Of each, what no other process has."""
+    num_forked: int
+    """That had PyTorch loaded when they began."""
+    num_sharing: int
+    """That have a model's weights from the file that all workers of it share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +74,26 @@ class Processes:
     def cores(self) -> int:
         """That this machine has for it."""
         return num_cores()
+
+    def memory(self, pids: Iterable[int]) -> Memory | None:
+        """Of those of the workers; None where the kernel does not tell it, or one has ended."""
+        pids = set(pids)
+        pss, num_forked, num_sharing = 0, 0, 0
+        own: list[int] = []
+        for process in self.workers:
+            if process.pid not in pids:
+                continue
+            try:
+                full = process.memory_full_info()
+                maps = Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8", errors="replace")
+                num_forked += any(word.endswith(FORK_SERVER_SCRIPT) for word in process.cmdline())
+            except (psutil.Error, OSError):
+                return None
+            if not hasattr(full, "pss"):
+                return None
+            pss, own, num_sharing = pss + full.pss, [*own, full.uss], num_sharing + (WEIGHTS_PREFIX in maps)
+        memory = Memory(pss_bytes=pss, own_bytes=tuple(own), num_forked=num_forked, num_sharing=num_sharing)
+        return memory if own else None
 
     def cpu_seconds(self) -> CpuSeconds:
         """So far; a worker that has ended no longer counts."""

@@ -79,6 +79,8 @@ class _Server:
         self._now = 0.0
         self._idle = setting.workers
         self._computing: list[_Batch] = []
+        self._held: list[tuple[float, int, _Batch]] = []
+        """Batches that wait for something else than a core: until when, a number to tell equals by, and which."""
         self._gathered: list[float] = []
         self._deadline = math.inf  # of the batch that is gathered
         self._left_ms = 0
@@ -86,13 +88,14 @@ class _Server:
         self._outside_work = 0.0  # CPU seconds that the first of them still takes
         self._work: dict[int, tuple[float, float]] = {}
         self._luck = random.Random(0).gauss
+        self._num_held = 0
         self.latencies: list[float] = []
         self.served: list[tuple[float, int]] = []
         self.num_refused = 0
 
     def run(self, num_requests: int) -> Outcome:
         """Form and serve batches until enough are answered."""
-        while len(self.latencies) < num_requests and (self._waiting or self._gathered or self._computing):
+        while len(self.latencies) < num_requests and (self._waiting or self._gathered or self._computing or self._held):
             self._gather()
             self._pass_until(self._next_moment())
             for batch in [one for one in self._computing if one.left_s <= _EPSILON]:
@@ -131,9 +134,13 @@ class _Server:
             work = self._work[count] = self._costs.batch(count)
         luck = math.exp(self._luck(0.0, self._costs.spread)) if self._costs.spread else 1.0
         serial_s, divided_s = work
-        self._computing.append(
-            _Batch(self._gathered, luck * (serial_s + divided_s), divided_s / (serial_s + divided_s))
-        )
+        cpu_s = serial_s + divided_s
+        batch = _Batch(self._gathered, luck * cpu_s, divided_s / cpu_s if cpu_s else 0.0)
+        if self._costs.waits:
+            self._num_held += 1
+            heapq.heappush(self._held, (self._now + luck * self._costs.waiting(count), self._num_held, batch))
+        else:
+            self._computing.append(batch)
         self._gathered, self._deadline = [], math.inf
         self._idle -= 1
         if not self._is_closed:
@@ -173,6 +180,8 @@ class _Server:
         """When a batch is done, a request comes for the one that is gathered, or its delay is over."""
         share, threads, outside = self._speeds()
         moments = [self._now + batch.left_s * batch.slowness(threads) / share for batch in self._computing]
+        if self._held:
+            moments.append(self._held[0][0])
         if self._idle:
             moments.append(self._deadline)
             if self._waiting:
@@ -199,6 +208,8 @@ class _Server:
             self._outside_work += self._costs.edge_cpu_s
         self._outside_work -= done
         self._now = moment
+        while self._held and self._held[0][0] <= moment + _EPSILON:
+            self._computing.append(heapq.heappop(self._held)[2])
 
     def _refuse(self) -> None:
         """Those that found the queue full: of all that have come by now, the last ones."""

@@ -49,12 +49,16 @@ class Costs:
     """Of a request's latency, what is spent outside the worker and the queue when nothing else is going on."""
     edge_cpu_s: float = 0.0
     """CPU seconds a request costs beside the workers: the frontend's, and those of clients on the same machine."""
+    waits: float = 0.0
+    """Of a forward's seconds, the share for which it waits (a network, a file, a lock) and takes no core."""
     spread: float = 0.0
     """How much equal batches differ in time: the standard deviation of the logarithm."""
 
     def __post_init__(self) -> None:
         if not self.forward_s or min(self.forward_s.values()) < 0 or min(self.forward_s) < 1:
             raise ValueError(f"forward_s must give seconds for one size from 1 on, got {dict(self.forward_s)}")
+        if not 0 <= self.waits <= 1:
+            raise ValueError(f"waits must be a share from 0 to 1, got {self.waits}")
 
     @cached_property
     def serial_s(self) -> float:
@@ -83,9 +87,17 @@ class Costs:
 
     def batch(self, num_requests: int) -> tuple[float, float]:
         """Seconds of a batch that only one thread works at, and seconds that threads divide among them."""
-        whole, rest = divmod(num_requests * self.items, self.micro_batch)
-        forwards = [self.forward(self.micro_batch)] * int(whole) + ([self.forward(rest)] if rest > 1e-9 else [])
-        serial_s = min(self.serial_s, min(forwards, default=0.0))
+        forwards = [seconds * (1 - self.waits) for seconds in self._forwards(num_requests)]
+        serial_s = min(self.serial_s * (1 - self.waits), min(forwards, default=0.0))
         divided_s = sum(seconds - serial_s for seconds in forwards) * self.forward_threads
         alone_s = len(forwards) * serial_s + num_requests * self.request_s + self.batch_s
         return alone_s, divided_s + num_requests * self.decode_s
+
+    def waiting(self, num_requests: int) -> float:
+        """Seconds of a batch in which it takes no core."""
+        return self.waits * sum(self._forwards(num_requests)) if self.waits else 0.0
+
+    def _forwards(self, num_requests: int) -> list[float]:
+        """Seconds of each forward of a batch."""
+        whole, rest = divmod(num_requests * self.items, self.micro_batch)
+        return [self.forward(self.micro_batch)] * int(whole) + ([self.forward(rest)] if rest > 1e-9 else [])

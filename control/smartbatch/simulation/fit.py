@@ -53,6 +53,8 @@ class Observed:
     """CPU seconds of all workers, a request; None where their processes cannot be seen."""
     edge_cpu_s: float | None
     """CPU seconds of the frontend, and of clients on the same machine, a request."""
+    waits: float = 0.0
+    """Of a batch's time, the share in which its worker takes no core, though there is one."""
 
     @property
     def busy(self) -> float:
@@ -79,7 +81,7 @@ def fit(observed: Observed, load: Load | None = None) -> Costs:
         load: what it served meanwhile, if that is known; else `observed.load()`.
     """
     load = load or observed.load()
-    costs = _first_guess(observed)
+    costs = counted(observed)
     for _ in range(NUM_ROUNDS):
         found = simulate(load, observed.setting, costs)
         costs = _towards(costs, observed, load, found)
@@ -89,7 +91,8 @@ def fit(observed: Observed, load: Load | None = None) -> Costs:
     )
 
 
-def _first_guess(observed: Observed) -> Costs:
+def counted(observed: Observed) -> Costs:
+    """The costs as the server counts them, nothing moved: for where requests pile up, which no steady load explains."""
     threads = max(1, observed.cores // observed.setting.workers)
     stages_s = sum(observed.stage_s.values()) or 1.0
     batch = observed.avg_batch_size
@@ -110,7 +113,12 @@ def _first_guess(observed: Observed) -> Costs:
         batch_s=observed.stage_s["stack"],
         edge_s=max(LEAST_EDGE_S, observed.mean_s - observed.queue_s - stages_s),
         edge_cpu_s=observed.edge_cpu_s or 0.0,
+        waits=observed.waits,
     )
+    if observed.waits:
+        # Next to nothing of a forward is CPU then, and how long it takes is what was seen.
+        seen_s = observed.stage_s["forward"] * observed.avg_forward_size / (batch * observed.items)
+        return _scaled(costs, seen_s / costs.forward(observed.avg_forward_size), only_forward=True)
     forward_cpu_s = cpu_s * observed.stage_s["forward"] / stages_s
     serial_s = costs.serial_s
     divided_s = (costs.forward(observed.avg_forward_size) - serial_s) * costs.forward_threads

@@ -85,6 +85,8 @@ class WorkerConfig:
     """Free the weights after this many idle seconds; 0 keeps them."""
     micro_batch: int | str = "auto"
     """Most items in one forward; auto times the real forward once and keeps the best."""
+    target_p95_ms: float | None = None
+    """Within which 95 of 100 batches are to be answered: the frontend then hands over fewer requests at once."""
     output: str = "auto"
     """auto (topk or boxes for images, topk for text, else raw), raw, topk, labels, boxes, mask, embedding or text."""
     topk: int = 5
@@ -141,7 +143,7 @@ class WorkerConfig:
             if value != "auto":
                 _at_least(name, value, 1)
         _at_least("idle_unload_s", self.idle_unload_s, 0)
-        for name in ("num_classes", "max_tokens"):
+        for name in ("num_classes", "max_tokens", "target_p95_ms"):
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
         if not 0 <= self.score_threshold <= 1:
@@ -309,6 +311,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "load": _str,
     "idle_unload_s": float,
     "micro_batch": _auto_or_int,
+    "target_p95_ms": _optional(float),
     "output": _str,
     "topk": _int,
     "score_threshold": float,

@@ -38,6 +38,8 @@ class Description(TypedDict):
     micro_batch: Mapping[str, int]
     micro_batch_ms_per_item: Mapping[str, Mapping[str, float]]
     """By micro-batch size, as measured."""
+    batch_limit: int | None
+    """Requests that it wants in a batch at most, for `target_p95_ms`; None where that is not set."""
     memory_ceilings: Mapping[str, int]
     loads: int
     load_seconds: float

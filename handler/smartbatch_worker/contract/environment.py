@@ -56,5 +56,8 @@ RESERVED = frozenset(
     }
 )
 
+WEIGHTS_PREFIX = "smartbatch-weights-"
+"""Of the file that the workers of a server map a model's weights from."""
+
 MEASURED_SINCE_FILE = "smartbatch-measured-since"
 """In an archive's folder: what was measured before it was written is measured again."""

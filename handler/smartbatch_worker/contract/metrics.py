@@ -10,6 +10,8 @@ REQUESTS = "smartbatch_requests_total"
 ITEMS = "smartbatch_items_total"
 BATCHES = "smartbatch_batches_total"
 BATCH_SIZE = "smartbatch_batch_size"
+BATCH_LIMIT = "smartbatch_batch_limit"
+LATE_BATCHES = "smartbatch_late_batches_total"
 FORWARD_SIZE = "smartbatch_forward_size"
 STAGE_SECONDS = "smartbatch_stage_seconds_total"
 PADDING_RATIO = "smartbatch_padding_ratio"
@@ -48,6 +50,7 @@ COUNTERS: dict[str, tuple[str, ...]] = {
     REQUESTS: ("status",),
     ITEMS: (),
     BATCHES: (),
+    LATE_BATCHES: (),
     f"{BATCH_SIZE}_bucket": ("le",),
     f"{BATCH_SIZE}_sum": (),
     f"{BATCH_SIZE}_count": (),
@@ -64,6 +67,7 @@ GAUGES: dict[str, tuple[str, ...]] = {
     MODEL_LOADED: ("worker",),
     MODEL_LOAD_SECONDS: ("worker",),
     MODEL_MEASURING: ("worker",),
+    BATCH_LIMIT: ("worker",),
 }
 
 # The frontend's, name -> labels; absent where it runs as it came.

@@ -24,12 +24,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from smartbatch_worker.contract.environment import WEIGHTS_PREFIX
+
 logger = logging.getLogger(__name__)
 
 MIN_BYTES = 1 << 20
 """Of a smaller model nothing is gained."""
 
-_PREFIX, _SUFFIX = "smartbatch-weights-", ".bin"
+_SUFFIX = ".bin"
 _ALIGNED = 4096
 _DIGEST_LETTERS = 16
 
@@ -42,7 +44,7 @@ def folder_of(model_dir: Path) -> Path:
     if not model_dir.is_symlink():
         return model_dir
     name = hashlib.sha256(str(model_dir.absolute()).encode()).hexdigest()[:_DIGEST_LETTERS]
-    return Path(tempfile.gettempdir()) / f"{_PREFIX}{name}"
+    return Path(tempfile.gettempdir()) / f"{WEIGHTS_PREFIX}{name}"
 
 
 def share(
@@ -82,7 +84,7 @@ def share(
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.geteuid():
         raise PermissionError(f"{folder} belongs to another user")
-    path = folder / f"{_PREFIX}{hashlib.sha256(layout.encode()).hexdigest()[:_DIGEST_LETTERS]}{_SUFFIX}"
+    path = folder / f"{WEIGHTS_PREFIX}{hashlib.sha256(layout.encode()).hexdigest()[:_DIGEST_LETTERS]}{_SUFFIX}"
     handle, mapped = _mapped(path, own, num_bytes)
     for module in modules:
         weakref.finalize(module, os.close, os.dup(handle))  # held as long as it is used: others leave the file alone
@@ -104,7 +106,7 @@ def _bytes(storage: torch.UntypedStorage) -> np.ndarray:
 
 def _mapped(path: Path, own: Sequence[tuple[int, np.ndarray]], num_bytes: int) -> tuple[int, torch.UntypedStorage]:
     """The file, open and locked for its readers, and its bytes, which are `own`; written if they are not."""
-    lock = os.open(path.parent / f"{_PREFIX}lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    lock = os.open(path.parent / f"{WEIGHTS_PREFIX}lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the first writes, the others compare
         if (found := _open(path, own, num_bytes)) is not None:
@@ -156,7 +158,7 @@ def _write(path: Path, own: Sequence[tuple[int, np.ndarray]], num_bytes: int) ->
 
 def _remove_unused(folder: Path) -> None:
     """Files of models that nobody has in memory any more."""
-    for path in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
+    for path in folder.glob(f"{WEIGHTS_PREFIX}*{_SUFFIX}"):
         with suppress(OSError):
             handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:

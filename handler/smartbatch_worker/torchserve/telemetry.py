@@ -155,6 +155,10 @@ class StageTimer:
         self.forward_sizes: list[int] = []
         """Items of each forward whose answers were taken."""
 
+    def since_start(self) -> float:
+        """Seconds."""
+        return time.perf_counter() - self.started
+
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time a block as part of stage `name`."""

@@ -8,7 +8,18 @@ from collections.abc import Callable
 from smartbatch.doctor.evidence import Evidence, ServerEvidence
 from smartbatch.doctor.finding import Finding
 from smartbatch.doctor.gain import Prognosis
-from smartbatch.doctor.illnesses import answers, batches, delay, queue, server, settings, stages, workers
+from smartbatch.doctor.illnesses import (
+    answers,
+    batches,
+    configured,
+    delay,
+    memory,
+    queue,
+    server,
+    settings,
+    stages,
+    workers,
+)
 
 OF_MODELS: dict[str, Callable[[Evidence, Prognosis | None], Finding | None]] = {
     "no-worker": workers.none,
@@ -16,6 +27,7 @@ OF_MODELS: dict[str, Callable[[Evidence, Prognosis | None], Finding | None]] = {
     "random-weights": answers.random_weights,
     "answers-fail": answers.failing,
     "queue-too-short": queue.too_short,
+    "queue-over-heap": queue.over_heap,
     "overloaded": queue.overloaded,
     "near-timeout": workers.near_timeout,
     "batch-of-one": batches.of_one,
@@ -29,6 +41,8 @@ OF_MODELS: dict[str, Callable[[Evidence, Prognosis | None], Finding | None]] = {
     "decode-bound": stages.decode_bound,
     "response-bound": stages.response_bound,
     "batching-cannot-help": batches.cannot_help,
+    "memory-copies": memory.copies,
+    "config-beaten": configured.beaten,
 }
 """Each of one model."""
 OF_SETTINGS = settings.better
@@ -36,4 +50,5 @@ OF_SETTINGS = settings.better
 OF_SERVERS: dict[str, Callable[[ServerEvidence], Finding | None]] = {
     "no-tokens": server.open_to_all,
     "stock-frontend": server.stock_frontend,
+    "proxy-hop": server.behind_proxy,
 }

@@ -6,6 +6,8 @@ from smartbatch.doctor.evidence import Evidence
 from smartbatch.doctor.finding import Finding, Severity
 from smartbatch.doctor.gain import Prognosis
 
+LARGE = 10_000
+"""Bytes of a body; smaller ones fill no heap."""
 BATCHES_WAITING = 2
 """A queue shorter than this many batches a worker runs empty, or over, between two of them."""
 
@@ -46,6 +48,36 @@ def overloaded(evidence: Evidence, prognosis: Prognosis | None) -> Finding | Non
         cure=(
             "fewer requests or more machines: `smartbatch capacity` measures what one holds; clients that retry with "
             "backoff and send deadlines lose least (docs/reliability.md)"
+        ),
+    )
+
+
+def over_heap(evidence: Evidence, prognosis: Prognosis | None) -> Finding | None:
+    """Bodies fill what the frontend may hold before the queue is full."""
+    held, most = evidence.held_bytes, evidence.most_held_bytes
+    if held is None or not most or evidence.is_since_start:
+        return None
+    body = held / max(1, evidence.in_flight)
+    if body < LARGE or evidence.queue_capacity * body <= most:
+        return None
+    fit = max(1, int(most / body))
+    refused = _num_refused(evidence)
+    so = f"{refused:.0f} requests in {evidence.seconds:.0f} s were refused already" if refused else "a burst finds out"
+    return Finding(
+        illness="queue-over-heap",
+        model=evidence.model,
+        severity=Severity.FAILING if refused and evidence.status.queue_remaining else Severity.NOTE,
+        share=1.0 if refused else 0.0,
+        evidence=(
+            f"{held / 1e6:.0f} MB of requests are held now, {body / 1e6:.2g} MB each or more; the frontend holds "
+            f"{most / 1e6:.0f} MB at most, and the queue says {evidence.queue_capacity}"
+        ),
+        consequence=f"about {fit} requests fit: the next is refused with 503 while the queue looks empty; {so}",
+        cure=(
+            f"smartbatch retune {evidence.model} --set jobQueueSize={fit}"
+            if not refused
+            else "more for bodies: SMARTBATCH_MAX_BYTES_IN_FLIGHT and -XX:MaxRAMPercentage, at the next start; or "
+            "smaller bodies (docs/formats.md)"
         ),
     )
 

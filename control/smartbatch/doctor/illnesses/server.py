@@ -40,3 +40,26 @@ def stock_frontend(server: ServerEvidence) -> Finding | None:
         ),
         cure="start it with `smartbatch serve`, or with the config.properties that comes with SmartBatch",
     )
+
+
+def behind_proxy(server: ServerEvidence) -> Finding | None:
+    """A proxy on the way."""
+    if not server.proxies:
+        return None
+    is_environment = any("no_proxy" in proxy for proxy in server.proxies)
+    return Finding(
+        illness="proxy-hop",
+        model=None,
+        severity=Severity.NOTE,
+        share=0.0,
+        evidence="; ".join(server.proxies),
+        consequence=(
+            "each request and answer is passed on once more, with limits and timeouts of the proxy's own; latencies "
+            "counted here are without it"
+        ),
+        cure=(
+            "export no_proxy=127.0.0.1,localhost, or with the server's own name in it"
+            if is_environment
+            else "ask the server's own address where clients can; deploy/haproxy.cfg keeps connections open"
+        ),
+    )

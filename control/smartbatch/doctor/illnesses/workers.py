@@ -6,13 +6,11 @@ import math
 
 from smartbatch.doctor.evidence import Evidence
 from smartbatch.doctor.finding import Finding, Severity
-from smartbatch.doctor.gain import Prognosis
+from smartbatch.doctor.gain import IDLE_CPU, Prognosis
 from smartbatch.doctor.illnesses.change import retuned, waits
 
 NEAR = 0.5
 """Of the response timeout, for a batch on average."""
-IDLE_CPU = 0.5
-"""Of one core, while it computes: a worker that takes less is waiting for something."""
 WORKING = 0.3
 """Of the time; below, there is too little to tell from."""
 COMPUTING = 0.5
@@ -128,6 +126,7 @@ def waiting(evidence: Evidence, prognosis: Prognosis | None) -> Finding | None:
         ),
         consequence="while one batch waits, its worker takes no other",
         cure=f"smartbatch scale {evidence.model} --workers {workers}",
+        gain=retuned(prognosis, workers=workers),
     )
 
 

@@ -33,6 +33,7 @@ import smartbatch.frontend.http.Forms;
 import smartbatch.frontend.http.Ordering;
 import smartbatch.frontend.http.Patience;
 import smartbatch.frontend.http.Refusals;
+import smartbatch.frontend.models.BatchBounds;
 import smartbatch.frontend.operations.DrainHandler;
 import smartbatch.frontend.operations.DrainRequests;
 import smartbatch.frontend.operations.InferErrors;
@@ -77,6 +78,7 @@ public final class Pipeline {
             pipeline.addLast("infer errors", new InferErrors());
             pipeline.addLast("account", new Account(frontend.ledger()));
             pipeline.addLast("infer requests", new InferRequests());
+            pipeline.addLast("batch bounds", new BatchBounds());
             pipeline.addLast("drain", new DrainHandler(frontend.drain()));
             pipeline.addLast("arrival", new Arrival(sequenceHeaders(config)));
             pipeline.addLast("budget", new Budget(frontend.bytes(), config.getMaxRequestSize()));

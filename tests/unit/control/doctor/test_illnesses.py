@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ import pytest
 from smartbatch.doctor.evidence import Evidence, ServerEvidence
 from smartbatch.doctor.finding import Severity
 from smartbatch.doctor.illnesses import OF_MODELS, OF_SERVERS
-from smartbatch.doctor.processes import CpuSeconds
+from smartbatch.doctor.processes import CpuSeconds, Memory
 from smartbatch.doctor.report import examine
+from smartbatch.doctor.surroundings import changed_properties, proxy_before, proxy_of_clients
 from smartbatch.remote.model_status import ModelStatus, WorkerStatus
 from smartbatch.watch.rates import ModelView
 
@@ -22,6 +25,7 @@ SERVER = ServerEvidence(is_mended=True, cores=2, token_auth=False, open_addresse
 DESCRIBED: Any = {
     "loaded": True,
     "device": "cpu",
+    "measuring": False,
     "threads": 2,
     "pid": 1,
     "micro_batch": {"4": 8},
@@ -82,6 +86,11 @@ HEALTHY = Evidence(
     num_clients=None,
     server=SERVER,
 )
+
+
+def memory_of(num_forked: int, num_sharing: int = 0, own_mb: int = 450) -> Memory:
+    own = (own_mb * 1_000_000,) * 2
+    return Memory(pss_bytes=sum(own) + 200_000_000, own_bytes=own, num_forked=num_forked, num_sharing=num_sharing)
 
 
 def with_view(evidence: Evidence = HEALTHY, **changed: Any) -> Evidence:
@@ -160,6 +169,7 @@ ILL = {
         rejected={"overloaded": 500.0},
         statuses={"200": 1500.0, "503": 500.0},
     ),
+    "queue-over-heap": replace(HEALTHY, held_bytes=16 * 3e6, most_held_bytes=500e6),
     "overloaded": replace(HEALTHY, rejected={"overloaded": 500.0}, statuses={"200": 1500.0, "503": 500.0}),
     "near-timeout": registered(response_timeout_s=0, batch_size=8),
     "batch-of-one": ONE_BY_ONE,
@@ -173,6 +183,8 @@ ILL = {
     "decode-bound": with_view(stage_s={"decode": 0.030, "stack": 0.001, "forward": 0.005, "encode": 0.001}),
     "response-bound": with_view(stage_s={"decode": 0.002, "stack": 0.001, "forward": 0.004, "encode": 0.030}),
     "batching-cannot-help": measured(FLAT),
+    "memory-copies": replace(HEALTHY, memory=memory_of(num_forked=2)),
+    "config-beaten": replace(HEALTHY, changed_properties={"job_queue_size": 100, "default_response_timeout": 120}),
 }
 ILL["near-timeout"] = with_view(
     registered(response_timeout_s=2),
@@ -259,3 +271,87 @@ def test_a_stock_frontend_is_a_note() -> None:
     assert [finding.illness for finding in report.findings] == ["stock-frontend"]
     assert report.exit_code == 0
     assert "m is healthy." in report.text()
+
+
+def test_bodies_that_fill_the_frontend_are_told_from_a_queue_that_is_full() -> None:
+    large = ILL["queue-over-heap"]
+    (note,) = examine([large]).findings
+    assert note.cure == "smartbatch retune m --set jobQueueSize=166"  # 500 MB in bodies of 3 MB
+    refusing = replace(large, rejected={"overloaded": 500.0}, statuses={"200": 1500.0, "503": 500.0})
+    first = examine([refusing]).findings[0]
+    assert (first.illness, first.severity) == ("queue-over-heap", Severity.FAILING)
+    assert examine([replace(large, most_held_bytes=4e9)]).findings == []
+    assert examine([replace(large, held_bytes=16 * 500.0, most_held_bytes=1e4)]).findings == [], "small bodies"
+
+
+def test_what_config_properties_was_changed_to_is_told_where_it_does_not_hold() -> None:
+    (finding,) = examine([ILL["config-beaten"]]).findings
+    assert finding.cure == "smartbatch retune m --set jobQueueSize=100"
+    assert "default_response_timeout" not in finding.evidence, "that one holds"
+
+
+def test_workers_that_share_all_they_can_are_left_alone() -> None:
+    started_anew = examine([replace(HEALTHY, memory=memory_of(num_forked=0, num_sharing=2))]).findings[0]
+    assert "started anew" in started_anew.evidence
+    for memory in (memory_of(num_forked=2, num_sharing=2), memory_of(num_forked=0, own_mb=50)):
+        assert examine([replace(HEALTHY, memory=memory)]).findings == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_found"),
+    [
+        ({"http_proxy": "http://10.0.0.1:3128"}, True),
+        ({"ALL_PROXY": "socks5://10.0.0.1:1080"}, True),
+        ({"http_proxy": "http://10.0.0.1:3128", "no_proxy": "localhost,127.0.0.1"}, False),
+        ({"https_proxy": "http://10.0.0.1:3128"}, False),
+        ({}, False),
+    ],
+)
+def test_a_proxy_of_the_environment_is_a_hop(
+    environment: dict[str, str], is_found: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    found = proxy_of_clients("http://127.0.0.1:8080")
+    assert (found is not None) == is_found
+    server = replace(SERVER, proxies=() if found is None else (found,))
+    report = examine([replace(HEALTHY, server=server)])
+    assert [finding.illness for finding in report.findings] == (["proxy-hop"] if is_found else [])
+    assert report.exit_code == 0
+    if is_found:
+        assert "no_proxy=127.0.0.1" in report.findings[0].cure
+
+
+@pytest.mark.parametrize("marks", [{}, {"Via": "1.1 front"}], ids=["the server itself", "through a proxy"])
+def test_a_proxy_shows_in_its_headers(marks: dict[str, str]) -> None:
+    class Answering(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response_only(200)
+            for name, value in {**marks, "Content-Length": "0"}.items():
+                self.send_header(name, value)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Nothing on the tests' output."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        found = proxy_before(url, True)
+        server.shutdown()
+    assert (found is not None) == bool(marks)
+    assert found is None or "`Via: 1.1 front`" in found
+    assert proxy_before("http://127.0.0.1:1", True) is None, "nothing answers"
+
+
+def test_what_config_properties_says_otherwise_than_the_one_shipped(tmp_path: Path) -> None:
+    shipped = (PAGE.parents[1] / "config.properties").read_text(encoding="utf-8")
+    assert changed_properties(None) == {}
+    assert changed_properties(tmp_path) == {}, "a server that was started elsewhere"
+    (tmp_path / "config.properties").write_text(shipped)
+    assert changed_properties(tmp_path) == {}
+    (tmp_path / "config.properties").write_text(f"{shipped}\njob_queue_size=7\n")
+    assert changed_properties(tmp_path) == {"job_queue_size": 7}

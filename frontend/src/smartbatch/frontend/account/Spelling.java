@@ -24,6 +24,8 @@ final class Spelling {
                     Map.entry("smartbatch_requests_total", "Answers that workers gave, by status."),
                     Map.entry("smartbatch_items_total", "Items of all requests."),
                     Map.entry("smartbatch_batches_total", "Batches that workers were given."),
+                    Map.entry("smartbatch_late_batches_total", "Batches that took longer than target_p95_ms."),
+                    Map.entry("smartbatch_batch_limit", "Requests that a worker takes at once, for target_p95_ms."),
                     Map.entry("smartbatch_batch_size", "Requests in a batch."),
                     Map.entry("smartbatch_forward_size", "Items in a forward."),
                     Map.entry("smartbatch_stage_seconds_total", "Time that workers spent in each stage."),

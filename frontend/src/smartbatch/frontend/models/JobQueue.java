@@ -25,6 +25,8 @@ final class JobQueue extends LinkedBlockingDeque<Job> {
     private final transient Predicate<JobQueue> isServed;
     private final transient Executor soon;
     private final AtomicBoolean isWatched = new AtomicBoolean();
+    private volatile int mostOfBatch = Integer.MAX_VALUE;
+    private int numOfBatch; // one worker gathers at a time, under its model's lock
 
     /**
      * @param isServed whether any worker takes from this queue, or will once it is up.
@@ -63,12 +65,29 @@ final class JobQueue extends LinkedBlockingDeque<Job> {
 
     @Override
     public Job poll(long timeout, TimeUnit unit) throws InterruptedException {
+        if (timeout == Long.MAX_VALUE) { // a batch's first request is waited for without end
+            numOfBatch = 0;
+        } else if (numOfBatch >= mostOfBatch) {
+            return null; // as if nobody else waited: the batch goes to its worker
+        }
         long start = System.nanoTime();
         Job job = super.poll(timeout, unit);
         while (job != null && isOver(job)) {
             job = super.poll(unit.toNanos(timeout) - (System.nanoTime() - start), TimeUnit.NANOSECONDS);
         }
+        if (job != null) {
+            numOfBatch++;
+            ChannelHandlerContext connection = Inside.connection(job);
+            if (connection != null) {
+                connection.channel().attr(BatchBounds.QUEUE).set(this);
+            }
+        }
         return job;
+    }
+
+    /** Give no batch more requests than this from now on, whatever the batch size is. */
+    void handOverAtMost(int requests) {
+        mostOfBatch = requests;
     }
 
     /** Answer all that wait with an error. */

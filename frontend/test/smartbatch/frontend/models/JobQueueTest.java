@@ -2,10 +2,16 @@ package smartbatch.frontend.models;
 
 import static org.junit.Assert.assertEquals;
 import static org.junit.Assert.assertFalse;
+import static org.junit.Assert.assertNotNull;
 import static org.junit.Assert.assertNull;
 import static org.junit.Assert.assertSame;
 import static org.junit.Assert.assertTrue;
 
+import io.netty.channel.embedded.EmbeddedChannel;
+import io.netty.handler.codec.http.DefaultFullHttpResponse;
+import io.netty.handler.codec.http.HttpResponse;
+import io.netty.handler.codec.http.HttpResponseStatus;
+import io.netty.handler.codec.http.HttpVersion;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
@@ -80,6 +86,41 @@ public class JobQueueTest {
         queue.offer(late());
         assertNull(queue.poll());
         assertEquals(2, told.size());
+    }
+
+    @Test
+    public void aBatchHoldsNoMoreThanItsWorkerWants() throws InterruptedException {
+        queue.handOverAtMost(2);
+        for (int i = 0; i < 3; i++) {
+            queue.offer(patient());
+        }
+        assertNotNull(queue.poll(Long.MAX_VALUE, TimeUnit.MILLISECONDS));
+        assertNotNull(queue.poll(50, TimeUnit.MILLISECONDS));
+        assertNull(queue.poll(50, TimeUnit.MILLISECONDS));
+        assertEquals(1, queue.size());
+        assertNotNull(queue.poll(Long.MAX_VALUE, TimeUnit.MILLISECONDS)); // the next batch
+        queue.offer(patient());
+        queue.handOverAtMost(1);
+        assertNull(queue.poll(50, TimeUnit.MILLISECONDS));
+        queue.handOverAtMost(8);
+        assertNotNull(queue.poll(50, TimeUnit.MILLISECONDS));
+        assertEquals(List.of(), told);
+    }
+
+    @Test
+    public void anAnswerSaysHowManyAndItsClientIsNotTold() throws InterruptedException {
+        EmbeddedChannel channel = new EmbeddedChannel(new BatchBounds());
+        channel.attr(BatchBounds.QUEUE).set(queue);
+        for (String limit : List.of("many", "0", "1")) {
+            HttpResponse answer = new DefaultFullHttpResponse(HttpVersion.HTTP_1_1, HttpResponseStatus.OK);
+            answer.headers().set("X-SmartBatch-Batch-Limit", limit);
+            channel.writeOutbound(answer);
+            assertEquals(!limit.equals("1"), answer.headers().contains("X-SmartBatch-Batch-Limit"));
+        }
+        queue.offer(patient());
+        queue.offer(patient());
+        assertNotNull(queue.poll(Long.MAX_VALUE, TimeUnit.MILLISECONDS));
+        assertNull(queue.poll(50, TimeUnit.MILLISECONDS));
     }
 
     @Test
