@@ -245,3 +245,16 @@ def test_a_row_that_kills_its_process_costs_its_part_alone(
     names = {path.name for path in out.glob("part-*.parquet")}
     assert names == {f"part-{n:06}.parquet" for n in range(24) if n != 3}
     assert not (out / MANIFEST).exists()
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_model_that_does_not_start_ends_it(tiny_archive: Path, folder: Path, tmp_path: Path) -> None:
+    source = (
+        "import torch\nclass Line(torch.nn.Module):\n    def __init__(self):\n        raise OSError('no such disk')\n"
+    )
+    derive(tiny_archive, tmp_path / "broken.mar", {"model.py": source}, {})
+    done = score(folder, tmp_path / "out", tmp_path / "broken.mar")
+    assert done.returncode == 1
+    assert "smartbatch: broken does not start: " in done.stderr
+    assert "no such disk" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,29 +62,40 @@ def connected(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def share_out(actors: int | None, cpus: int | None, num_parts: int) -> Share:
+def machines() -> list[Mapping[str, float]]:
+    """What each machine of the cluster has: `CPU`, `GPU`."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def share_out(there: Sequence[Mapping[str, float]], actors: int | None, cpus: int | None, num_parts: int) -> Share:
     """One actor a GPU of the cluster; where it has none, one a core, or so many cores.
 
     Args:
+        there: the machines.
         actors: how many the user wants.
         cpus: of each, as the user wants it.
         num_parts: more actors would have nothing to do.
 
     Raises:
-        UsageError: the cluster has no room for one.
+        UsageError: no machine has room for one, or all together not for so many.
     """
-    import ray
+    gpus = [int(one.get("GPU", 0)) for one in there]
+    cores = [int(one.get("CPU", 0)) for one in there]
+    each = cpus or max(1, min((c // g for c, g in zip(cores, gpus, strict=True) if g), default=1))
+    room = [min(c // each, g) if any(gpus) else c // each for c, g in zip(cores, gpus, strict=True)]
+    if not any(room):
+        raise UsageError(
+            f"--cpus must be at most {max(cores, default=0)}, the cores of the largest machine; got {each}"
+        )
+    if actors is not None and actors > sum(room):
+        what = "GPUs" if any(gpus) else f"shares of {each} cores"
+        raise UsageError(f"--actors must be at most {sum(room)}, as the cluster has {what}; got {actors}")
+    return Share(actors=min(actors or sum(room), num_parts), cpus=each, gpus=int(any(gpus)))
 
-    there = ray.cluster_resources()
-    gpus, cores = int(there.get("GPU", 0)), int(there.get("CPU", 0))
-    each = cpus or (max(1, cores // gpus) if gpus else 1)
-    most = gpus or cores // each
-    if most < 1 or cores < each:
-        raise UsageError(f"--cpus must be at most what a machine of the cluster has, got {each}; all have {cores}")
-    return Share(actors=min(actors or most, num_parts), cpus=each, gpus=1 if gpus else 0)
 
-
-def run(parts: Sequence[Part], task: Task, archive: Path, share: Share) -> Iterator[Done]:
+def run(parts: Sequence[Part], task: Task, archive: Path, share: Share) -> Generator[Done, None, None]:
     """Do parts, in whatever order.
 
     Ray starts actors again, and does again what they were at, for as long as they die; when that is enough for a part,

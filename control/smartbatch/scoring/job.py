@@ -19,7 +19,7 @@ from smartbatch.client.progress import Shown
 from smartbatch.errors import InterruptedRunError, SmartBatchError, UsageError
 from smartbatch.installation import need
 from smartbatch.scoring.actor import Task
-from smartbatch.scoring.cluster import connected, run, share_out
+from smartbatch.scoring.cluster import connected, machines, run, share_out
 from smartbatch.scoring.destination import Destination
 from smartbatch.scoring.inputs import InputSettings, Planned, plan
 from smartbatch.scoring.parts import Done, Part
@@ -136,7 +136,7 @@ def _do(settings: ScoreSettings, planned: Planned, left: Sequence[Part], done: d
     reasons: dict[int, str] = {}
     try:
         with connected(settings.address), shown:
-            share = share_out(settings.actors, settings.cpus, len(left))
+            share = share_out(machines(), settings.actors, settings.cpus, len(left))
             with closing(run(left, _task(settings, planned, share.cpus, share.gpus), settings.archive, share)) as came:
                 for one in came:
                     if one.is_fatal:
