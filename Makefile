@@ -60,6 +60,7 @@ fuzz: .venv/.dev  ## a million executions over the decoders
 	$(BIN)/python -m fuzz --executions 1000000
 
 soak: .venv/.dev  ## the tests too long for CI: soak, overload, twenty retunes, 10,000 requests good and bad
+	$(BIN)/python -m pip install -q -e '.[ray]'
 	$(PYTEST) -m slow --timeout 3600
 
 audit: .venv/.dev  ## known vulnerabilities: Python packages and the frontend's jar

@@ -38,6 +38,7 @@ COMMANDS: dict[str, Command] = {
     "register": Command("smartbatch.commands.register", "register"),
     "retune": Command("smartbatch.commands.retune", "retune"),
     "scale": Command("smartbatch.commands.scale", "scale"),
+    "score": Command("smartbatch.commands.score", "score"),
     "serve": Command("smartbatch.commands.serve", "serve"),
     "status": Command("smartbatch.commands.status", "status"),
     "stop": Command("smartbatch.commands.stop", "stop"),

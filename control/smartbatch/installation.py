@@ -16,7 +16,7 @@ MODEL_CONFIG = Path("handler") / "model-config.yaml"
 _PACKED = Path(__file__).parent / "packed"
 _CLONE = Path(__file__).resolve().parents[2]
 
-EXTRAS = {"load": ("locust", "aiohttp", "matplotlib"), "bulk": ("pyarrow",)}
+EXTRAS = {"load": ("locust", "aiohttp", "matplotlib"), "bulk": ("pyarrow",), "ray": ("ray", "pyarrow")}
 """Of an extra that a command needs, what is imported of it."""
 
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 DOCS = Path(__file__).parents[2] / "docs" / "cli.md"
 SHARED = {"__init__", "options", "output"}
 """What stands beside the commands without being one."""
-HEAVY = ("torch", "matplotlib", "locust", "numpy", "requests", "psutil", "aiohttp")
+HEAVY = ("torch", "matplotlib", "locust", "numpy", "requests", "psutil", "aiohttp", "ray", "pyarrow")
 
 
 def documented() -> set[str]:

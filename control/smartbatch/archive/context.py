@@ -14,14 +14,21 @@ FRONTENDS_HEADERS = MappingProxyType({"explain": "False", "url_path": ""})
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
-def start_context(model_dir: Path, manifest: dict[str, Any], model_yaml_config: dict[str, Any], batch_size: int) -> Any:
-    """The context that `initialize` gets, on a machine without a GPU.
+def start_context(
+    model_dir: Path,
+    manifest: dict[str, Any],
+    model_yaml_config: dict[str, Any],
+    batch_size: int,
+    gpu_id: int | None = None,
+) -> Any:
+    """The context that `initialize` gets.
 
     Args:
         model_dir: the unpacked archive.
         manifest: of the archive.
         model_yaml_config: model-config.yaml, parsed.
         batch_size: as registered.
+        gpu_id: of the GPU that the worker has for itself.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # it leaves its version.txt and the metrics' file open
@@ -36,7 +43,7 @@ def start_context(model_dir: Path, manifest: dict[str, Any], model_yaml_config: 
         str(model_dir),
         manifest,
         batch_size,
-        None,
+        gpu_id,
         ts.__version__,
         metrics=metrics,
         model_yaml_config=model_yaml_config,

@@ -181,11 +181,9 @@ class Journal:
             return
         before = json.loads(path.read_text(encoding="utf-8"))
         if before != job:
-            other = [name for name in {**before, **job} if before.get(name) != job.get(name)]
-            told = "; ".join(f"{name} was {_shown(before.get(name))}, is {_shown(job.get(name))}" for name in other)
             raise UsageError(
-                f"{self._out} was begun for something else ({told}): finish it as it was begun, or remove "
-                f"{self._folder} to begin anew"
+                f"{self._out} was begun for something else ({changes(before, job)}): finish it as it was begun, or "
+                f"remove {self._folder} to begin anew"
             )
 
     def _read(self) -> None:
@@ -243,6 +241,12 @@ def _with_answer(head: dict[str, Any], content: bytes) -> bytes:
 def _with_failure(head: dict[str, Any], failure: Failure) -> bytes:
     error = {"status": failure.status, "code": failure.code, "message": failure.message}
     return orjson.dumps({**head, "error": error}) + b"\n"
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What is asked otherwise than it was, in words."""
+    other = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return "; ".join(f"{name} was {_shown(before.get(name))}, is {_shown(now.get(name))}" for name in other)
 
 
 def _shown(value: Any) -> str:

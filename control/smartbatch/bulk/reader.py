@@ -92,7 +92,7 @@ class Reader:
                 self.num_seen += 1
                 if self._is_done(row):
                     continue
-                loaded = _loaded(row)
+                loaded = load(row)
                 self._wait_for_room()
                 if self._is_stopped:
                     return
@@ -121,7 +121,8 @@ class Reader:
                 self._loop.call_soon_threadsafe(self._woken.set)
 
 
-def _loaded(row: Row) -> Loaded:
+def load(row: Row) -> Loaded:
+    """Read a row's body; if it has none, that is its failure."""
     try:
         body, content_type = row.load()
     except UnreadableRowError as e:

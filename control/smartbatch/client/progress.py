@@ -82,7 +82,11 @@ class Shown:
 
     def advance(self, *, failed: bool) -> None:
         """One more is done."""
-        self.num_done += 1
+        self.add(1, int(failed))
+
+    def add(self, done: int, failed: int) -> None:
+        """So many more are done, so many of which failed."""
+        self.num_done += done
         self.num_failed += failed
         now = time.monotonic()
         if now - self._shown >= (_LINE_EVERY_S if self._bar is None else _SHOWN_EVERY_S):
