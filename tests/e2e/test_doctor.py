@@ -22,17 +22,15 @@ from typing import Any
 
 import pytest
 import requests
-import torchvision.transforms.v2  # noqa: F401  it sets a variable of the environment when it is first imported
 from PIL import Image
-from smartbatch.archive import check
-from smartbatch.archive.build import ArchiveSettings, build_archive
-from smartbatch.archive.probe import probe
+from smartbatch.archive.settings import ArchiveSettings
 from smartbatch.doctor.evidence import Observer
 from smartbatch.doctor.report import Report, examine
 from smartbatch.remote.endpoints import Endpoints
 from smartbatch.server.running import RunningServer
 from smartbatch_worker.contract.machine import num_cores
 
+from tests.archived import archived
 from tests.conftest import StartServer
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.mended]
@@ -75,9 +73,7 @@ class Clinic:
         settings = ArchiveSettings(
             name=name, model_file=source, input_shape=shape, output=self.store, overrides=overrides or {}
         )
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(check, "_run_child", lambda staged: probe(check.job_of(staged)))
-            build_archive(settings)
+        archived(settings)
 
     @contextmanager
     def registered(self, archive: str, name: str, *, batch: int, delay_ms: int, workers: int = 1) -> Iterator[None]:
