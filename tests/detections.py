@@ -58,7 +58,7 @@ def train(model: Any, draw: Draw, num_steps: int) -> None:
         torch.manual_seed(0)
         for _ in range(num_steps):
             optimizer.zero_grad()
-            losses().backward()
+            losses().backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
             optimizer.step()
             schedule.step()
