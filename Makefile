@@ -27,8 +27,8 @@ test: .venv/.dev  ## all tests, with real servers on free ports
 	$(PYTEST) -m 'not slow and alone' tests/e2e
 
 check: .venv/.dev  ## what CI runs: format, lint, types, tests
-	@$(MAKE) --no-print-directory -j 3 --output-sync=recurse style types jar
-	$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory -j 2 --output-sync=recurse style jar
+	@$(MAKE) --no-print-directory -j 2 types test
 
 style:
 	$(BIN)/ruff format --check .

@@ -39,8 +39,11 @@ function authorised(headers) {
   return token ? {...headers, Authorization: `Bearer ${token}`} : headers;
 }
 
-/** Of a token that is missing or refused. */
-function askToken() {
+/** Of a token that is missing, or that the server refused; no matter where another has been typed since it was sent. */
+function askToken(refused) {
+  if (refused !== sessionStorage.getItem(TOKEN)) {
+    return;
+  }
   sessionStorage.removeItem(TOKEN);
   byId("token-form").hidden = false;
   say("connection", "waiting for a token");
@@ -97,11 +100,12 @@ function showModels(models) {
 
 async function look() {
   const names = METRICS.map((name) => `name[]=${name}`).join("&");
+  const token = sessionStorage.getItem(TOKEN);
   const reply = await fetch(`metrics?${names}`, {headers: authorised({}), cache: "no-store"});
   const text = await reply.text();
   if (!reply.ok) {
     if (text.includes('"token_refused"')) {
-      askToken();
+      askToken(token);
     } else {
       say("connection", `no figures: the server answers ${reply.status}`, true);
       const told = await (await fetch("../readyz")).json();
@@ -248,6 +252,7 @@ async function send() {
   if (output) {
     headers["X-SmartBatch-Output"] = output;
   }
+  const token = sessionStorage.getItem(TOKEN);
   const model = byId("model").value;
   sending = new AbortController();
   byId("send").disabled = true;
@@ -258,7 +263,7 @@ async function send() {
     const body = await reply.text();
     const error = show(reply, body, performance.now() - began);
     if (error?.code === "token_refused") {
-      askToken();
+      askToken(token);
       byId("token").focus();
     }
   } catch (error) {

@@ -121,6 +121,7 @@ def test_a_paused_server_stands_still_and_continues(tmp_path: Path) -> None:
     assert tree(process.pid) == []
 
 
+@pytest.mark.slow  # it imports every library that is measured
 def test_the_judge_explains_itself() -> None:
     command = [sys.executable, "-m", "bench.peers", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), check=True)

@@ -38,7 +38,7 @@ def run(out: Path, server: RunningServer, *more: str) -> subprocess.CompletedPro
 
 def test_the_knee_lies_below_what_the_server_can_do(tmp_path: Path, slow: RunningServer) -> None:
     out = tmp_path / "out"
-    arguments = ["--slo-p95-ms", "2000", "--duration", "3s", "--start-rate", "8", "--tolerance", "0.4"]
+    arguments = ["--slo-p95-ms", "2000", "--duration", "1.5s", "--start-rate", "10", "--tolerance", "0.4"]
     ended = run(out, slow, *arguments)
     result = json.loads((out / "capacity.json").read_text(encoding="utf-8"))
     assert ended.returncode == 0, ended.stderr

@@ -9,137 +9,52 @@ from __future__ import annotations
 import io
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 from PIL import Image
-from smartbatch.archive.settings import ArchiveSettings
-from smartbatch.doctor.evidence import Observer
-from smartbatch.doctor.report import Report, examine
-from smartbatch.remote.endpoints import Endpoints
-from smartbatch.server.running import RunningServer
+from smartbatch.doctor.report import Report
 from smartbatch_worker.contract.machine import num_cores
 
-from tests.archived import archived
+from bench.clinic import Clinic, Load, of_model
+from tests.archived import checked_here
 from tests.conftest import StartServer
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.mended]
 wants_the_machine = pytest.mark.slow
 """What is found by how much CPU there is, and what a model of the server says: not beside other tests."""
 
-MODEL = """
-import time
-
-import torch
-
-
-class Behaving(torch.nn.Module):
-    def forward(self, x):
-        end = time.perf_counter() + {burns}
-        while time.perf_counter() < end:
-            x.sum()
-        time.sleep({sleeps})
-        if bool((x[:, 0] == 666).any()):
-            raise RuntimeError("as asked")
-        return x.repeat(1, {wide})
-"""
-WATCH_S = 2.0
-Load = tuple[int, bytes]
-"""How many clients, and what each of them sends."""
 BODY = json.dumps({"data": [1.0, 2.0, 3.0, 4.0]}).encode()
 
 
-class Clinic:
-    """A server with ill models, and clients that ask them."""
-
-    def __init__(self, server: RunningServer, store: Path) -> None:
-        self.server, self.store = server, store
-        self.endpoints = Endpoints.of_state(server.state)
+class InProcess(Clinic):
+    """Archives are checked in the tests' own process, which has imported what that needs."""
 
     def archive(self, name: str, *, shape: str = "4", overrides: Mapping[str, str] | None = None, **does: Any) -> None:
-        """A model that burns CPU, sleeps, or answers at length; it raises where it is sent a 666."""
-        source = self.store / f"{name}.py"
-        source.write_text(MODEL.format(**{"burns": 0, "sleeps": 0, "wide": 1, **does}))
-        settings = ArchiveSettings(
-            name=name, model_file=source, input_shape=shape, output=self.store, overrides=overrides or {}
-        )
-        archived(settings)
-
-    @contextmanager
-    def registered(self, archive: str, name: str, *, batch: int, delay_ms: int, workers: int = 1) -> Iterator[None]:
-        """For the length of the block."""
-        with self.server.management() as client:
-            client.register(f"{archive}.mar", name, batch_size=batch, max_batch_delay_ms=delay_ms, workers=workers)
-            if workers:
-                client.wait_ready(name)
-            try:
-                yield
-            finally:
-                for version in client.versions(name):
-                    client.unregister(name, version.version)
-
-    @contextmanager
-    def asking(self, loads: Mapping[str, Load]) -> Iterator[None]:
-        """Clients that each wait for an answer before they ask again."""
-        ended = threading.Event()
-
-        def client(model: str, body: bytes) -> None:
-            with requests.Session() as session:
-                session.headers["Content-Type"] = "image/jpeg" if body[:1] == b"\xff" else "application/json"
-                while not ended.is_set():
-                    reply = session.post(f"{self.server.inference_url}/predictions/{model}", body, timeout=60)
-                    if reply.status_code == 503:
-                        ended.wait(0.05)
-
-        threads = [
-            threading.Thread(target=client, args=(model, body))
-            for model, (count, body) in loads.items()
-            for _ in range(count)
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            time.sleep(0.5)
-            yield
-        finally:
-            ended.set()
-            for thread in threads:
-                thread.join()
-
-    def examine(self, loads: Mapping[str, Load], seconds: float = WATCH_S) -> Report:
-        """What the doctor says of the models meanwhile."""
-        with self.asking(loads):
-            return examine(Observer(self.endpoints).watch(seconds), f"--run-dir {self.server.state.run_dir}")
-
-    def cure(self, report: Report, model: str) -> None:
-        """Type what is printed."""
-        words = shlex.split(worst(report, model).cure)
-        assert words[0] == "smartbatch"
-        subprocess.run([sys.executable, "-m", "smartbatch.cli", *words[1:]], check=True, timeout=300)
-
-
-def worst(report: Report, model: str) -> Any:
-    return next(finding for finding in report.findings if finding.model == model)
+        with checked_here():
+            super().archive(name, shape=shape, overrides=overrides, **does)
 
 
 def illnesses(report: Report, model: str) -> list[str]:
-    return [finding.illness for finding in report.findings if finding.model == model]
+    return [finding.illness for finding in of_model(report, model)]
+
+
+def cure(clinic: Clinic, report: Report, model: str) -> None:
+    """Type what is printed of the worst."""
+    clinic.cure(of_model(report, model)[0])
 
 
 @pytest.fixture(scope="module")
 def clinic(start: StartServer, tmp_path_factory: pytest.TempPathFactory) -> Clinic:
     store = tmp_path_factory.mktemp("clinic")
-    found = Clinic(start(model_store=store), store)
+    found = InProcess(start(model_store=store), store)
     found.archive("quick")
     found.archive("burns", burns=0.004)
     return found
@@ -156,31 +71,32 @@ def test_what_a_registration_says(clinic: Clinic) -> None:
     with ExitStack() as stack:
         for name, (archive, _, settings) in ill.items():
             stack.enter_context(clinic.registered(archive, name, **settings))
-        loads: dict[str, Load] = {name: (1, BODY) for name in ill if name != "none"}
+        loads = {name: Load(1, BODY) for name in ill if name != "none"}
         found = clinic.examine(loads, 1.0)
         for name, (_, illness, _) in ill.items():
             assert illnesses(found, name)[:1] == [illness], found.text()
-            clinic.cure(found, name)
+            cure(clinic, found, name)
         after = clinic.examine(loads, 1.0)
         for name, (_, illness, _) in ill.items():
             assert illness not in illnesses(after, name), after.text()
 
 
+@pytest.mark.slow  # half a minute; tests/unit/control/doctor has the illness
 def test_a_delay_that_brings_nobody(clinic: Clinic) -> None:
     with (
         clinic.registered("quick", "lone", batch=32, delay_ms=60),
         clinic.registered("quick", "four", batch=32, delay_ms=60),
     ):
-        loads: dict[str, Load] = {"lone": (1, BODY), "four": (4, BODY)}
+        loads = {"lone": Load(1, BODY), "four": Load(4, BODY)}
         found = clinic.examine(loads, 3.0)
         assert illnesses(found, "lone") == ["delay-for-nobody"], found.text()
         assert illnesses(found, "four") == ["batch-never-filled"], found.text()
         for model in loads:
-            gain = worst(found, model).gain
+            gain = of_model(found, model)[0].gain
             assert gain is not None
             assert gain.before > 50
             assert gain.after < 0.5 * gain.before
-            clinic.cure(found, model)
+            cure(clinic, found, model)
         after = clinic.examine(loads)
         assert not {"delay-for-nobody", "batch-never-filled"} & {f.illness for f in after.findings}, after.text()
 
@@ -190,10 +106,10 @@ def test_batches_of_one_and_forwards_of_one(clinic: Clinic) -> None:
     clinic.archive("singly", burns=0.004, overrides={"micro_batch": "1"})
     for archive, illness, batch in (("burns", "batch-of-one", 1), ("singly", "forwards-of-one", 8)):
         with clinic.registered(archive, archive, batch=batch, delay_ms=5):
-            loads: dict[str, Load] = {archive: (8, BODY)}
+            loads = {archive: Load(8, BODY)}
             found = clinic.examine(loads)
             assert illnesses(found, archive)[:1] == [illness], found.text()
-            clinic.cure(found, archive)
+            cure(clinic, found, archive)
             after = clinic.examine(loads)
             assert illness not in illnesses(after, archive), after.text()
             (model,) = after.as_dict()["models"]
@@ -204,10 +120,10 @@ def test_batches_of_one_and_forwards_of_one(clinic: Clinic) -> None:
 def test_more_workers_than_cores(clinic: Clinic) -> None:
     clinic.archive("heavy", burns=0.03)
     with clinic.registered("heavy", "many", batch=2, delay_ms=5, workers=num_cores() + 1):
-        loads: dict[str, Load] = {"many": (8, BODY)}
+        loads = {"many": Load(8, BODY)}
         found = clinic.examine(loads)
         assert illnesses(found, "many")[:1] == ["workers-over-cores"], found.text()
-        clinic.cure(found, "many")
+        cure(clinic, found, "many")
         assert "workers-over-cores" not in illnesses(clinic.examine(loads), "many")
 
 
@@ -222,7 +138,7 @@ def test_bodies_and_answers_that_cost_more_than_the_model(clinic: Clinic) -> Non
         ("writes", "response-bound", BODY),
     ):
         with clinic.registered(model, model, batch=8, delay_ms=1):
-            found = clinic.examine({model: (6, body)})
+            found = clinic.examine({model: Load(6, body)})
         assert illness in illnesses(found, model), found.text()
 
 
@@ -238,13 +154,13 @@ def test_a_queue_too_short_and_a_time_too_short(clinic: Clinic) -> None:
     with ExitStack() as stack:
         for name, (_, batch, _) in ill.items():
             stack.enter_context(clinic.registered(name, name, batch=batch, delay_ms=1))
-        loads: dict[str, Load] = {name: (count, BODY) for name, (_, _, count) in ill.items()}
+        loads = {name: Load(count, BODY) for name, (_, _, count) in ill.items()}
         found = clinic.examine(loads, 5.0)
         for name, (illness, _, _) in ill.items():
             assert illnesses(found, name)[:1] == [illness], found.text()
         del loads["full"]  # more clients than it can serve are not cured here
         for name in loads:
-            clinic.cure(found, name)
+            cure(clinic, found, name)
         after = clinic.examine(loads, 5.0)
         for name in loads:
             assert ill[name][0] not in illnesses(after, name), after.text()
@@ -254,10 +170,10 @@ def test_a_queue_too_short_and_a_time_too_short(clinic: Clinic) -> None:
 def test_a_handler_that_waits(clinic: Clinic) -> None:
     clinic.archive("waits", sleeps=0.05, overrides=FIXED)
     with clinic.registered("waits", "waits", batch=2, delay_ms=1):
-        loads: dict[str, Load] = {"waits": (8, BODY)}
+        loads = {"waits": Load(8, BODY)}
         found = clinic.examine(loads)
         assert illnesses(found, "waits")[:1] == ["handler-waits"], found.text()
-        clinic.cure(found, "waits")
+        cure(clinic, found, "waits")
         assert "handler-waits" not in illnesses(clinic.examine(loads), "waits")
 
 
@@ -270,7 +186,7 @@ def test_answers_that_are_none(clinic: Clinic) -> None:
         clinic.server.management() as client,
     ):
         poison = json.dumps({"data": [666.0, 2.0, 3.0, 4.0]}).encode()
-        loads: dict[str, Load] = {"quick_random": (1, BODY), "dies": (1, BODY), "fails": (1, poison)}
+        loads = {"quick_random": Load(1, BODY), "dies": Load(1, BODY), "fails": Load(1, poison)}
         (worker,) = client.describe("dies").workers
         killer = threading.Timer(1.0, os.kill, (worker.pid, signal.SIGKILL))
         killer.start()
@@ -298,6 +214,7 @@ def test_the_command_says_it_and_ends_by_the_worst(clinic: Clinic) -> None:
         assert (wrong.returncode, wrong.stderr.count("--probe")) == (2, 2)
 
 
+@pytest.mark.slow  # half a minute; tests/unit/control/tuning has the search
 def test_tune_tries_and_leaves_the_best_behind(clinic: Clinic, tmp_path: Path) -> None:
     run_dir = clinic.server.state.run_dir
     command = [sys.executable, "-m", "smartbatch.cli", "tune", "burns", "--run-dir", run_dir, "--clients", "8"]

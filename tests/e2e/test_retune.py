@@ -239,6 +239,7 @@ def test_a_server_we_did_not_start(server: RunningServer, tmp_path: Path) -> Non
     assert "--model-store" in said.stderr
 
 
+@pytest.mark.slow  # half a minute; tests/unit has the measuring
 def test_tune_measures_again_and_says_what_it_found(server: RunningServer) -> None:
     command = [sys.executable, "-m", "smartbatch.cli", "tune", "tiny", "--forward", "--run-dir", str(server.run_dir)]
     with Clients(server, 4) as clients:

@@ -163,7 +163,7 @@ def test_ctrl_c_keeps_the_data_and_leaves_nothing_behind(
     assert wait_gone(out) == []
 
 
-@pytest.mark.parametrize("after_s", [1.5, 5.0])
+@pytest.mark.parametrize("after_s", [1.5, pytest.param(5.0, marks=pytest.mark.slow)])
 def test_ctrl_c_while_starting_leaves_nothing_behind(
     tmp_path: Path, body: Path, model_store: Path, after_s: float
 ) -> None:

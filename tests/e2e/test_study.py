@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests import golden
 
@@ -48,6 +49,7 @@ def test_a_study_of_two_batch_sizes(tmp_path: Path, model_store: Path) -> None:
     assert left == []
 
 
+@pytest.mark.slow  # what ends a run is the stress test's, whose Ctrl-C is tested in test_stress.py
 def test_ctrl_c_keeps_the_points_so_far(tmp_path: Path, model_store: Path) -> None:
     body = tmp_path / "line.json"
     body.write_text('{"data": [1, 2, 3, 4]}', encoding="utf-8")

@@ -140,6 +140,7 @@ def test_a_model_is_served_asked_and_measured(served: Installed) -> None:
         assert requests.get(status["server"]["inference_url"] + path, timeout=60).ok, path
 
 
+@pytest.mark.slow  # a quarter of a minute
 def test_load_is_sent_to_it(served: Installed) -> None:
     state = json.loads(served.run("status", "--json").stdout)["server"]
     urls = [f"--url={state['inference_url']}", f"--metrics-url={state['metrics_url']}"]

@@ -31,7 +31,15 @@ def num_workers() -> int:
 def _workers() -> list[psutil.Process]:
     """Or what stands in for them: whoever forks workers, TorchServe's name for the script is among its arguments."""
     siblings = psutil.Process(frontend_pid()).children()
-    return [process for process in siblings if "model_service_worker" in " ".join(process.cmdline())]
+    return [process for process in siblings if "model_service_worker" in _command(process)]
+
+
+def _command(process: psutil.Process) -> str:
+    """Empty for one that has ended meanwhile: the others count all the same."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def board_path() -> Path:

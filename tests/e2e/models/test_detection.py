@@ -48,7 +48,12 @@ def test_what_the_example_finds_over_http_is_what_it_finds_alone(models: ModelSe
     assert result["mean_batch_size"] > 1
 
 
-@pytest.fixture(params=DETECTORS)
+@pytest.fixture(
+    params=[
+        "ssdlite320_mobilenet_v3_large",
+        pytest.param("fasterrcnn_mobilenet_v3_large_320_fpn", marks=pytest.mark.slow),
+    ]
+)
 def detector(request: pytest.FixtureRequest, models: ModelServer, tmp_path: Path) -> Iterator[tuple[str, int, Any]]:
     """A served detector's name, how many pictures it is asked for, and torchvision's module."""
     name = request.param

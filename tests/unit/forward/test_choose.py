@@ -31,11 +31,16 @@ def model_dir(tmp_path: Path, built: Path) -> Path:
     return tmp_path
 
 
-# What `auto` takes, it takes in the same way from either network; measuring all ways is what costs.
+# Our own way is tried on both networks; what is PyTorch's or a library's on the one that is compiled sooner.
 @pytest.mark.parametrize(
     ("how", "name"),
-    [(how, name) for how in ("off", "winograd", "openvino") for name in ("resnet18", "mobilenet_v3_small")]
-    + [("auto", "resnet18")],
+    [
+        ("winograd", "resnet18"),
+        ("winograd", "mobilenet_v3_small"),
+        ("off", "mobilenet_v3_small"),
+        ("openvino", "mobilenet_v3_small"),
+        ("auto", "resnet18"),
+    ],
 )
 def test_answers_equal_eager(name: str, how: str, model_dir: Path) -> None:
     torch.manual_seed(0)
