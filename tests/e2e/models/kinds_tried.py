@@ -205,7 +205,7 @@ def _scripted(folder: Path) -> torch.nn.Module:
     module = Scores().eval()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated; its files are still served
-        torch.jit.script(module).save(str(folder / "net.pt"))
+        torch.jit.script(module).save(str(folder / "net.pt"))  # type: ignore[no-untyped-call]
     return module
 
 
