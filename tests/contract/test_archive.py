@@ -196,6 +196,17 @@ def test_the_command_says_it_on_stderr_and_exits_nonzero(tmp_path: Path, source:
     assert f"{source / 'absent.pth'}: no such file" in missing.stderr
 
 
+def test_a_large_answer_is_held_against_the_servers_limit_wherever_it_is_built(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight megabytes, as masks are: TorchServe's own limit is 6.5, and config.properties is not in every folder."""
+    (source / "model.py").write_text(
+        "import torch\nclass Wide(torch.nn.Module):\n    def forward(self, x):\n        return x.repeat(1, 200_000)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert archive(tmp_path, model_file=source / "model.py", input_shape="4").is_file()
+
+
 def test_the_check_asks_the_handler_and_ships_none_of_what_that_leaves(tmp_path: Path, source: Path) -> None:
     """A handler that prints, writes into its archive's folder, and has a thread that never ends."""
     (source / "mine.py").write_text(

@@ -22,10 +22,7 @@ from typing import Any
 
 import pytest
 import requests
-import torchvision.transforms.v2  # noqa: F401  it sets a variable of the environment when it is first imported
 from PIL import Image
-from smartbatch.archive import check
-from smartbatch.archive.probe import probe
 from smartbatch.autoscaling.run import Autoscaler, AutoscaleSettings, Event
 from smartbatch.doctor.report import Report
 from smartbatch.remote.scrape import scrape
@@ -33,6 +30,7 @@ from smartbatch.retune.targets import scale_target
 from smartbatch_worker.contract.machine import num_cores
 
 from bench.clinic import Clinic, Load, of_model
+from tests.archived import checked_here
 from tests.conftest import StartServer
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.mended]
@@ -46,8 +44,7 @@ class InProcess(Clinic):
     """Archives are checked in the tests' own process, which has imported what that needs."""
 
     def archive(self, name: str, *, shape: str = "4", overrides: Mapping[str, str] | None = None, **does: Any) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(check, "_run_child", lambda staged: probe(check.job_of(staged)))
+        with checked_here():
             super().archive(name, shape=shape, overrides=overrides, **does)
 
 

@@ -13,6 +13,7 @@ from smartbatch_worker.contract.open_inference import TENSORS_FILE
 
 from smartbatch.archive.settings import ArchiveError
 from smartbatch.archive.stage import Staged
+from smartbatch.installation import CONFIG_FILE, files
 from smartbatch.server.forking import choice
 
 _JOB_FILE = "job.json"
@@ -63,7 +64,9 @@ def _run_child(staged: Staged) -> dict[str, Any]:
     # The settings under test are the archive's, not this shell's; and a check leaves no bytecode behind.
     kept = {key for key in os.environ if not key.startswith(environment.PREFIX)} | {environment.CACHE_DIR}
     env = {key: value for key, value in os.environ.items() if key in kept}
-    env = choice.ENVIRONMENT | env | {"PYTHONPATH": str(staged.folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    # How large an answer may be is what `smartbatch serve` allows, wherever the archive is built.
+    env = {"TS_CONFIG_FILE": str(files() / CONFIG_FILE)} | choice.ENVIRONMENT | env
+    env |= {"PYTHONPATH": str(staged.folder), "PYTHONDONTWRITEBYTECODE": "1"}
     child = subprocess.run(
         [*choice.python_command(os.environ), "-m", "smartbatch.archive.probe"],
         input=json.dumps(job_of(staged)),

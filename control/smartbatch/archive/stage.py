@@ -12,6 +12,7 @@ from typing import Any
 import smartbatch_worker
 import yaml
 
+from smartbatch.archive.foreign import refuse_foreign
 from smartbatch.archive.huggingface.describe import PLACE, describe
 from smartbatch.archive.huggingface.hub import find
 from smartbatch.archive.published.timm import choose_timm_weights
@@ -141,6 +142,8 @@ def _stage_model(settings: ArchiveSettings, staged: Staged, report: Callable[[st
     if settings.hf is not None:
         _stage_huggingface(settings, settings.hf, staged, report)
         return
+    if settings.model_path is not None:
+        refuse_foreign(settings.model_path)
     if settings.num_classes is not None:
         section["num_classes"] = settings.num_classes
     if (program := settings.program) is not None:

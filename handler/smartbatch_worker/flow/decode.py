@@ -51,8 +51,7 @@ def decode(body: bytes | bytearray, content_type: str, config: WorkerConfig) -> 
         raise MalformedBody(f"the body is empty; accepted are {formats.ACCEPTED}")
     found = formats.recognise(body, content_type)
     if found is None:
-        said = formats.media_type_of(content_type) or "not given"
-        raise UnknownFormat(f"unknown body format (Content-Type {said!r}); accepted are {formats.ACCEPTED}")
+        raise formats.unknown(body, content_type)
     if found.read_request is not None:
         return decode_request(found.read_request(body, content_type, config), config)
     if config.inputs is not None:

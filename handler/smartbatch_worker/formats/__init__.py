@@ -2,7 +2,7 @@
 
 A reader turns one whole body into one tensor, or one for each named input of the model; of model and request it knows
 the settings only. This room imports from kernels, contract and errors. From elsewhere: `recognise`, `ACCEPTED`,
-`prepare_pictures` and `prepare_sounds` are what `flow/decode.py` asks, `read_open_inference` what
+`unknown`, `prepare_pictures` and `prepare_sounds` are what `flow/decode.py` asks, `read_open_inference` what
 `flow/texts/` does, `FORMATS` is what tests and fuzz targets follow
 from, `texts` what `flow/texts/` makes items of, and `content_encoding` undoes a body's compression before any of it.
 """
@@ -16,7 +16,8 @@ import torch
 
 from smartbatch_worker.contract import media_types
 from smartbatch_worker.contract.config import WorkerConfig
-from smartbatch_worker.formats import json_inputs, json_lists, msgpack_lists, npy, npz, safetensors_bodies
+from smartbatch_worker.errors import UnknownFormat
+from smartbatch_worker.formats import foreign, json_inputs, json_lists, msgpack_lists, npy, npz, safetensors_bodies
 from smartbatch_worker.formats.audio import flac_files, sounds, wav_files
 from smartbatch_worker.formats.images import fit, jpeg_files, pictures, png_files, webp_files
 from smartbatch_worker.formats.open_inference import request
@@ -134,6 +135,20 @@ def recognise(body: Body, content_type: str) -> Format | None:
         if resembles(body):
             return row
     return None
+
+
+def unknown(body: Body, content_type: str, accepted: str = ACCEPTED) -> UnknownFormat:
+    """The error of a body that none of these recognises.
+
+    Args:
+        body: the raw bytes.
+        content_type: as above.
+        accepted: what the model takes.
+    """
+    said = media_type_of(content_type) or "not given"
+    name = foreign.name_of(body)
+    told = "unknown body format" if name is None else f"the body is {name}, which is not read"
+    return UnknownFormat(f"{told} (Content-Type {said!r}); accepted are {accepted}")
 
 
 def media_type_of(content_type: str) -> str:

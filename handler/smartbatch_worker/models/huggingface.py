@@ -8,6 +8,7 @@ such a model is loaded.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -158,7 +159,8 @@ def _from_pretrained(path: Path, auto: Any, task: str) -> torch.nn.Module:
             ignore_mismatched_sizes=True,  # told below, where its own error says to look at a report
         )
     except Exception as error:  # a damaged folder can fail in any way at all
-        raise ModelLoadError(f"{folder}: transformers cannot load it for {task} ({first_line(error)})") from error
+        hint = "; code that a model brings along is not run: a model.py that holds it is" if _brings_code(path) else ""
+        raise ModelLoadError(f"{folder}: transformers cannot load it for {task} ({first_line(error)}){hint}") from error
     missing = [key for key in info["missing_keys"] if not _is_unused(key, task)]
     missing.sort(key=lambda key: (key.count("."), key))  # a head's own before those of layers within layers
     if missing:
@@ -170,6 +172,13 @@ def _from_pretrained(path: Path, auto: Any, task: str) -> torch.nn.Module:
         raise ModelLoadError(f"{folder}: {mismatched[0]}{_and_more(mismatched)} has another shape than config.json has")
     assert isinstance(model, torch.nn.Module)
     return model
+
+
+def _brings_code(path: Path) -> bool:
+    try:
+        return "auto_map" in json.loads(path.read_bytes())
+    except (ValueError, TypeError):
+        return False
 
 
 def _is_unused(key: str, task: str) -> bool:

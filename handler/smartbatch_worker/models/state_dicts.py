@@ -26,6 +26,8 @@ WRAPPERS = ("state_dict", "model_state_dict", "model")
 # … and DataParallel and torch.compile put their own name in front of every key.
 PREFIXES = ("module.", "_orig_mod.")
 
+_ADVICE = "weights_only"
+"""In PyTorch's messages that say how to read a file all the same, which would run whatever is in it."""
 _BLOCKED_GLOBAL = re.compile(r"GLOBAL (\S+) was not an allowed global")
 
 
@@ -105,7 +107,10 @@ def _read_checkpoint(path: Path) -> Any:
 
 def _corrupt(path: Path, error: Exception) -> ModelLoadError:
     reason = (str(error).splitlines() or [""])[0].partition(". This is an internal")[0]
-    return ModelLoadError(f"{path}: corrupt or not a PyTorch weights file ({type(error).__name__}: {reason})")
+    told = type(error).__name__ if _ADVICE in reason else f"{type(error).__name__}: {reason}"
+    return ModelLoadError(
+        f"{path}: corrupt or not a PyTorch weights file ({told}); torch.save(model.state_dict(), path) writes one"
+    )
 
 
 def _unwrap(loaded: Any, path: Path) -> dict[str, torch.Tensor]:

@@ -21,6 +21,13 @@ _INCEPTIONS = ("googlenet", "inception_v3")
 _AUX_HEADS = ("aux1", "aux2", "AuxLogits")
 # torchvision renamed densenet's layers after its weights were published: `norm.1.` became `norm1.`.
 _OLD_DENSENET_KEY = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
+_ELSEWHERE = "timm's models are --timm NAME, Hugging Face's --hf NAME, and any other is a model.py (--model-file)"
+_OTHER_ROOMS = {
+    "video": "--input-shape 3,16,112,112 of a video",
+    "optical_flow": "--input image1:float32:3,H,W and --input image2:float32:3,H,W",
+    "quantization": "--input-shape 3,224,224",
+}
+"""Of torchvision.models, whose models are not served by name; and what they take as a `model.py`."""
 
 
 def load(config: WorkerConfig, model_dir: Path, read_weights: ReadWeights) -> torch.nn.Module:
@@ -69,11 +76,17 @@ def require_known(name: str, known: Sequence[str], what: str) -> None:
     from torchvision import models
 
     if name not in known:
+        for room, takes in _OTHER_ROOMS.items():
+            if name in models.list_models(module=getattr(models, room)):
+                raise ModelLoadError(
+                    f"model {name!r} is of torchvision.models.{room}, which is not served by name: write a model.py "
+                    f"whose module holds it, and say what it takes ({takes})"
+                )
         rooms = (models, models.detection, models.segmentation)
         names = {*known, *(each for room in rooms for each in models.list_models(module=room))}
         near = difflib.get_close_matches(name, sorted(names), n=3)
-        hint = f"; near it are {', '.join(near)}" if near else ""
-        raise ModelLoadError(f"model {name!r} is no {what}{hint}")
+        hint = f"near it are {', '.join(near)}" if near else _ELSEWHERE
+        raise ModelLoadError(f"model {name!r} is no {what}; {hint}")
 
 
 def weights_path(config: WorkerConfig, model_dir: Path) -> Path | None:

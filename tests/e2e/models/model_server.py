@@ -8,17 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 import requests
-import torch
-import torchvision.transforms.v2  # noqa: F401  it sets a variable of the environment when it is first imported
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
-from smartbatch.archive import check
-from smartbatch.archive.build import ArchiveSettings, build_archive
-from smartbatch.archive.probe import probe
+from smartbatch.archive.settings import ArchiveSettings
 from smartbatch.remote.management import ManagementClient
 
+from tests.archived import archived
 from tests.e2e.serve_process import Served
 
 TIMEOUT_S = 300
@@ -38,19 +34,8 @@ class ModelServer:
         """Known once it runs."""
 
     def archive(self, name: str, **keys: Any) -> Path:
-        """Build an archive with `smartbatch archive`'s own check, run here: its process imports all there is once more.
-
-        One with a handler of its own is checked in that process, where the staged files alone can be imported; so are
-        those of tests/contract/test_archive.py.
-        """
-        settings = ArchiveSettings(name=name, output=self.store, **keys)
-        num_threads = torch.get_num_threads()
-        with pytest.MonkeyPatch.context() as patch:
-            if settings.handler is None:
-                patch.setattr(check, "_run_child", lambda staged: probe(check.job_of(staged)))
-            built = build_archive(settings)
-        torch.set_num_threads(num_threads)  # a handler takes what is its share
-        return built
+        """Build an archive, checked in this process."""
+        return archived(ArchiveSettings(name=name, output=self.store, **keys))
 
     @contextmanager
     def serving(self, *names: str, batch_size: int = 64, max_batch_delay_ms: int = 50) -> Iterator[None]:

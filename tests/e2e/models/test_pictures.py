@@ -1,11 +1,13 @@
 """Pictures over HTTP: timm's classifiers as timm prepares and answers them, torchvision's masks as files.
 
-timm's smallest of either kind here; tests/contract/test_vision.py has larger ones, and more pictures.
+timm's smallest of either kind, and behind `slow` larger ones and a thousand pictures.
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,11 @@ from tests.e2e.models.model_server import ModelServer, results, share_batches
 NUM_PICTURES = 16
 
 
-def pictures(low: int, high: int) -> list[tuple[Image.Image, bytes]]:
+def pictures(low: int, high: int, count: int = NUM_PICTURES) -> list[tuple[Image.Image, bytes]]:
     """Smooth colours of sizes between these, each as it is and as PNG."""
     generator = np.random.default_rng(5)
     made = []
-    for _ in range(NUM_PICTURES):
+    for _ in range(count):
         coarse = Image.fromarray(generator.integers(0, 256, (5, 6, 3), dtype=np.uint8))
         size = (int(generator.integers(low, high)), int(generator.integers(low, high)))
         image = coarse.resize(size, Image.Resampling.BICUBIC)
@@ -40,28 +42,55 @@ def pictures(low: int, high: int) -> list[tuple[Image.Image, bytes]]:
     return made
 
 
-@pytest.mark.parametrize("name", ["test_vit", "test_convnext"])
-def test_timms_models_answer_as_timm_does(models: ModelServer, tmp_path: Path, name: str) -> None:
+def made(name: str, count: int) -> tuple[Any, torch.Tensor, list[bytes]]:
+    """A model of timm's; its scores [count, K] of pictures as timm's own transform shows them; their files."""
     torch.manual_seed(3)
     model: Any = timm.create_model(name).eval()
     transform = create_transform(**resolve_data_config(model=model))
-    sent = pictures(120, 300)
+    sent = pictures(120, 300, count)
     with torch.inference_mode():
         scores = torch.cat([model(transform(image)[None]) for image, _ in sent])
         # Random weights know few classes: each is brought to the same mean, so that pictures differ.
         model.get_classifier().bias -= scores.mean(0)
         scores -= scores.mean(0)
-    torch.save(model.state_dict(), tmp_path / "weights.pth")
-    models.archive(name, timm=name, model_path=tmp_path / "weights.pth", overrides={"micro_batch": "4"})
+    assert len(set(scores.argmax(1).tolist())) > min(count, 64) // 4, "they tell pictures apart"
+    return model, scores, [body for _, body in sent]
+
+
+@contextmanager
+def served(models: ModelServer, folder: Path, name: str, model: Any) -> Iterator[None]:
+    """Of timm's models the one of that name, with this one's weights, for the length of the block."""
+    torch.save(model.state_dict(), folder / "weights.pth")
+    models.archive(name, timm=name, model_path=folder / "weights.pth", overrides={"micro_batch": "4"})
     with models.serving(name, batch_size=NUM_PICTURES):
-        replies = models.at_once(name, [{"data": body} for _, body in sent])
-        raw = models.at_once(name, [{"data": body, "headers": {"X-SmartBatch-Output": "raw"}} for _, body in sent])
+        yield
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_convnext"])
+def test_timms_models_answer_as_timm_does(models: ModelServer, tmp_path: Path, name: str) -> None:
+    model, scores, bodies = made(name, NUM_PICTURES)
+    with served(models, tmp_path, name, model):
+        replies = models.at_once(name, [{"data": body} for body in bodies])
+        raw = models.at_once(name, [{"data": body, "headers": {"X-SmartBatch-Output": "raw"}} for body in bodies])
     assert share_batches(replies)
-    expected = scores.argmax(1).tolist()
-    assert len(set(expected)) > NUM_PICTURES // 4, "they tell pictures apart"
-    assert [answer[0]["index"] for answer in results(replies)] == expected
+    assert [answer[0]["index"] for answer in results(replies)] == scores.argmax(1).tolist()
     # Pixels are within two of 255 levels of timm's own.
     torch.testing.assert_close(torch.tensor(results(raw)), scores, rtol=0, atol=0.05 * float(scores.abs().max()))
+
+
+@pytest.mark.slow  # minutes
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "convnext_atto"])
+def test_of_a_thousand_pictures_nearly_all_are_of_timms_class(models: ModelServer, tmp_path: Path, name: str) -> None:
+    """Random weights leave some pictures with two classes as likely as each other."""
+    model, scores, bodies = made(name, 1000)
+    found = []
+    with served(models, tmp_path, name, model):
+        for at in range(0, len(bodies), NUM_PICTURES):
+            replies = models.at_once(name, [{"data": body} for body in bodies[at : at + NUM_PICTURES]])
+            found += [answer[0]["index"] for answer in results(replies)]
+    share_alike = float((torch.tensor(found) == scores.argmax(1)).float().mean())
+    print(f"{name}: {share_alike:.1%} of 1000 pictures")
+    assert share_alike >= 0.995
 
 
 def test_masks_come_as_files(models: ModelServer) -> None:

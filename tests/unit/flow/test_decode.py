@@ -115,6 +115,7 @@ def test_uint8_vectors_are_plain_numbers() -> None:
 BROKEN: dict[str, Refused] = {
     "empty": (b"", "", 400, "empty"),
     "unknown": (b"hello", "text/plain", 415, "accepted are"),
+    "a picture of another format": (b"GIF89a", "image/gif", 415, "the body is GIF, which is not read"),
     "empty tensor": (b'{"data": [[]]}', "", 422, "empty"),
     "wrong channels": (npy(np.zeros((4, 8, 8), np.float32)), "", 422, r"\[3, \*, \*\]"),
     "too many dimensions": (npy(np.zeros((1, 1, 3, 8, 8), np.float32)), "", 422, "items of shape"),

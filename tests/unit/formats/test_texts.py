@@ -50,6 +50,7 @@ def test_json_of_one_text_of_several_and_of_pairs() -> None:
     assert read({"text": "a", "text_pair": "b"}) == Texts(["a"], ["b"], False)
     assert read({"text": ["a", "c"], "text_pair": ["b", "d"]}) == Texts(["a", "c"], ["b", "d"], True)
     assert read(b' {"text": "x"}', "") == Texts(["x"], None, False)
+    assert read({"text": "a", "stream": False, "parameters": None}) == Texts(["a"], None, False)
 
 
 def test_plain_text() -> None:
@@ -86,6 +87,12 @@ def test_what_is_no_json_is_left_to_others_unless_it_says_so() -> None:
         ({"text": ["a", ["b"]]}, 400, "texts only"),
         ({"text": ["a"] * 5}, 413, "at most 4"),
         (b'{"text": "a", "text": "b"}', 400, "2 keys"),
+        ({"text": "a", "stream": True}, 400, '"stream" is no setting of a request here'),
+        ({"text": "a", "parameters": {"max_new_tokens": 3}}, 400, '"parameters" is no setting'),
+        ({"text": "a", "max_new_tokens": 3}, 400, "max_new_tokens, topk"),
+        ({"inputs": "a text"}, 400, 'a text is sent as {"text": "..."}'),
+        ({"instances": ["a text", "another"]}, 400, '"instances" holds numbers here'),
+        ({"data": "a text"}, 400, '"data" holds numbers here'),
         ({"text": "a", "text_pair": ["b"]}, 400, "text_pair"),
         ({"text": ["a", "b"], "text_pair": ["b"]}, 400, "got 2 and 1"),
         (b'{"text": "a", "id": 123456789012345678901}', 400, "64 bits"),

@@ -57,6 +57,14 @@ def test_huggingface_folder(tmp_path: Path) -> None:
     assert describe_weights(config("text-classification")) == "file *.safetensors beside config.json"
 
 
+def test_code_that_a_folder_brings_is_not_run(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mine", "auto_map": {"AutoModel": "mine.Mine"}}))
+    (tmp_path / "mine.py").write_text("raise SystemExit('code ran')")
+    (tmp_path / "model.safetensors").touch()
+    said = refusal(tmp_path, "feature-extraction")
+    assert "code that a model brings along is not run: a model.py that holds it is" in said
+
+
 def test_tokens_are_classified_each(tmp_path: Path) -> None:
     plain = small_transformers.bert(tmp_path, "ForTokenClassification", num_labels=5)
     with torch.inference_mode():

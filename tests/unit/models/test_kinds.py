@@ -81,6 +81,24 @@ def test_every_kind_is_described_and_tested(kind: Kind) -> None:
     assert (ROOT / f"handler/smartbatch_worker/models/{kind.name}.py").is_file()
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("r3d_18", "torchvision.models.video"),
+        ("raft_small", "torchvision.models.optical_flow"),
+        ("quantized_resnet18", "torchvision.models.quantization"),
+    ],
+)
+def test_what_torchvision_has_and_is_not_served_is_called_so(name: str, told: str) -> None:
+    with pytest.raises(ModelLoadError, match=f"is of {told}, which is not served by name: write a model.py .*--input"):
+        require_classifier(name)
+
+
+def test_a_name_like_none_of_torchvisions_is_sent_elsewhere() -> None:
+    with pytest.raises(ModelLoadError, match="--timm NAME, Hugging Face's --hf NAME"):
+        require_classifier("yolov8n")
+
+
 def test_whoever_misspells_a_file_is_told_every_suffix() -> None:
     assert "nosuchnet" not in torchvision.models.list_models()
     with pytest.raises(ModelLoadError, match="is no torchvision classifier and no") as caught:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import warnings
 from collections import OrderedDict
@@ -159,12 +160,14 @@ def test_missing_corrupt_and_foreign_weights_files(folder: Path) -> None:
     good = (folder / "w.safetensors").read_bytes()
     (folder / "truncated.safetensors").write_bytes(good[:-8])
     torch.save([1, 2], folder / "list.pth")
+    (folder / "pickle.pth").write_bytes(pickle.dumps({"a": 1}, protocol=4))
     torch.save({"linear.weight": "text"}, folder / "text.pth")
     for name, said in {
         "absent.pth": "no such file",
         "truncated.pth": "corrupt",
         "empty.pth": "corrupt",
         "junk.pth": "corrupt",
+        "pickle.pth": "torch.save(model.state_dict(), path) writes one",
         "junk.safetensors": "corrupt",
         "truncated.safetensors": "corrupt",
         "list.pth": "holds a list, not a state dict",
@@ -173,6 +176,7 @@ def test_missing_corrupt_and_foreign_weights_files(folder: Path) -> None:
         message = refusal(folder, weights=name)
         assert message.startswith(f"{folder / name}: "), message
         assert said in message
+        assert "weights_only" not in message, "PyTorch's advice is to run what is in the file"
 
 
 def save_torchscript(path: Path) -> None:

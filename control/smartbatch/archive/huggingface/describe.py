@@ -10,7 +10,7 @@ from typing import Any
 from smartbatch_worker.contract.config import TASKS
 
 from smartbatch.archive.huggingface import lengths, pictures, pooling
-from smartbatch.archive.huggingface.folder import CONFIG, TOKENIZER, Folder
+from smartbatch.archive.huggingface.folder import CONFIG, PICTURES, TOKENIZER, Folder
 from smartbatch.archive.settings import ArchiveError
 
 PLACE = "hf"
@@ -63,6 +63,10 @@ def describe(path: Path, task: str | None, overrides: Mapping[str, str]) -> Desc
             f"{path}: is a model of encoder and decoder, which is not taken for {task}: a model.py with named inputs "
             "can wrap it"
         )
+    if task == "feature-extraction" and (told := _other_than_text(folder, config)):
+        raise ArchiveError(
+            f"{path}: {told}, and {task} is of texts: a model.py that holds it, and gives the vector, is served"
+        )
     weights = folder.weights()
     names = [CONFIG, *weights, *(["generation_config.json"] if task == "text-generation" else [])]
     described = Described(
@@ -97,7 +101,20 @@ def _task_of(folder: Folder, config: Mapping[str, Any]) -> str:
         if name.endswith(ending):
             return task
     told = f"{name} is not one of these" if name else f"{CONFIG} names no architecture"
-    raise ArchiveError(f"{folder.path}: --task must be one of {', '.join(TASKS)}, and cannot be told: {told}")
+    raise ArchiveError(
+        f"{folder.path}: --task must be one of {', '.join(TASKS)}, and cannot be told: {told}. A model for anything "
+        "else is served by a model.py that holds it, with an --input for each of its inputs"
+    )
+
+
+def _other_than_text(folder: Folder, config: Mapping[str, Any]) -> str | None:
+    """What a model that gives vectors takes, where that is no text alone."""
+    for part, taken in {"vision_config": "pictures", "audio_config": "sounds"}.items():
+        if part in config:
+            return f"is a model of texts and {taken} together ({CONFIG} has a {part})"
+    if not folder.has_tokenizer and (folder.path / PICTURES).is_file():
+        return f"is a model of pictures or sounds (it has a {PICTURES} and no {TOKENIZER})"
+    return None
 
 
 def _labels(config: Mapping[str, Any]) -> list[str] | None:

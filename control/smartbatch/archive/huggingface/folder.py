@@ -9,9 +9,16 @@ from typing import Any
 
 from smartbatch.archive.settings import ArchiveError
 
-CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+CONFIG, TOKENIZER, PICTURES = "config.json", "tokenizer.json", "preprocessor_config.json"
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_GGUF = "*.gguf"
+_OTHER_FOLDERS = {
+    "adapter_config.json": "holds an adapter, not a model: put it into its model first, "
+    "PeftModel.from_pretrained(…).merge_and_unload().save_pretrained(FOLDER)",
+    "model_index.json": "holds a pipeline of diffusers, which is not served: a model.py can hold one of its models",
+}
+"""By the file that tells: what a folder without a config.json is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +48,9 @@ class Folder:
         """config.json, which says what the model is."""
         config = self.json(CONFIG)
         if config is None:
+            for name, told in _OTHER_FOLDERS.items():
+                if (self.path / name).is_file():
+                    raise ArchiveError(f"{self.path}: {told}")
             raise ArchiveError(
                 f"{self.path}: has no {CONFIG}, so it is no Hugging Face model (save_pretrained(FOLDER) writes one)"
             )
@@ -56,6 +66,11 @@ class Folder:
             return [_WEIGHTS]
         index = self.json(_INDEX)
         if index is None:
+            if gguf := sorted(found.name for found in self.path.glob(_GGUF)):
+                raise ArchiveError(
+                    f"{self.path}: has no {_WEIGHTS}, only {gguf[0]}, which llama.cpp and vLLM serve; give the folder "
+                    "that it was made from, with safetensors"
+                )
             other = sorted(found.name for pattern in _PICKLED for found in self.path.glob(pattern))
             told = f"only {other[0]}, which may run code when it is read" if other else "no weights"
             raise ArchiveError(
@@ -71,11 +86,16 @@ class Folder:
             raise ArchiveError(f"{self.path}: {lost[0]} is missing, which {_INDEX} names")
         return [_INDEX, *names]
 
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether there is a tokenizer, in a form that is read here."""
+        return (self.path / TOKENIZER).is_file()
+
     def needs_tokenizer(self) -> None:
         """Raises:
         ArchiveError: there is no tokenizer.json.
         """
-        if not (self.path / TOKENIZER).is_file():
+        if not self.has_tokenizer:
             raise ArchiveError(
                 f"{self.path}: has no {TOKENIZER}; where transformers can read the folder's tokenizer, it writes one: "
                 f"AutoTokenizer.from_pretrained({str(self.path)!r}).save_pretrained({str(self.path)!r})"

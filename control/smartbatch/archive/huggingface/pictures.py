@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from smartbatch.archive.huggingface.folder import Folder
+from smartbatch.archive.huggingface.folder import PICTURES, Folder
 from smartbatch.archive.settings import ArchiveError
 
-_FILE = "preprocessor_config.json"
 _INTERPOLATIONS = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 """By Pillow's numbers of them."""
 _SCALE = 1 / 255
@@ -20,10 +19,10 @@ def keys(folder: Folder, config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ArchiveError: something is done to pictures that is not done here.
     """
-    found = folder.json(_FILE)
+    found = folder.json(PICTURES)
     if found is None:
-        raise ArchiveError(f"{folder.path}: has no {_FILE}, which says how its pictures are prepared")
-    where = folder.path / _FILE
+        raise ArchiveError(f"{folder.path}: has no {PICTURES}, which says how its pictures are prepared")
+    where = folder.path / PICTURES
     scale = found.get("rescale_factor", _SCALE)
     if not found.get("do_rescale", True) or abs(float(scale) - _SCALE) > 1e-9:
         raise ArchiveError(f"{where}: pictures are scaled to 0 to 1 here; rescale_factor is {scale}")

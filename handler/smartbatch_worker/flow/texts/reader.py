@@ -11,7 +11,7 @@ from smartbatch_worker import formats
 from smartbatch_worker.contract import media_types
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.contract.open_inference import TEXT, TEXT_PAIR
-from smartbatch_worker.errors import MalformedBody, UnknownFormat
+from smartbatch_worker.errors import MalformedBody
 from smartbatch_worker.flow import decode, inputs
 from smartbatch_worker.flow.decode import Decoded
 from smartbatch_worker.flow.inputs import Inputs
@@ -68,8 +68,7 @@ class TextReader:
             found = bodies.read(body, content_type, self._config.max_items)
         if found is None:
             if formats.recognise(body, content_type) is None:
-                said = formats.media_type_of(content_type) or "not given"
-                raise UnknownFormat(f"unknown body format (Content-Type {said!r}); accepted are {_ACCEPTED}")
+                raise formats.unknown(body, content_type, _ACCEPTED)
             return None
         pairs: Sequence[str | None] = found.pairs or [None] * len(found.texts)
         tokens = [self._tokenizer.encode(text, pair) for text, pair in zip(found.texts, pairs, strict=True)]

@@ -15,6 +15,18 @@ from smartbatch_worker.formats import json_errors, json_lists
 TEXT, PAIR = "text", "text_pair"
 _OTHER_KEYS = ("data", "inputs", "instances")
 """Of bodies that other readers know, which a model of text takes as well."""
+_SETTINGS = (
+    "stream",
+    "parameters",
+    "max_new_tokens",
+    "max_tokens",
+    "do_sample",
+    "temperature",
+    "top_k",
+    "top_p",
+    "stop",
+)
+"""Keys with which other servers are told how to go on from a text."""
 _CHARSETS = ("utf-8", "utf8", "us-ascii", "ascii")
 
 
@@ -76,13 +88,20 @@ def _json(body: bytes | bytearray, max_items: int) -> Texts | None:
     if not isinstance(document, simdjson.Object):
         raise MalformedBody('the JSON body must be an object {"text": "..."}')
     if TEXT not in document:
-        if any(key in document for key in _OTHER_KEYS):
+        if others := [key for key in _OTHER_KEYS if key in document]:
+            _refuse_texts_under(others[0], document[others[0]])
             return None
         raise MalformedBody('the JSON body has no "text"; send {"text": "..."} or {"text": ["...", ...]}')
     found = [key for key in document if key in (TEXT, PAIR)]
     for key in set(found):
         if found.count(key) > 1:  # simdjson takes the first, where other readers take the last
             raise MalformedBody(f'the JSON body has {found.count(key)} keys named "{key}"; send one')
+    asked = next((key for key in document if key in _SETTINGS and document[key] not in (None, False)), None)
+    if asked is not None:
+        raise MalformedBody(
+            f'"{asked}" is no setting of a request here: how a text is answered is the model\'s configuration '
+            '(max_new_tokens, topk), the likeliest token is taken, and the answer comes whole; send "text" without it'
+        )
     texts, is_list = _strings(document[TEXT], TEXT, max_items)
     if PAIR not in found:
         return Texts(texts, None, is_list)
@@ -90,6 +109,15 @@ def _json(body: bytes | bytearray, max_items: int) -> Texts | None:
     if is_list_of_pairs != is_list or len(pairs) != len(texts):
         raise MalformedBody(f'"text_pair" must be as "text" is: got {len(texts)} and {len(pairs)} texts')
     return Texts(texts, pairs, is_list)
+
+
+def _refuse_texts_under(key: str, value: Any) -> None:
+    """Other servers of texts take them under other names, which here are those of numbers."""
+    first = value[0] if isinstance(value, simdjson.Array) and len(value) > 0 else value
+    if isinstance(first, str):
+        raise MalformedBody(
+            f'"{key}" holds numbers here; a text is sent as {{"text": "..."}}, several as a list of such'
+        )
 
 
 def _strings(value: Any, key: str, max_items: int) -> tuple[list[str], bool]:

@@ -78,6 +78,7 @@ def test_a_task_that_cannot_be_told(tmp_path: Path) -> None:
     masked = {"architectures": ["BertForMaskedLM"]}
     assert "--task feature-extraction" in refusal(tmp_path, masked)
     assert described(tmp_path, masked, "feature-extraction").section["pooling"] == "mean"
+    assert "a model.py that holds it" in refusal(tmp_path, {"architectures": ["WhisperForConditionalGeneration"]})
     assert "encoder and decoder" in refusal(tmp_path, {"architectures": ["T5Model"], "is_encoder_decoder": True})
 
 
@@ -201,6 +202,36 @@ def test_folders_that_lack_something(tmp_path: Path) -> None:
     assert "malformed JSON" in refused(place)
     (place / "config.json").unlink()
     assert "no Hugging Face model" in refused(place)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("adapter_config.json", "holds an adapter, not a model: .*merge_and_unload"),
+        ("model_index.json", "holds a pipeline of diffusers, which is not served"),
+    ],
+)
+def test_folders_of_something_else(tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(ArchiveError, match=words):
+        describe(tmp_path, None, {})
+
+
+def test_weights_of_llama_cpp(tmp_path: Path) -> None:
+    place = folder(tmp_path, {"architectures": ["LlamaForCausalLM"]})
+    (place / "model.safetensors").rename(place / "llama.Q4_K_M.gguf")
+    assert "only llama.Q4_K_M.gguf, which llama.cpp and vLLM serve" in refused(place)
+
+
+def test_vectors_of_other_things_than_texts(tmp_path: Path) -> None:
+    clip = {"architectures": ["CLIPModel"], "vision_config": {}}
+    assert "a model of texts and pictures together" in refusal(tmp_path, clip)
+    assert "texts and sounds" in refusal(tmp_path, {"architectures": ["ClapModel"], "audio_config": {}})
+    vit = {"architectures": ["ViTModel"]}
+    described(tmp_path, vit, preprocessor_config=PICTURES)  # it has a tokenizer, so it takes text
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(ArchiveError, match=r"a model of pictures or sounds .* a model\.py that holds it"):
+        describe(tmp_path, None, {})
 
 
 def refused(place: Path) -> str:
