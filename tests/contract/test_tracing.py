@@ -58,12 +58,17 @@ class Collector:
             for span in scope.spans
         ]
 
-    def wait_for(self, count: int) -> list[Span]:
+    def wait_for_requests(self, count: int) -> list[Span]:
+        """All spans, once so many requests' own are there: each is sent with or after what it holds."""
         deadline = time.monotonic() + 60
-        while len(self.spans()) < count:
-            assert time.monotonic() < deadline, self.spans()
+        while len(requests_of(spans := self.spans())) < count:
+            assert time.monotonic() < deadline, spans
             time.sleep(0.02)
-        return self.spans()
+        return spans
+
+
+def requests_of(spans: list[Span]) -> list[Span]:
+    return [span for span in spans if span.name.startswith("predict ")]
 
 
 @pytest.fixture
@@ -98,7 +103,7 @@ def test_a_request_is_a_span_with_what_its_batch_did(collector: Collector, tmp_p
         request(item, traceparent=UNSAMPLED),
     )
     assert len(replies) == 4
-    spans = collector.wait_for(3 * (1 + 5))
+    spans = collector.wait_for_requests(3)
     (named,) = {
         pair.value.string_value
         for sent_on in collector.received
@@ -107,7 +112,7 @@ def test_a_request_is_a_span_with_what_its_batch_did(collector: Collector, tmp_p
         if pair.key == "service.name"
     }
     assert named == "smartbatch"
-    roots = [span for span in spans if span.name.startswith("predict ")]
+    roots = requests_of(spans)
     assert len(roots) == 3, "a caller that does not sample is not sent"
     (joined,) = [span for span in roots if span.trace_id.hex() == TRACE]
     assert joined.parent_span_id.hex() == CALLER
@@ -139,5 +144,5 @@ def test_nothing_is_traced_where_no_collector_is_named(monkeypatch: pytest.Monke
 def test_a_start_that_is_none_is_the_batchs(start: str, collector: Collector, tmp_path: Path) -> None:
     before = time.time_ns()
     worker(tmp_path).answer(request([1, 2, 3, 4], X_Request_Start=start))
-    roots = [span for span in collector.wait_for(6) if span.name.startswith("predict ")]
+    roots = requests_of(collector.wait_for_requests(1))
     assert before <= roots[0].start_time_unix_nano <= roots[0].end_time_unix_nano

@@ -112,7 +112,7 @@ class Reader:
         text = text.replace("smartbatch serve", f"smartbatch serve {self.port_options}")
         until_ctrl_c = re.compile(r"^(\S*smartbatch top\b(?!.*--once)[^#\n]*)", re.MULTILINE)
         # Its exit code is 0, or 130 on a machine so busy that it has only begun to start.
-        return until_ctrl_c.sub(r"timeout --preserve-status --signal=INT 4 \1 || [ $? = 130 ]", text)
+        return until_ctrl_c.sub(r"timeout --preserve-status --signal=INT 4 \1 || [ $? = 130 ] ", text)
 
     @property
     def port_options(self) -> str:

@@ -140,7 +140,9 @@ def test_a_drain_answers_what_waits_and_refuses_newcomers(server: RunningServer)
 
         assert 0 < begun["queued"] <= 8
         assert begun["answering"] in (begun["queued"], begun["queued"] + 1)
-        assert (begun["receiving"], begun["connections"]) == (1, begun["answering"] + 3)
+        assert begun["receiving"] == 1
+        answered = 9 - begun["answering"]  # whose clients may not have closed yet
+        assert 3 <= begun["connections"] - begun["answering"] <= 3 + answered
         assert newcomer.status_code == 503
         assert newcomer.json()["error"]["code"] == "draining"
         assert (newcomer.headers["Retry-After"], newcomer.headers["Connection"]) == ("1", "close")
