@@ -38,9 +38,9 @@ def found(made: str, named: str, **more: float) -> Found:
 def test_a_gain_counts_where_the_illness_was_right_and_a_name_for_a_healthy_one_is_a_false_alarm() -> None:
     counted = summary(
         [
-            found("batch-of-one", "batch-of-one", predicted=100.0, realised=129.0),
-            found("delay-zero", "delay-zero", predicted=100.0, realised=131.0),
-            found("overloaded", "handler-waits", predicted=100.0, realised=100.0),
+            found("batch-of-one", "batch-of-one", before=50.0, predicted=100.0, realised=114.0),
+            found("delay-zero", "delay-zero", before=50.0, predicted=20.0, realised=30.0),
+            found("overloaded", "handler-waits", before=50.0, predicted=100.0, realised=100.0),
             found("no-worker", ""),
             found("", ""),
             found("", "delay-zero"),
@@ -49,7 +49,7 @@ def test_a_gain_counts_where_the_illness_was_right_and_a_name_for_a_healthy_one_
     assert (counted["ill"], counted["top_finding_right"]) == (4, 0.5)
     assert (counted["healthy"], counted["false_alarms"]) == (2, 1)
     assert (counted["gains"], counted["gain_within_30_percent"]) == (2, 0.5)
-    assert counted["gain_error_median"] == pytest.approx(0.29)
+    assert counted["gain_off_median"] == pytest.approx((0.28 + 1 / 3) / 2, abs=1e-3)
 
 
 def test_nothing_measured_is_no_share() -> None:
