@@ -196,9 +196,14 @@ def summary(points: Sequence[Point]) -> dict[str, Any]:
             "most": round(max(values), 3),
         }
 
+    # How much faster the machine was than when it was watched: a gain is a ratio of two predictions, and has none of it.
+    drift = statistics.median(point.measured_per_s / point.predicted_per_s for point in points)
     return {
         "rate_error": errors([point.rate_error for point in points]),
         "p95_error": errors([point.p95_error for point in points]),
+        "drift": round(drift, 3),
+        "rate_error_without_drift": errors([abs(p.predicted_per_s * drift / p.measured_per_s - 1) for p in points]),
+        "p95_error_without_drift": errors([abs(p.predicted_p95_s / drift / p.measured_p95_s - 1) for p in points]),
         "points": [asdict(point) for point in points],
     }
 
