@@ -196,7 +196,7 @@ def summary(points: Sequence[Point]) -> dict[str, Any]:
             "most": round(max(values), 3),
         }
 
-    # How much faster the machine was than when it was watched: a gain is a ratio of two predictions, and has none of it.
+    # How much faster the machine was than when it was watched; a gain is a ratio of two predictions, without it.
     drift = statistics.median(point.measured_per_s / point.predicted_per_s for point in points)
     return {
         "rate_error": errors([point.rate_error for point in points]),

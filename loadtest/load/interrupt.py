@@ -13,6 +13,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
+from smartbatch.server.stopping.stop_signals import Flag
+
 T = TypeVar("T")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -27,7 +29,7 @@ class Interrupt:
     """Context manager that holds the signals that end a run; to be used in the main thread."""
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        self._event = Flag()
         self._previous: dict[signal.Signals, Any] = {}
         self.signal_name = ""
         self._pool = ThreadPoolExecutor(1)

@@ -252,9 +252,17 @@ def test_autoscale_adds_workers_and_takes_them_back(clinic: Clinic) -> None:
     with clinic.registered("away", "away", batch=2, delay_ms=1):
         said: list[Event] = []
         target = scale_target(clinic.endpoints, "away", None, None, 120.0, 120.0, lambda line: None)
-        only_said = AutoscaleSettings(objective_s=0.25, max_workers=3, interval_s=0.5, dry_run=True, seconds=3.0)
+        only_said = AutoscaleSettings(objective_s=0.25, max_workers=3, interval_s=0.5, dry_run=True, seconds=60.0)
+        dry = Autoscaler(target, only_said, said.append)
+
+        def until_up(event: Event) -> None:
+            said.append(event)
+            if event.kind == "up":
+                dry.ended.set()
+
+        dry.tell = until_up
         with clinic.asking({"away": Load(10, BODY)}):
-            Autoscaler(target, only_said, said.append).run()
+            dry.run()
         kinds = [event.kind for event in said]
         assert (kinds[0], kinds[-1], "up" in kinds) == ("start", "end", True), kinds
         with clinic.server.management() as client:

@@ -13,6 +13,7 @@ import typer
 from smartbatch.commands.options import ChangedServer, DrainTimeout, ModelName, ReadyTimeout
 from smartbatch.commands.output import say
 from smartbatch.option_groups import composed
+from smartbatch.server.stopping.stop_signals import Flag
 
 if TYPE_CHECKING:
     from smartbatch.autoscaling.run import Event
@@ -65,7 +66,7 @@ def autoscale(
 
 
 def _ended_by_signals() -> threading.Event:
-    ended = threading.Event()
+    ended = Flag()
 
     def end(signum: int, frame: FrameType | None) -> None:
         if ended.is_set():

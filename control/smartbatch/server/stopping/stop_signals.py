@@ -4,11 +4,44 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType
 
 
 class StopRequested(BaseException):
     """A signal asked to stop while the server was still coming up."""
+
+
+class Flag(threading.Event):
+    """An event that a signal's handler may set.
+
+    `threading.Event` has a lock that its `wait` holds for moments; a handler runs in the very thread that waits, and
+    its `set` would wait for that lock for ever.
+    """
+
+    _STEP_S = 0.1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._raised = False
+
+    def set(self) -> None:
+        """Raise it."""
+        self._raised = True
+
+    def is_set(self) -> bool:
+        """Whether it was raised."""
+        return self._raised
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Until it is raised, or so many seconds have passed; whether it was raised."""
+        end_s = None if timeout is None else time.monotonic() + timeout
+        while not self._raised:
+            left_s = self._STEP_S if end_s is None else min(self._STEP_S, end_s - time.monotonic())
+            if left_s <= 0:
+                break
+            time.sleep(left_s)
+        return self._raised
 
 
 class StopSignals:
@@ -19,8 +52,8 @@ class StopSignals:
     """
 
     def __init__(self) -> None:
-        self.stop = threading.Event()
-        self.at_once = threading.Event()
+        self.stop = Flag()
+        self.at_once = Flag()
         self.interrupts = True
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, self._handle)

@@ -20,7 +20,7 @@ from smartbatch.server.stopping.stop_request import (
     standing_request,
     write_outcome,
 )
-from smartbatch.server.stopping.stop_signals import StopRequested, StopSignals
+from smartbatch.server.stopping.stop_signals import Flag, StopRequested, StopSignals
 
 from tests.unit.control.server.test_server import state as server_state
 
@@ -105,6 +105,20 @@ class TestSignals:
             signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
         assert signals.stop.is_set()
+
+    def test_a_signal_at_any_moment_of_a_wait_is_seen(self) -> None:
+        """With `threading.Event` one of some thousand finds its lock held by the very thread that it runs in."""
+        before = signal.getsignal(signal.SIGALRM)
+        try:
+            for number in range(3000):
+                flag = Flag()
+                signal.signal(signal.SIGALRM, lambda *_, flag=flag: flag.set())
+                signal.setitimer(signal.ITIMER_REAL, 1e-6 * (1 + number % 100))
+                while not flag.wait(1e-5):
+                    pass
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
 
     def test_nohup_outlives_its_terminal(self) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
