@@ -34,8 +34,7 @@ let shownExample = null;
 
 // What the server is asked
 
-function authorised(headers) {
-  const token = sessionStorage.getItem(TOKEN);
+function authorised(headers, token = sessionStorage.getItem(TOKEN)) {
   return token ? {...headers, Authorization: `Bearer ${token}`} : headers;
 }
 
@@ -101,7 +100,7 @@ function showModels(models) {
 async function look() {
   const names = METRICS.map((name) => `name[]=${name}`).join("&");
   const token = sessionStorage.getItem(TOKEN);
-  const reply = await fetch(`metrics?${names}`, {headers: authorised({}), cache: "no-store"});
+  const reply = await fetch(`metrics?${names}`, {headers: authorised({}, token), cache: "no-store"});
   const text = await reply.text();
   if (!reply.ok) {
     if (text.includes('"token_refused"')) {
@@ -245,14 +244,14 @@ async function send() {
   }
   const type = chosenFile ? typeOf(chosenFile) : isJson(text) ? "application/json" : "text/plain";
   const output = byId("output").value;
-  const headers = authorised({"X-SmartBatch-Timing": "on"});
+  const token = sessionStorage.getItem(TOKEN);
+  const headers = authorised({"X-SmartBatch-Timing": "on"}, token);
   if (type) {
     headers["Content-Type"] = type;
   }
   if (output) {
     headers["X-SmartBatch-Output"] = output;
   }
-  const token = sessionStorage.getItem(TOKEN);
   const model = byId("model").value;
   sending = new AbortController();
   byId("send").disabled = true;

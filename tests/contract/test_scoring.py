@@ -14,6 +14,7 @@ import pytest
 from smartbatch_worker.contract.headers import OUTPUT
 
 from tests.faults.archives import derive
+from tests.numbered import numbered
 
 NUM_FILES = 11
 
@@ -51,10 +52,7 @@ def score(archive: Path, source: Path, out: Path, headers: dict[str, str] | None
 @pytest.fixture
 def inputs(tmp_path: Path) -> Path:
     """File n holds n, n + 1, n + 2, n + 3; two are none of that."""
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for n in range(NUM_FILES):
-        np.save(folder / f"{n:02}.npy", np.arange(n, n + 4, dtype=np.float32))
+    folder = numbered(tmp_path / "in", NUM_FILES)
     (folder / "05.npy").write_bytes(b"no array")
     np.save(folder / "07.npy", np.zeros(5, np.float32))
     return folder

@@ -27,6 +27,7 @@ from smartbatch.server.ports import free_ports
 from smartbatch.server.running import RunningServer
 
 from tests.conftest import StartServer
+from tests.numbered import numbered
 
 COMMAND = [sys.executable, "-m", "smartbatch.cli", "predict"]
 NUM_FILES = 120
@@ -42,11 +43,7 @@ def server(start: StartServer) -> Iterator[RunningServer]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """File n holds n, n + 1, n + 2, n + 3."""
-    found = tmp_path / "inputs"
-    found.mkdir()
-    for n in range(NUM_FILES):
-        np.save(found / f"{n:03}.npy", np.arange(n, n + 4, dtype=np.float32))
-    return found
+    return numbered(tmp_path / "inputs", NUM_FILES)
 
 
 def wanted(n: int) -> dict[str, Any]:

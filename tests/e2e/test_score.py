@@ -24,6 +24,7 @@ from smartbatch.scoring.destination import ERRORS, JOB, MANIFEST
 from smartbatch.server.ports import free_ports
 
 from tests.faults.archives import derive
+from tests.numbered import numbered
 
 pytest.importorskip("ray", reason="the extra ray is not installed; `make soak` installs it")
 
@@ -38,11 +39,7 @@ NUM_FILES, PART_ROWS = 240, 10
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """File n holds n, n + 1, n + 2, n + 3."""
-    found = tmp_path / "inputs"
-    found.mkdir()
-    for n in range(NUM_FILES):
-        np.save(found / f"{n:03}.npy", np.arange(n, n + 4, dtype=np.float32))
-    return found
+    return numbered(tmp_path / "inputs", NUM_FILES)
 
 
 @pytest.fixture

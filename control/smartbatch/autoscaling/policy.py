@@ -58,6 +58,8 @@ class Decision:
     workers: int
     why: str
     is_breached: bool
+    is_passing: bool = False
+    """A breach that what was done already should end: nothing that somebody should do something about."""
 
 
 @dataclass
@@ -161,7 +163,7 @@ class Policy:
         if self.looks_closer:
             return Decision(now, "", True)
         if seen.at_s - self._changed_s < SETTLE_S:
-            return Decision(now, "the last change has not shown yet", True)
+            return Decision(now, "the last change has not shown yet", True, is_passing=True)
         missed = self._spelled(seen)
         if now == self.bounds.most:
             return Decision(now, f"{missed}, and {now} workers are the most allowed", True)
@@ -172,7 +174,7 @@ class Policy:
         assert self._missed_since_s is not None
         began_s = max(self._missed_since_s, self._changed_s + SETTLE_S, self._shrank_s)
         if seen.at_s - began_s < PATIENCE_S:
-            return Decision(now, f"{missed}, which {now} should mend", True)
+            return Decision(now, f"{missed}, which {now} should mend", True, is_passing=True)
         if not self.planner.helps(rate, now):
             return Decision(now, f"{missed}, and by the model more workers would not help", True)
         self._too_few[now] = (seen.lately_per_s, seen.at_s)

@@ -152,7 +152,7 @@ class Autoscaler:
         now, wanted = seen.workers, decision.workers
         if wanted == now:
             # Of a state that lasts it is told once.
-            if decision.is_breached and decision.why not in ("", self._told) and not self._is_passing(decision):
+            if decision.is_breached and decision.why not in ("", self._told) and not decision.is_passing:
                 self._tell("stay", now, now, decision.why, seen)
             self._told = decision.why if decision.is_breached else ""
             return False
@@ -176,10 +176,6 @@ class Autoscaler:
             self.changes.append((now, wanted))
         watch.changed()
         return True
-
-    def _is_passing(self, decision: Decision) -> bool:
-        """Nothing that somebody should do something about."""
-        return "should mend" in decision.why or "not shown yet" in decision.why
 
     def _bounds(self, watch: Watch) -> Bounds:
         most = self.settings.max_workers or watch.cores

@@ -15,7 +15,7 @@ from smartbatch.bulk.exchange import bulk_exchange
 from smartbatch.bulk.journal import Journal, folder_of
 from smartbatch.bulk.outputs import check_output, write_output
 from smartbatch.bulk.reader import Reader
-from smartbatch.bulk.rows import Row
+from smartbatch.bulk.rows import Row, Summary
 from smartbatch.bulk.run import BulkRun
 from smartbatch.bulk.sources import open_source
 from smartbatch.client import AsyncClient
@@ -52,22 +52,6 @@ class BulkSettings:
     deadline_s: float
     """Of each row, retries included."""
     retry_failed: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Summary:
-    """What has become of all rows."""
-
-    out: str
-    rows: int
-    answered: int
-    failed: int
-    seconds: float
-    """Of this run."""
-    rows_per_s: float
-    """Of this run: of the rows that it asked for."""
-    failures: dict[str, int]
-    """Of this run, by status and code."""
 
 
 def predict_all(settings: BulkSettings, say: Callable[[str], None]) -> Summary:

@@ -37,6 +37,22 @@ class Failure:
     """The HTTP status; None where the server was not asked, or did not answer."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    """What has become of all rows."""
+
+    out: str
+    rows: int
+    answered: int
+    failed: int
+    seconds: float
+    """Of this run."""
+    rows_per_s: float
+    """Of this run: of the rows that it asked for."""
+    failures: dict[str, int]
+    """Of this run, by status and code."""
+
+
 class Source(Protocol):
     """Where rows come from: the same ones in the same order each time, or `description` is another one."""
 

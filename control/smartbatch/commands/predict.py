@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +13,8 @@ from smartbatch_worker.contract.config import OUTPUTS
 from smartbatch_worker.contract.headers import OUTPUT
 
 from smartbatch.commands.options import AsJson, InferencePort, RunDir, server_asked
-from smartbatch.commands.output import answer, note, say
-from smartbatch.errors import RowsFailedError, UsageError
+from smartbatch.commands.output import answer, answer_rows, say
+from smartbatch.errors import UsageError
 from smartbatch.option_groups import composed
 
 if TYPE_CHECKING:
@@ -148,10 +148,4 @@ def _predict_many(
         retry_failed=many.retry_failed,
     )
     summary = predict_all(settings, say)
-    done = f"{summary.out}: {summary.rows} rows, {summary.failed} of them failed"
-    answer(asdict(summary), as_json, f"{done}; {summary.seconds:.1f} s, {summary.rows_per_s:.1f}/s")
-    if summary.failed:
-        note(f"{count} failed with {code}" for code, count in sorted(summary.failures.items()))
-        raise RowsFailedError(
-            f"{summary.failed} of {summary.rows} rows failed: {summary.out} says why; --retry-failed tries them again"
-        )
+    answer_rows(summary, as_json, f"{summary.rows} rows", summary.out)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +11,7 @@ from smartbatch_worker.contract.config import OUTPUTS
 from smartbatch_worker.contract.headers import OUTPUT
 
 from smartbatch.commands.options import AsJson
-from smartbatch.commands.output import answer, note, say
-from smartbatch.errors import RowsFailedError
+from smartbatch.commands.output import answer_rows, say
 from smartbatch.option_groups import composed
 
 
@@ -85,11 +84,5 @@ def score(
         retry_failed=rows.retry_failed,
     )
     summary = score_all(settings, say)
-    done = f"{summary.out}: {summary.rows} rows in {summary.parts} parts, {summary.failed} of them failed"
-    answer(asdict(summary), as_json, f"{done}; {summary.seconds:.1f} s, {summary.rows_per_s:.1f}/s")
-    if summary.failed:
-        note(f"{count} failed with {code}" for code, count in sorted(summary.failures.items()))
-        raise RowsFailedError(
-            f"{summary.failed} of {summary.rows} rows failed: {summary.out}/_errors.jsonl says why; --retry-failed "
-            "tries them again"
-        )
+    rows_told = f"{summary.rows} rows in {summary.parts} parts"
+    answer_rows(summary, as_json, rows_told, f"{summary.out}/_errors.jsonl")

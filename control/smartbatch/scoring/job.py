@@ -15,6 +15,7 @@ from typing import Any
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.contract.environment import PREFIX
 
+from smartbatch.bulk.rows import Summary
 from smartbatch.client.progress import Shown
 from smartbatch.errors import InterruptedRunError, SmartBatchError, UsageError
 from smartbatch.installation import need
@@ -61,23 +62,13 @@ class ScoreSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Summary:
-    """What has become of all rows."""
+class ScoreSummary(Summary):
+    """The seconds with the start of Ray and of the model; the failures of all runs."""
 
-    out: str
     parts: int
-    rows: int
-    answered: int
-    failed: int
-    seconds: float
-    """Of this run, with the start of Ray and of the model."""
-    rows_per_s: float
-    """Of this run: of the rows that it did."""
-    failures: dict[str, int]
-    """By status and code."""
 
 
-def score_all(settings: ScoreSettings, say: Callable[[str], None]) -> Summary:
+def score_all(settings: ScoreSettings, say: Callable[[str], None]) -> ScoreSummary:
     """Answer every row that has no answer yet.
 
     Args:
@@ -116,7 +107,7 @@ def score_all(settings: ScoreSettings, say: Callable[[str], None]) -> Summary:
     parts = [done[part.number] for part in planned.parts]
     destination.finish(parts, job)
     rows, failed = sum(one.rows for one in parts), sum(one.failed for one in parts)
-    return Summary(
+    return ScoreSummary(
         out=settings.out,
         parts=len(parts),
         rows=rows,

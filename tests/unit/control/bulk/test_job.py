@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 from smartbatch.bulk.exchange import AiohttpExchange
-from smartbatch.bulk.job import BulkSettings, Summary, predict_all
+from smartbatch.bulk.job import BulkSettings, predict_all
 from smartbatch.bulk.journal import folder_of
+from smartbatch.bulk.rows import Summary
 from smartbatch.client.exchange import HttpxExchange
 from smartbatch.errors import (
     DeadlineError,
