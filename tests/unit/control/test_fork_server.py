@@ -202,6 +202,24 @@ def test_variables_that_libraries_read_when_they_load_must_be_the_servers(server
     assert "it was started with another OMP_NUM_THREADS" in errors
 
 
+def test_why_it_refused_is_told_even_if_it_closed_before_all_was_sent(tmp_path: Path, worker: Path) -> None:
+    address, launcher = tmp_path / "s", tmp_path / "python"
+    fork_server.write_launcher(launcher, sys.executable, address)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(address))
+        listener.listen()
+        more_than_a_socket_holds = environment(**{f"A_VARIABLE_{i}": 100_000 * "x" for i in range(5)})
+        command = [str(launcher), str(worker), "exit", "3"]
+        started = subprocess.Popen(command, env=more_than_a_socket_holds, stderr=subprocess.PIPE, text=True)
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(1)
+            connection.sendall(b'{"refused": "it is being tested"}\n')
+    _, errors = started.communicate(timeout=60)
+    assert started.returncode == 3
+    assert "it is being tested" in errors
+
+
 def test_what_is_no_request_harms_nobody(server: ForkServer, worker: Path) -> None:
     for nonsense in (b"", b"{}\n", b"\xff" * 100):
         with socket.socket(socket.AF_UNIX) as client:

@@ -130,7 +130,7 @@ def _forked(address: str, arguments: Sequence[str]) -> int:
         while not Path(address).exists() and time.monotonic() < deadline:  # it began when TorchServe did
             time.sleep(0.01)
         server.connect(address)
-        with workers:
+        with workers, suppress(BrokenPipeError):  # it may have refused and closed by now: its answer says why
             server.sendall(payload[socket.send_fds(server, [payload], [0, 1, 2, workers.fileno()]) :])
         lines = server.makefile("rb")
         answer = json.loads(lines.readline() or b'{"refused": "it ended"}')
