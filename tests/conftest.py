@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from smartbatch.server.forking import choice, fork_server
 from smartbatch.server.running import RunningServer
@@ -30,6 +31,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 """As servers have it: PyTorch's threads sleep while they wait. On two cores that several processes share, threads that
 spin take two to five times the CPU."""
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # workers start three times faster from cached bytecode
+
+hypothesis.settings.register_profile(
+    "tests",  # the same examples every time, however busy the machine: speed is bench/'s
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("tests")
 
 _FOLDER = "TESTS_FOLDER"
 """Names the session's folder to pytest-xdist's processes. Not SMARTBATCH_: servers refuse those they do not know."""

@@ -30,9 +30,6 @@ MUTATIONS_PER_BODY = 40
 
 thorough = settings(
     max_examples=200,
-    derandomize=True,
-    deadline=None,
-    database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 numbers = st.one_of(

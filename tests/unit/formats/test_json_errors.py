@@ -48,7 +48,7 @@ def test_numbers_beyond_64_bits_are_numbers(text: str) -> None:
     assert read('{"data": ' + text + "}") == as_float32(json.loads(text))
 
 
-@settings(max_examples=300, derandomize=True, deadline=None, database=None)
+@settings(max_examples=300)
 @given(st.lists(st.integers(-(10**38), 10**38) | st.floats(-1e38, 1e38), min_size=1, max_size=6), st.booleans())
 def test_any_number_that_float32_has(numbers: list[Any], beside: bool) -> None:
     document = {"id": 10**30, "data": numbers} if beside else {"data": numbers}

@@ -268,7 +268,7 @@ tensors_sent = st.fixed_dictionaries(
 
 
 @given(st.lists(tensors_sent, max_size=3), st.binary(max_size=40), st.integers(-1, 400), values, values)
-@settings(max_examples=400, derandomize=True, deadline=None, database=None)
+@settings(max_examples=400)
 def test_whatever_is_sent_is_read_or_refused(
     inputs: list[dict[str, Any]], tail: bytes, length: int, identity: Any, outputs: Any
 ) -> None:

@@ -113,7 +113,7 @@ def test_plain_text_that_is_none() -> None:
         st.sampled_from(["text", "text_pair", "data", "x"]), st.recursive(st.none() | st.text() | st.floats(), st.lists)
     )
 )
-@settings(max_examples=60, derandomize=True, deadline=None, database=None)
+@settings(max_examples=60)
 def test_any_document_is_read_or_refused(document: object) -> None:
     assert status_of(document) in (200, 400, 413)
 

@@ -181,7 +181,7 @@ def test_a_server_that_is_gone(settings: BulkSettings) -> None:
 def test_a_server_that_hangs_leaves_rows_open(server: Doubling, settings: BulkSettings) -> None:
     server.gate.clear()
     with pytest.raises(SmartBatchError, match=r"no answer from .* within") as caught:
-        run(replace(settings, deadline_s=0.2))
+        run(replace(settings, deadline_s=1))
     assert caught.value.exit_code == DeadlineError.exit_code
     server.gate.set()
     assert run(settings).failed == 0
