@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import email
+import importlib
 import json
+import os
 import random
 import re
 from collections.abc import Sequence
@@ -14,14 +16,24 @@ from typing import Any
 import numpy as np
 import tokenizers
 import torch
-import torch._dynamo  # which transformers imports with its first model: it sets a variable, and no test may
-import transformers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
-
-transformers.utils.logging.disable_progress_bar()
 
 MARKS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 END = "<|endoftext|>"
+
+
+@cache
+def _transformers() -> Any:
+    """The library, with the first model that is made: four seconds, which else each process takes to collect tests."""
+    before = dict(os.environ)
+    import transformers
+
+    importlib.import_module("torch._dynamo")  # comes with the first model, and sets a variable, which no test may
+
+    os.environ.clear()
+    os.environ.update(before)
+    transformers.utils.logging.disable_progress_bar()
+    return transformers
 
 
 @cache
@@ -81,7 +93,7 @@ def bert(folder: Path, kind: str, **settings: Any) -> torch.nn.Module:
     """
     folder.mkdir(parents=True, exist_ok=True)
     made = word_pieces(folder)
-    config = transformers.BertConfig(
+    config = _transformers().BertConfig(
         **{
             "vocab_size": made.get_vocab_size(),
             "hidden_size": 32,
@@ -93,7 +105,7 @@ def bert(folder: Path, kind: str, **settings: Any) -> torch.nn.Module:
             **settings,
         }
     )
-    return _save(folder, getattr(transformers, f"Bert{kind}"), config)
+    return _save(folder, getattr(_transformers(), f"Bert{kind}"), config)
 
 
 def gpt2(folder: Path, **settings: Any) -> torch.nn.Module:
@@ -101,7 +113,7 @@ def gpt2(folder: Path, **settings: Any) -> torch.nn.Module:
     folder.mkdir(parents=True, exist_ok=True)
     made = bytes_of_words(folder)
     end = made.token_to_id(END)
-    config = transformers.GPT2Config(
+    config = _transformers().GPT2Config(
         **{
             "vocab_size": made.get_vocab_size(),
             "n_embd": 32,
@@ -114,13 +126,13 @@ def gpt2(folder: Path, **settings: Any) -> torch.nn.Module:
             **settings,
         }
     )
-    return _save(folder, transformers.GPT2LMHeadModel, config)
+    return _save(folder, _transformers().GPT2LMHeadModel, config)
 
 
 def vit(folder: Path, **processor: Any) -> torch.nn.Module:
     """Two layers of a vision transformer for pictures of 32 pixels, with their preparation."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = transformers.ViTConfig(
+    config = _transformers().ViTConfig(
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=4,
@@ -141,7 +153,7 @@ def vit(folder: Path, **processor: Any) -> torch.nn.Module:
         "rescale_factor": 1 / 255,
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(settings | processor))
-    return _save(folder, transformers.ViTForImageClassification, config)
+    return _save(folder, _transformers().ViTForImageClassification, config)
 
 
 def _save(folder: Path, kind: Any, config: Any) -> torch.nn.Module:

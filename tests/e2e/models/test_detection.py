@@ -33,6 +33,7 @@ RAW = {"X-SmartBatch-Output": "raw"}
 OWN_SIZE = {"image_resize": "none", "image_crop": "none", "image_mean": "0,0,0", "image_std": "1,1,1"}
 
 
+@pytest.mark.slow  # half a minute; other examples, and detection by a model of torchvision's, are in CI
 def test_what_the_example_finds_over_http_is_what_it_finds_alone(models: ModelServer, tmp_path: Path) -> None:
     examples.run("detection/train.py", "--build", tmp_path)
     files = {"model_file": DETECTION / "model.py", "model_path": tmp_path / "shapes.pth"}

@@ -38,7 +38,7 @@ def square(pixels):
 def msgpack_list(entries, length):
     return bytearray(b"\\x81\\xa4data\\xdd" + struct.pack(">I", length) + entries)
 
-M, MAX = 2**20, MAX_PIXELS
+M, MAX = 2**19, MAX_PIXELS
 turned = Image.Exif()
 turned[0x0112] = 6
 bodies = {
