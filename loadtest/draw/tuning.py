@@ -12,9 +12,9 @@ from smartbatch_load.draw.plots import BLUE, GREY, ORANGE, PALE, VERMILION, lege
 
 def draw_tuning(path: Path, found: Mapping[str, Any]) -> None:
     """Draw what `smartbatch tune` wrote to tuning.json: p95 against requests/s."""
-    clients, objective_ms = found["clients"], found["slo_p95_ms"]
+    objective_ms = found["slo_p95_ms"]
     figure = new_figure(
-        4.6, f"{found['model']}: settings for {clients} clients", "rings: tried; lines: best by the model"
+        4.6, f"{found['model']}: settings for {found['load']}", "rings: tried; lines: best by the model"
     )
     axes = figure.subplots()
     predicted = found["predicted"]

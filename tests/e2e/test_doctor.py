@@ -229,7 +229,7 @@ def test_tune_tries_and_leaves_the_best_behind(clinic: Clinic, tmp_path: Path) -
         far = subprocess.run(kept, capture_output=True, text=True, timeout=300)
         assert far.returncode == 1, far.stderr
         assert json.loads(far.stdout)["out_of_reach"]["nearest"]["batch_size"] >= 1
-        assert len(json.loads(far.stdout)["trials"]) == 1
+        assert [trial["why"] for trial in json.loads(far.stdout)["trials"]] == ["as it is", "to time batches"]
         tuned = [*command, "--seconds", "1.5", "--apply", "--out", str(tmp_path), "--json"]
         done = subprocess.run(tuned, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
@@ -243,6 +243,29 @@ def test_tune_tries_and_leaves_the_best_behind(clinic: Clinic, tmp_path: Path) -
             status = client.describe("burns")
         assert status.batch_size == found["best"]["batch_size"]
         assert len(status.workers) == found["best"]["workers"]
+
+
+@pytest.mark.slow  # a minute; tests/unit/control/tuning has the parts
+@pytest.mark.parametrize("load", ["rate", "trace"])
+def test_tune_for_requests_that_wait_for_nobody(clinic: Clinic, tmp_path: Path, load: str) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("".join(f"{n // 4 / 5}\n" for n in range(100)))  # four at a time, 20 a second
+    given = {"rate": ["--rate", "20"], "trace": ["--trace", str(trace)]}[load]
+    run_dir = clinic.server.state.run_dir
+    command = [sys.executable, "-m", "smartbatch.cli", "tune", "burns", "--run-dir", run_dir, *given, "--json"]
+    with clinic.registered("burns", "burns", batch=32, delay_ms=300):
+        tuned = [*command, "--seconds", "5", "--apply", "--out", str(tmp_path)]
+        done = subprocess.run(tuned, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert set(found["requests"]) == {"200"}, "no request is lost"
+        assert found["load"].endswith(" requests/s")
+        assert found["clients"] is None
+        assert 18 < found["rate"] < 22
+        first, *_, best = sorted(found["trials"], key=lambda trial: -trial["p95_ms"])
+        assert (first["batch_size"], first["why"]) == (32, "as it is")
+        assert best["p95_ms"] < 0.5 * first["p95_ms"]
+        assert (tmp_path / "tuning.png").stat().st_size > 10_000
 
 
 def test_autoscale_adds_workers_and_takes_them_back(clinic: Clinic) -> None:

@@ -25,6 +25,9 @@ from smartbatch.option_groups import composed
 if TYPE_CHECKING:
     from smartbatch.retune.targets import RetuneTarget
 
+NUM_CLIENTS = 32
+SECONDS, MOST_S = 5.0, 60.0
+
 
 @composed
 def tune(
@@ -33,11 +36,25 @@ def tune(
     slo_p95_ms: Annotated[
         float | None, typer.Option(help="Objective for p95.", show_default="none: the rate alone", min=0.1)
     ] = None,
-    clients: Annotated[int, typer.Option(help="Of the load: as many wait for an answer each.", min=1, max=512)] = 32,
+    clients: Annotated[
+        int | None,
+        typer.Option(help="Of the load: as many wait for an answer each.", show_default="32", min=1, max=512),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Instead: as many requests/s come, answered or not.", min=0.1, max=500)
+    ] = None,
+    trace: Annotated[
+        Path | None, typer.Option(help="Instead: they come at the moments of this file, in seconds, one a line.")
+    ] = None,
     body: Annotated[
         Path | None, typer.Option(help="What they send.", show_default="the archive's example, or made up")
     ] = None,
-    seconds: Annotated[float, typer.Option(help="That a setting is measured for.", min=1, max=120)] = 5.0,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            help="That a setting is measured for.", show_default="5; of --trace once, at most 60", min=1, max=120
+        ),
+    ] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Leave the best setting behind, not the present one.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for tuning.json and tuning.png.")] = None,
     forward: Annotated[
@@ -52,6 +69,9 @@ def tune(
 ) -> None:
     """Find batch size, delay and workers for an objective: by a model of the server, and at most six trials on it.
 
+    For clients that wait for their answers it is the highest rate within the objective; for a --rate or a --trace,
+    whose requests come whether or not others are answered, the lowest p95.
+
     The trials are retunes under a load of its own, beside whatever else is asked, and no request is lost. Afterwards
     the present setting is back, or with --apply the best one is there.
 
@@ -63,29 +83,42 @@ def tune(
     target = retune_target(server.endpoints(), server.model_store, url, canary, timeout)
     if target.canary.inference_url is None:
         raise UsageError("measuring needs requests: name the server's inference address by --url")
+    if sum(given is not None for given in (clients, rate, trace)) > 1:
+        raise UsageError("--clients, --rate and --trace are three kinds of load: give one of them")
     if forward:
-        if slo_p95_ms is not None or body is not None or apply or out is not None:
-            raise UsageError("--forward measures the forward alone: leave out --slo-p95-ms, --body, --apply and --out")
+        if apply or any(given is not None for given in (slo_p95_ms, clients, rate, trace, body, seconds, out)):
+            raise UsageError("--forward measures the forward alone: leave out all that is of trials or their load")
         _tune_forward(target, model, timeout, drain_timeout, as_json)
         return
-    from smartbatch.doctor.probe import Probe, probe_body
+    from smartbatch.doctor.probe import OpenProbe, Probe, probe_body
     from smartbatch.tuning import report
+    from smartbatch.tuning.arrivals import by_chance, from_trace
     from smartbatch.tuning.run import TuneSettings
     from smartbatch.tuning.run import tune as run
     from smartbatch.tuning.search import MOST_TRIALS, Objective
 
     with target.endpoints.management() as client:
         described = client.describe(model, customized=True).customized
-    probe = Probe(target.endpoints, model, probe_body(described, body), clients)
+    content = probe_body(described, body)
+    arrivals = from_trace(trace) if trace is not None else by_chance(rate) if rate is not None else None
+    probe = (
+        Probe(target.endpoints, model, content, clients or NUM_CLIENTS)
+        if arrivals is None
+        else OpenProbe(target.endpoints, model, content, arrivals)
+    )
+    once_s = 0.0 if trace is None or arrivals is None else min(MOST_S, arrivals.times_s[-1])
     settings = TuneSettings(
         model=model,
-        objective=Objective(None if slo_p95_ms is None else slo_p95_ms / 1000),
-        seconds=seconds,
+        objective=Objective(
+            slo_p95_s=None if slo_p95_ms is None else slo_p95_ms / 1000,
+            rate=None if arrivals is None else arrivals.requests_per_s,
+        ),
+        seconds=seconds or max(SECONDS, once_s),
         apply=apply,
         ready_timeout_s=timeout,
         drain_timeout_s=drain_timeout,
     )
-    say(f"{clients} clients send to {model}; at most {MOST_TRIALS} settings are tried, {seconds:g} s each")
+    say(f"{probe.load} for {model}; at most {MOST_TRIALS} settings are tried, {settings.seconds:.0f} s each")
     found = run(target, settings, probe, say)
     fields = report.as_dict(found)
     if out is not None:

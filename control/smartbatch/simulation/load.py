@@ -18,6 +18,10 @@ class ClosedLoop:
         if self.users < 1:
             raise ValueError(f"users must be at least 1, got {self.users}")
 
+    def __str__(self) -> str:
+        """For people."""
+        return f"{self.users} clients"
+
 
 @dataclass(frozen=True, slots=True)
 class OpenLoop:
@@ -25,6 +29,16 @@ class OpenLoop:
 
     times_s: Sequence[float]
     """Ascending, from 0."""
+
+    def __str__(self) -> str:
+        """For people."""
+        return f"{self.requests_per_s:.4g} requests/s"
+
+    @property
+    def requests_per_s(self) -> float:
+        """On average, from the first to the last."""
+        span_s = self.times_s[-1] - self.times_s[0] if self.times_s else 0.0
+        return (len(self.times_s) - 1) / span_s if span_s > 0 else float(len(self.times_s))
 
     @classmethod
     def poisson(cls, rate: float, num_requests: int, seed: int = 0) -> OpenLoop:

@@ -8,9 +8,11 @@ from itertools import product
 
 from smartbatch.simulation.batches import Outcome, simulate
 from smartbatch.simulation.costs import Costs, Setting
-from smartbatch.simulation.load import Load
+from smartbatch.simulation.load import ClosedLoop, Load
 
 NUM_REQUESTS = 400
+MOST_REQUESTS = 2000
+"""Of an open loop, which is replayed as far as it goes: its bursts may come late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,8 @@ def score(settings: Iterable[Setting], load: Load, costs: Costs, slo_p95_s: floa
         slo_p95_s: the objective; None: the rate alone counts. Of equal rates, as an open loop's are, the lower p95 is
             first.
     """
-    scored = [Scored(each, simulate(load, each, costs, num_requests=NUM_REQUESTS)) for each in settings]
+    count = NUM_REQUESTS if isinstance(load, ClosedLoop) else min(len(load.times_s), MOST_REQUESTS)
+    scored = [Scored(each, simulate(load, each, costs, num_requests=count)) for each in settings]
 
     def rank(one: Scored) -> tuple[float, ...]:
         outcome = one.outcome

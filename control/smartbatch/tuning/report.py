@@ -9,6 +9,7 @@ from typing import Any
 
 from smartbatch.simulation.batches import Outcome
 from smartbatch.simulation.costs import Setting
+from smartbatch.simulation.load import ClosedLoop
 from smartbatch.tuning.run import Tuning, spelled
 from smartbatch.tuning.search import Trial
 
@@ -22,14 +23,16 @@ def as_dict(found: Tuning) -> dict[str, Any]:
     return {
         "model": found.settings.model,
         "slo_p95_ms": _ms(found.settings.objective.slo_p95_s),
-        "clients": found.clients,
+        "load": str(found.load),
+        "clients": found.load.users if isinstance(found.load, ClosedLoop) else None,
+        "rate": found.settings.objective.rate,
         "seconds_a_trial": found.settings.seconds,
         "seconds": round(found.seconds, 1),
         "interrupted": found.interrupted,
         "trials": [_trial(trial) for trial in found.trials],
         "best": None if best is None else asdict(best.setting),
-        "meets_objective": best is not None and found.settings.objective.is_met(best.measured.p95_s),
-        "out_of_reach": None if far is None else {"nearest": asdict(far[0]), "p95_ms": _ms(far[1])},
+        "meets_objective": best is not None and _meets(found, best),
+        "out_of_reach": None if far is None else {"nearest": asdict(far[0]), **_outcome(far[1])},
         "serving": None if found.serving is None else asdict(found.serving),
         "serve": None if best is None else serve_command(found.settings.model, best.setting),
         "retune": None if best is None else retune_command(found.settings.model, best.setting),
@@ -52,16 +55,7 @@ def text(found: Tuning) -> str:
         rate, p95_ms = trial.measured.requests_per_s, 1000 * trial.measured.p95_s
         what = f"{spelled(trial.setting)} ({trial.why})"
         lines.append(f"{number}{mark} {rate:10.1f} {p95_ms:8.0f}   {predicted:<14}   {what}")
-    limit_s = found.settings.objective.slo_p95_s
-    if found.out_of_reach is not None and limit_s is not None:
-        setting, p95_s = found.out_of_reach
-        lines.append(
-            f"p95 within {1000 * limit_s:.0f} ms is out of reach for {found.clients} clients: the nearest by the model "
-            f"is {1000 * p95_s:.0f} ms, {spelled(setting)}. Nothing was tried: fewer clients, a faster forward or more "
-            "machines would help"
-        )
-    elif limit_s is not None and not found.settings.objective.is_met(best.measured.p95_s):
-        lines.append(f"none kept p95 within {1000 * limit_s:.0f} ms; * comes nearest")
+    lines += _misses(found, best)
     lost = {status: count for status, count in found.outcomes.items() if not status.startswith("2")}
     answered = sum(found.outcomes.values()) - sum(lost.values())
     lines.append(
@@ -73,6 +67,33 @@ def text(found: Tuning) -> str:
         lines.append(f"to have the best: {retune_command(found.settings.model, best.setting)}")
     lines.append(f"from the next start on: {serve_command(found.settings.model, best.setting)}")
     return "\n".join(lines)
+
+
+def _meets(found: Tuning, trial: Trial) -> bool:
+    return found.settings.objective.is_met(trial.measured.requests_per_s, trial.measured.p95_s)
+
+
+def _misses(found: Tuning, best: Trial) -> list[str]:
+    """That nothing met the objective, if so."""
+    objective, far = found.settings.objective, found.out_of_reach
+    limit = "" if objective.slo_p95_s is None else f"p95 within {1000 * objective.slo_p95_s:.0f} ms"
+    if far is not None:
+        setting, outcome = far
+        if not objective.bears(outcome.requests_per_s):
+            far_from = f"{found.load} are out of reach: the most by the model is {outcome.requests_per_s:.1f}"
+        else:
+            far_from = (
+                f"{limit} is out of reach for {found.load}: the nearest by the model is {1000 * outcome.p95_s:.0f} ms"
+            )
+        return [
+            f"{far_from}, {spelled(setting)}. Nothing more was tried: fewer requests, a faster forward, more machines "
+            "would help"
+        ]
+    if _meets(found, best):
+        return []
+    if not objective.bears(best.measured.requests_per_s):
+        return [f"none answered {found.load}; * comes nearest"]
+    return [f"none kept {limit}; * comes nearest"]
 
 
 def serve_command(model: str, setting: Setting) -> str:

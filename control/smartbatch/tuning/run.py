@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,10 +13,11 @@ from smartbatch.doctor.probe import Probe
 from smartbatch.errors import SmartBatchError
 from smartbatch.retune.run import RetuneSettings, retune
 from smartbatch.retune.targets import RetuneTarget
-from smartbatch.simulation.costs import Setting
-from smartbatch.simulation.fit import fit
-from smartbatch.simulation.load import ClosedLoop
-from smartbatch.tuning.search import Measured, Objective, Search, Trial
+from smartbatch.simulation.batches import Outcome
+from smartbatch.simulation.costs import Costs, Setting
+from smartbatch.simulation.fit import Observed, counted, fit
+from smartbatch.simulation.load import Load
+from smartbatch.tuning.search import TO_TIME_BATCHES, Measured, Objective, Search, Trial
 
 SETTLE_S = 1.5
 """After a switch: clients find the new version, and the queue its level."""
@@ -44,11 +46,11 @@ class Tuning:
     """What was found."""
 
     settings: TuneSettings
-    clients: int
+    load: Load
     trials: list[Trial] = field(default_factory=list)
     search: Search | None = None
-    out_of_reach: tuple[Setting, float] | None = None
-    """The setting that comes nearest to an objective that none can meet, and its predicted p95."""
+    out_of_reach: tuple[Setting, Outcome] | None = None
+    """The setting that comes nearest to an objective that none can meet, and what is predicted of it."""
     interrupted: bool = False
     serving: Setting | None = None
     """What the server has now."""
@@ -81,7 +83,7 @@ def tune(target: RetuneTarget, settings: TuneSettings, probe: Probe, say: Callab
 class _Run:
     def __init__(self, target: RetuneTarget, settings: TuneSettings, probe: Probe, say: Callable[[str], None]) -> None:
         self._target, self._settings, self._probe, self._say = target, settings, probe, say
-        self._found = Tuning(settings, probe.num_clients)
+        self._found = Tuning(settings, probe.load)
         self._at: Setting | None = None
 
     def run(self) -> Tuning:
@@ -107,22 +109,37 @@ class _Run:
                 "handler is not SmartBatch's: `smartbatch doctor` says more"
             )
         now = self._at = observed.setting
-        load = ClosedLoop(self._probe.num_clients)
+        load, objective = self._probe.load, self._settings.objective
+        measured = _measured(evidence)
         search = Search(
-            now, fit(observed, load), load, self._settings.objective, evidence.server.cores, self._found.trials
+            now, self._costs(observed, measured), load, objective, evidence.server.cores, self._found.trials
         )
         self._found.search = search
-        self._record(now, "as it is", _measured(evidence))
-        far = search.out_of_reach()
-        if far is not None:
-            setting, outcome = far
-            self._found.out_of_reach = (setting, outcome.p95_s)
-            return
-        while (following := search.next_setting()) is not None:
+        self._record(now, "as it is", measured)
+        self._found.out_of_reach = search.out_of_reach()
+        while self._found.out_of_reach is None and (following := search.next_setting()) is not None:
             setting, why = following
             self._switch(setting)
+            self._probe.begin_again()
             time.sleep(SETTLE_S)
-            self._record(setting, why, _measured(self._watch()))
+            evidence = self._watch()
+            self._record(setting, why, _measured(evidence))
+            self._learn(evidence)
+
+    def _learn(self, evidence: Evidence) -> None:
+        """Larger batches tell what the first setting's could not, whose workers timed forwards of a few items alone."""
+        search, observed = self._found.search, observe(evidence)
+        assert search is not None
+        if observed is not None and search.trials[-1].why == TO_TIME_BATCHES:
+            costs = self._costs(observed, _measured(evidence))
+            search.learn(dataclasses.replace(costs, forward_s={**search.costs.forward_s, **costs.forward_s}))
+            self._found.out_of_reach = search.out_of_reach()
+
+    def _costs(self, observed: Observed, measured: Measured) -> Costs:
+        # What arrives faster than it is answered piles up: then no steady load explains what was seen.
+        if self._settings.objective.bears(measured.requests_per_s):
+            return fit(observed, self._probe.load)
+        return counted(observed)
 
     def _record(self, setting: Setting, why: str, measured: Measured) -> None:
         search = self._found.search

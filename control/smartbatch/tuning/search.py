@@ -1,6 +1,7 @@
 """Which setting to try next: the model of the server proposes, what was measured corrects it.
 
     1  the present setting, to which the model is fitted
+       (where its batches are too small to tell what larger ones cost: one of those, to which it is fitted again)
     2  the best of all by the model
     3  the best that is unlike it, in case the model is wrong: another number of workers, or a batch of another kind
     4… the best by the model as corrected by what was measured, while that promises more than the best so far
@@ -25,25 +26,38 @@ SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96)
 DELAYS_MS = (1, 2, 4, 7, 10, 20, 40)
 MOST_WORKERS = 4
 MOST_TRIALS = 6
+BORNE = 0.9
+"""Of a rate, answers a second that say it is borne: chance arrivals differ by that much in some seconds."""
+TELLING = 8
+"""Items: where no forward of as many was ever timed, nobody knows what batches would gain."""
 WORTH = 1.02
 """A trial is worth its seconds where it promises that much more than the best so far."""
+TO_TIME_BATCHES = "to time batches"
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """As many requests a second as possible, with p95 within a limit where there is one."""
+    """As many requests a second as possible, or of a rate that is given the lowest p95; p95 within a limit, if any."""
 
     slo_p95_s: float | None = None
+    rate: float | None = None
+    """Requests a second that come whether or not they are answered; None: clients wait for their answers."""
 
-    def is_met(self, p95_s: float) -> bool:
-        """Whether that latency is within the limit."""
-        return self.slo_p95_s is None or p95_s <= self.slo_p95_s
+    def is_met(self, requests_per_s: float, p95_s: float) -> bool:
+        """Whether that latency is within the limit, and the rate is borne."""
+        return self.bears(requests_per_s) and (self.slo_p95_s is None or p95_s <= self.slo_p95_s)
+
+    def bears(self, requests_per_s: float) -> bool:
+        """Whether so many answers are what came."""
+        return self.rate is None or requests_per_s >= BORNE * self.rate
 
     def worth(self, requests_per_s: float, p95_s: float) -> float:
-        """Above 0: the rate, of what meets the limit; below 0: by how much it is missed."""
-        if self.slo_p95_s is None or p95_s <= self.slo_p95_s:
-            return requests_per_s
-        return 1.0 - p95_s / self.slo_p95_s
+        """Above 0: the rate of what meets the limit, or the inverse of its p95; below 0: by how much it is missed."""
+        if self.rate is not None and not self.bears(requests_per_s):
+            return requests_per_s / self.rate - 2.0
+        if self.slo_p95_s is not None and p95_s > self.slo_p95_s:
+            return self.slo_p95_s / p95_s - 1.0
+        return requests_per_s if self.rate is None else 1.0 / p95_s
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,6 +108,11 @@ class Search:
     predicted: dict[Setting, Outcome] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.learn(self.costs)
+
+    def learn(self, costs: Costs) -> None:
+        """Predict anew, by costs that are better known."""
+        self.costs = costs
         tried = settings(self.now, self.cores)
         scored = score(tried if self.now in tried else [self.now, *tried], self.load, self.costs)
         self.predicted = {one.setting: one.outcome for one in scored}
@@ -105,13 +124,20 @@ class Search:
 
     def out_of_reach(self) -> tuple[Setting, Outcome] | None:
         """Where no setting can meet the objective, even if the model errs: the one that comes nearest."""
-        limit_s = self.objective.slo_p95_s
-        if limit_s is None:
+        objective = self.objective
+        seen = (trial.measured for trial in self.trials)
+        if self.is_blind or any(objective.is_met(one.requests_per_s, one.p95_s) for one in seen):
             return None
-        setting, outcome = min(self.predicted.items(), key=lambda item: item[1].p95_s)
-        seen_s = min((trial.measured.p95_s for trial in self.trials), default=math.inf)
-        is_far = outcome.p95_s * (1 - ERROR) > limit_s and seen_s > limit_s
-        return (setting, outcome) if is_far else None
+        bearing = {
+            setting: outcome
+            for setting, outcome in self.predicted.items()
+            if objective.bears(outcome.requests_per_s * (1 + ERROR))
+        }
+        if not bearing:
+            return max(self.predicted.items(), key=lambda item: item[1].requests_per_s)
+        setting, outcome = min(bearing.items(), key=lambda item: item[1].p95_s)
+        limit_s = math.inf if objective.slo_p95_s is None else objective.slo_p95_s
+        return (setting, outcome) if outcome.p95_s * (1 - ERROR) > limit_s else None
 
     def best(self) -> Trial:
         """Of what was tried."""
@@ -128,13 +154,21 @@ class Search:
         if not left:
             return None
         first = max(left, key=self._promise)
-        if len(self.trials) == 1:
+        if len(self.trials) == 1 and self.is_blind:
+            return max((one for one in left if one.batch_size >= TELLING), key=self._promise), TO_TIME_BATCHES
+        number = sum(trial.why != TO_TIME_BATCHES for trial in self.trials)
+        if number == 1:
             return (first, "best by the model") if self._is_worth(first) else self._unlike(left, self.now)
-        if len(self.trials) == 2:
-            other = self._unlike(left, self.trials[1].setting)
+        if number == 2:
+            other = self._unlike(left, self.trials[-1].setting)
             if other is not None:
                 return other
         return (first, "best by the model, corrected") if self._is_worth(first) else None
+
+    @property
+    def is_blind(self) -> bool:
+        """Only forwards of a few items were ever timed, and nothing was tried to mend that."""
+        return max(self.costs.forward_s) < TELLING and all(trial.why != TO_TIME_BATCHES for trial in self.trials)
 
     def _unlike(self, left: Sequence[Setting], setting: Setting) -> tuple[Setting, str] | None:
         """The most promising that differs from a setting in kind; None where none could win even if the model errs."""
@@ -144,7 +178,7 @@ class Search:
         if not others:
             return None
         found = max(others, key=self._promise)
-        if self._promise(found) * (1 + ERROR) < self._best_worth():
+        if 0 < self._promise(found) * (1 + ERROR) < self._best_worth():
             return None
         return found, "unlike the others"
 

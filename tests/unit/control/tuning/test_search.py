@@ -8,8 +8,9 @@ import random
 import pytest
 from smartbatch.simulation.batches import simulate
 from smartbatch.simulation.costs import Costs, Setting
-from smartbatch.simulation.load import ClosedLoop
-from smartbatch.tuning.search import MOST_TRIALS, Measured, Objective, Search, settings
+from smartbatch.simulation.load import ClosedLoop, Load
+from smartbatch.tuning.arrivals import by_chance
+from smartbatch.tuning.search import MOST_TRIALS, TO_TIME_BATCHES, Measured, Objective, Search, settings
 
 FITTED = Costs(
     cores=2,
@@ -29,9 +30,9 @@ LATE = Setting(batch_size=32, max_batch_delay_ms=100, workers=1)
 LOAD = ClosedLoop(32)
 
 
-def really(costs: Costs, setting: Setting, seed: int) -> Measured:
+def really(costs: Costs, setting: Setting, seed: int, load: Load = LOAD) -> Measured:
     """What a server of such costs does, with a machine's noise of a few percent."""
-    outcome = simulate(LOAD, setting, costs)
+    outcome = simulate(load, setting, costs)
     noise = random.Random(f"{seed} {setting}").uniform(0.98, 1.02)
     return Measured(
         requests_per_s=outcome.requests_per_s * noise,
@@ -83,6 +84,25 @@ def test_few_trials_find_nearly_the_best(
     assert len({trial.setting for trial in search.trials}) == len(search.trials), "nothing is tried twice"
 
 
+@pytest.mark.parametrize("slo_s", [None, 0.25])
+def test_what_batches_gain_is_found_where_none_was_ever_timed(slo_s: float | None) -> None:
+    """Workers registered with batches of one have timed forwards of one, by which batching gains nothing."""
+    truth = dataclasses.replace(FITTED, forward_s=FEW)
+    blind = dataclasses.replace(truth, forward_s={1: FEW[1]})
+    search = Search(ONE_BY_ONE, blind, LOAD, Objective(slo_s), cores=2)
+    while (following := search.next_setting()) is not None:
+        setting, why = following
+        assert not search.is_blind or search.out_of_reach() is None, "nobody knows yet"
+        search.record(setting, why, really(truth, setting, 0))
+        if why == TO_TIME_BATCHES:
+            search.learn(truth)
+    assert [trial.why for trial in search.trials][:2] == ["as it is", TO_TIME_BATCHES]
+    outcomes = [simulate(LOAD, setting, truth) for setting in settings(ONE_BY_ONE, 2)]
+    oracle = max(search.objective.worth(outcome.requests_per_s, outcome.p95_s) for outcome in outcomes)
+    found = simulate(LOAD, search.best().setting, truth)
+    assert search.objective.worth(found.requests_per_s, found.p95_s) >= 0.94 * oracle > 0
+
+
 def test_an_objective_out_of_reach_is_said_before_anything_is_tried() -> None:
     search = Search(ONE_BY_ONE, FITTED, LOAD, Objective(0.05), cores=2)
     search.record(ONE_BY_ONE, "as it is", really(FITTED, ONE_BY_ONE, 0))
@@ -94,6 +114,41 @@ def test_an_objective_out_of_reach_is_said_before_anything_is_tried() -> None:
         easy = Search(ONE_BY_ONE, FITTED, LOAD, Objective(slo_s), cores=2)
         easy.record(ONE_BY_ONE, "as it is", really(FITTED, ONE_BY_ONE, 0))
         assert easy.out_of_reach() is None
+
+
+@pytest.mark.parametrize(("rate", "slo_s"), [(20.0, None), (45.0, 0.4)])
+def test_at_a_rate_it_is_the_lowest_p95(rate: float, slo_s: float | None) -> None:
+    """Clients that wait would be served by large batches; these are not there to fill them."""
+    load = by_chance(rate)
+    objective = Objective(slo_s, rate=load.requests_per_s)
+    now = Setting(batch_size=32, max_batch_delay_ms=200, workers=1)
+    search = Search(now, FITTED, load, objective, cores=2)
+    while (following := search.next_setting()) is not None:
+        setting, why = following
+        search.record(setting, why, really(FITTED, setting, 0, load))
+    found = search.best()
+    assert objective.is_met(found.measured.requests_per_s, found.measured.p95_s)
+    best_s = min(simulate(load, setting, FITTED).p95_s for setting in settings(now, 2))
+    assert simulate(load, found.setting, FITTED).p95_s <= 1.1 * best_s
+    assert found.measured.p95_s < 0.8 * search.trials[0].measured.p95_s
+
+
+def test_a_rate_that_nothing_bears_is_said_before_anything_is_tried() -> None:
+    load = by_chance(200.0)
+    search = Search(ONE_BY_ONE, FITTED, load, Objective(rate=load.requests_per_s), cores=2)
+    search.record(ONE_BY_ONE, "as it is", really(FITTED, ONE_BY_ONE, 0, load))
+    found = search.out_of_reach()
+    assert found is not None
+    _, nearest = found
+    assert 30 < nearest.requests_per_s < 150
+    assert search.best().setting == ONE_BY_ONE
+
+
+def test_what_bears_the_rate_is_better_than_what_does_not() -> None:
+    objective = Objective(0.1, rate=100.0)
+    worths = [objective.worth(*seen) for seen in ((95, 0.05), (95, 0.09), (95, 0.2), (95, 5.0), (80, 0.01), (20, 0.01))]
+    assert worths == sorted(worths, reverse=True)
+    assert [objective.is_met(*seen) for seen in ((95, 0.05), (95, 0.2), (80, 0.01))] == [True, False, False]
 
 
 def test_a_setting_that_is_the_best_is_kept() -> None:
