@@ -3,8 +3,8 @@
     python -m bench.tune_race [--slo-p95-ms 300] [--clients 12] [--oracle] [--starts NAME ...] [--out bench/results]
 
 A ResNet18 server is started badly (batches of one, a long delay, more threads than cores, large batches of JSON), and
-tuned. With --oracle, 24 settings are measured as well, each as a trial is, and the tuned setting is held against the
-best of them: both are measured again, one after the other, three times.
+tuned. With --oracle, 24 settings are measured as well for each kind of body, each as a trial is, and the tuned setting
+is held against the best of them: both are measured again, one after the other, three times.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ class Race:
     """One server, one start."""
 
     def __init__(self, work: Work, name: str, objective: Objective, clients: int) -> None:
-        self.start, workload = STARTS[name]
+        self.start, self.workload = STARTS[name]
         self.objective = objective
         self.clients = clients
-        self.body: Body = work.bodies[workload]
+        self.body: Body = work.bodies[self.workload]
         self.model = "threaded" if self.start.threads else "smartbatch"
         folder = work.folder / name.replace(" ", "_")
         self.server: RunningServer = start_server(
@@ -109,8 +109,12 @@ class Race:
         return Probe(self.endpoints, self.model, (self.body.payloads[0], self.body.content_type), self.clients)
 
 
-def race(work: Work, name: str, objective: Objective, clients: int, oracle: bool) -> dict[str, Any]:
-    """One start: what tuning found, and how near that is to the best there is."""
+Grids = dict[str, dict[Setting, float]]
+"""By kind of body: what each setting is worth."""
+
+
+def race(work: Work, name: str, objective: Objective, clients: int, grids: Grids | None) -> dict[str, Any]:
+    """One start: what tuning found, and how near that is to the best there is, if `grids` is to tell."""
     say(f"{name}: starting")
     runner = Race(work, name, objective, clients)
     try:
@@ -125,19 +129,20 @@ def race(work: Work, name: str, objective: Objective, clients: int, oracle: bool
             "tuned": found,
         }
         say(f"{name}: {result['trials']} trials in {result['seconds']:.0f} s, {lost} lost, best {found['best']}")
-        if oracle:
-            result |= _against_the_best(runner, Setting(**found["best"]))
+        if grids is not None:
+            result |= _against_the_best(runner, Setting(**found["best"]), grids)
             say(f"{name}: {result['of_the_best']} of the best, {result['oracle']}")
         return result
     finally:
         runner.server.stop(grace_s=0)
 
 
-def _against_the_best(runner: Race, tuned: Setting) -> dict[str, Any]:
-    worths = {}
+def _against_the_best(runner: Race, tuned: Setting, grids: Grids) -> dict[str, Any]:
+    worths = grids.setdefault(runner.workload, {})
     for number, setting in enumerate(ORACLE, 1):
-        worths[setting] = runner.measure(setting)
-        say(f"  {number}/{len(ORACLE)} {setting}: {worths[setting]:.1f}")
+        if setting not in worths:
+            worths[setting] = runner.measure(setting)
+            say(f"  {number}/{len(ORACLE)} {setting}: {worths[setting]:.1f}")
     best = max(worths, key=worths.__getitem__)
     grid_found = [{**asdict(setting), "worth": round(worth, 2)} for setting, worth in worths.items()]
     if worths[best] <= 0:  # then no setting keeps the objective, and how far two miss it is no ratio
@@ -161,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--slo-p95-ms", type=float, default=300.0)
     parser.add_argument("--clients", type=int, default=CLIENTS)
-    parser.add_argument("--oracle", action="store_true", help="measure 24 settings as well: four minutes a start")
+    parser.add_argument("--oracle", action="store_true", help="measure 24 settings as well: six minutes a body")
     parser.add_argument("--starts", nargs="+", choices=list(STARTS), default=list(STARTS))
     parser.add_argument("--out", type=Path, default=Path("bench/results"))
     args = parser.parse_args(argv)
@@ -171,7 +176,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         work.build()
         work.archive("threaded", {"threads": "2"})
         objective = Objective(args.slo_p95_ms / 1000)
-        results = [race(work, name, objective, args.clients, args.oracle) for name in args.starts]
+        grids: Grids | None = {} if args.oracle else None
+        results = [race(work, name, objective, args.clients, grids) for name in args.starts]
     args.out.mkdir(parents=True, exist_ok=True)
     whole = {"machine": describe(), "slo_p95_ms": args.slo_p95_ms, "clients": args.clients, "races": results}
     (args.out / "tune_race.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
