@@ -19,6 +19,8 @@ import pytest
 import requests
 from smartbatch.errors import StartupError
 from smartbatch.remote.state import ServerState, read_state
+from smartbatch.server.settings import ServerSettings
+from smartbatch.server.starting import start_server
 
 COMMAND = [sys.executable, "-m", "smartbatch.cli"]
 PORTS = ["--inference-port=0", "--management-port=0", "--metrics-port=0"]
@@ -150,6 +152,36 @@ def test_ctrl_c_while_workers_start(serve: Serve, tmp_path: Path) -> None:
     assert process.returncode == 0, said
     assert "Traceback" not in said
     assert not (tmp_path / "run" / "smartbatch.json").exists()
+
+
+@pytest.mark.parametrize("moment", ["while it waits", "once the state is written"])
+def test_a_start_that_is_interrupted_leaves_nothing(
+    tmp_path: Path, model_store: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    run_dir, num_waits = tmp_path / "run", 0
+
+    def wait() -> None:
+        nonlocal num_waits
+        num_waits += 1
+        if moment == "while it waits" and num_waits == 3:
+            raise KeyboardInterrupt
+
+    if moment == "once the state is written":
+        write = ServerState.write
+
+        def write_and_raise(state: ServerState) -> None:
+            write(state)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(ServerState, "write", write_and_raise)
+    settings = ServerSettings(
+        model_store=model_store, run_dir=run_dir, inference_port=0, management_port=0, metrics_port=0
+    )
+    with pytest.raises(KeyboardInterrupt):
+        start_server(settings, while_waiting=wait)
+    assert num_waits >= 3
+    assert {path.name for path in run_dir.iterdir()} == {"config.properties", "logs"}
+    assert not any(str(run_dir) in " ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"]))
 
 
 def test_two_servers_side_by_side(start: Any) -> None:

@@ -25,10 +25,15 @@ def clean_up(state: ServerState) -> None:
     tmp_dir = Path(state.tmp_dir)
     if tmp_dir.name.startswith(TMP_PREFIX):  # whatever the file says, nothing else is removed
         shutil.rmtree(tmp_dir, ignore_errors=True)
-    for name in (STATE_FILE, KEY_FILE):
-        (Path(state.run_dir) / name).unlink(missing_ok=True)
+    forget(Path(state.run_dir))
     remove_requests(Path(state.run_dir))
     remove_copies_of_server(Path(state.model_store), state.pid, state.pid_birth)
+
+
+def forget(run_dir: Path) -> None:
+    """Remove what says that a server runs there, and its tokens."""
+    for name in (STATE_FILE, KEY_FILE):
+        (run_dir / name).unlink(missing_ok=True)
 
 
 def refuse_second(run_dir: Path) -> None:

@@ -76,10 +76,11 @@ def serve_until_stopped(plan: ServePlan) -> None:
         with _step(console, "Starting TorchServe"):
             archives = (plan.settings.model_store / plan.archive(model) for model in plan.models)
             settings = dataclasses.replace(plan.settings, imports=imports_of(archives))
-            server = start_server(settings, drains_on_sigterm=True)
+            server = start_server(settings, drains_on_sigterm=True, while_waiting=signals.raise_if_asked)
     except StopRequested:
         return
     try:
+        signals.begin_to_interrupt()
         _bring_up(plan, server, console)
         signals.interrupts = False
         while server.is_alive and not signals.stop.wait(_POLL_S):

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from smartbatch_worker.contract import environment
@@ -23,7 +23,7 @@ from smartbatch.remote.process_identity import birth, own_birth
 from smartbatch.remote.state import KEY_FILE, ServerState
 from smartbatch.server.forking import choice, fork_server
 from smartbatch.server.java import jvm_command, site_dir, start_jvm
-from smartbatch.server.leftovers import CONFIG_FILE, refuse_second
+from smartbatch.server.leftovers import CONFIG_FILE, forget, refuse_second
 from smartbatch.server.ports import free_ports, is_free
 from smartbatch.server.properties import write_properties
 from smartbatch.server.running import RunningServer
@@ -36,7 +36,9 @@ _STARTED_LINE = b"Model server started."
 _POLL_S = 0.05
 
 
-def start_server(settings: ServerSettings, *, drains_on_sigterm: bool = False) -> RunningServer:
+def start_server(
+    settings: ServerSettings, *, drains_on_sigterm: bool = False, while_waiting: Callable[[], None] = lambda: None
+) -> RunningServer:
     """Start TorchServe and return once it listens; no model is registered yet.
 
     The JVM is ended when the calling thread ends, so call it from a thread that outlives the server.
@@ -45,6 +47,8 @@ def start_server(settings: ServerSettings, *, drains_on_sigterm: bool = False) -
         settings: what to start.
         drains_on_sigterm: this process stops the server without losing a request when it gets SIGTERM, which
             `smartbatch stop` then sends it; else that drains the server itself and leaves this process alone.
+        while_waiting: called again and again until TorchServe listens; what it raises ends the start, and nothing is
+            left of it.
 
     Raises:
         UsageError: on a SMARTBATCH_ variable that is unknown or wrong (every worker would refuse to start), a TMPDIR
@@ -77,7 +81,7 @@ def start_server(settings: ServerSettings, *, drains_on_sigterm: bool = False) -
         output = logs / "console.log"
         output.write_bytes(b"")
         process = start_jvm(command, run_dir, _environment(settings, run_dir, tmp_dir), output, beside)
-        _wait_started(process, output, settings.start_timeout_s)
+        _wait_started(process, output, settings.start_timeout_s, while_waiting)
         state = _new_state(settings, process.pid, run_dir, tmp_dir, drains_on_sigterm=drains_on_sigterm)
         state.write()
     except BaseException:
@@ -85,6 +89,7 @@ def start_server(settings: ServerSettings, *, drains_on_sigterm: bool = False) -
             process.kill()
             process.wait()
         shutil.rmtree(tmp_dir, ignore_errors=True)
+        forget(run_dir)
         raise
     return RunningServer(state, process)
 
@@ -142,13 +147,16 @@ def _check_variables(env: Mapping[str, str]) -> None:
             raise UsageError(f"{name} must be {' or '.join(modes)}; got {mode!r}")
 
 
-def _wait_started(process: subprocess.Popen[bytes], output: Path, timeout_s: float) -> None:
+def _wait_started(
+    process: subprocess.Popen[bytes], output: Path, timeout_s: float, while_waiting: Callable[[], None]
+) -> None:
     deadline = time.monotonic() + timeout_s
     while _STARTED_LINE not in output.read_bytes():
         if process.poll() is not None:
             raise StartupError(f"TorchServe stopped while starting: {_reason(output)}")
         if time.monotonic() > deadline:
             raise StartupError(f"TorchServe did not listen within {timeout_s:g} s: {_reason(output)}")
+        while_waiting()
         time.sleep(_POLL_S)
 
 

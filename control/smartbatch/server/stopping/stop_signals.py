@@ -45,7 +45,10 @@ class Flag(threading.Event):
 
 
 class StopSignals:
-    """SIGINT, SIGTERM and SIGHUP ask to stop: by an exception while `interrupts`, afterwards by an event.
+    """SIGINT, SIGTERM and SIGHUP ask to stop: by an event, and while `interrupts` by an exception at any line.
+
+    So it interrupts only where whoever catches that knows what there is to stop: an exception between starting a server
+    and remembering it would leave that behind.
 
     A second Ctrl-C is an impatient human and means at once. Further SIGTERMs and SIGHUPs say nothing new: systemd sends
     both, and two `smartbatch stop` at once send two.
@@ -54,11 +57,22 @@ class StopSignals:
     def __init__(self) -> None:
         self.stop = Flag()
         self.at_once = Flag()
-        self.interrupts = True
+        self.interrupts = False
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, self._handle)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup's: its user wants us to outlive the terminal
             signal.signal(signal.SIGHUP, self._handle)
+
+    def raise_if_asked(self) -> None:
+        """Raise StopRequested if a signal came."""
+        if self.stop.is_set():
+            self.interrupts = False
+            raise StopRequested
+
+    def begin_to_interrupt(self) -> None:
+        """From now on raise StopRequested as soon as a signal comes; at once if one has come."""
+        self.interrupts = True
+        self.raise_if_asked()
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if signum == signal.SIGINT and self.stop.is_set():

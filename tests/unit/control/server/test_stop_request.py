@@ -99,12 +99,22 @@ class TestSignals:
         signal.raise_signal(second)
         assert signals.at_once.is_set() == (second == signal.SIGINT)
 
-    def test_while_the_server_comes_up_the_first_one_interrupts(self) -> None:
+    def test_while_models_come_up_the_first_one_interrupts(self) -> None:
         signals = StopSignals()
+        signals.raise_if_asked()
+        signals.begin_to_interrupt()
         with pytest.raises(StopRequested):
             signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
         assert signals.stop.is_set()
+
+    def test_before_there_is_a_server_it_is_a_fact_to_look_at(self) -> None:
+        signals = StopSignals()
+        signal.raise_signal(signal.SIGINT)
+        for look in (signals.raise_if_asked, signals.begin_to_interrupt):
+            with pytest.raises(StopRequested):
+                look()
+            assert not signals.interrupts, "what catches it is not interrupted again"
 
     def test_a_signal_at_any_moment_of_a_wait_is_seen(self) -> None:
         """With `threading.Event` one of some thousand finds its lock held by the very thread that it runs in."""
