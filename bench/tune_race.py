@@ -1,6 +1,6 @@
 """`smartbatch tune` from bad starts, against the best of an exhaustive grid.
 
-    python -m bench.tune_race [--slo-p95-ms 300] [--clients 12] [--oracle] [--starts NAME ...] [--out bench/results]
+    python -m bench.tune_race [--slo-p95-ms 300] [--clients 8] [--oracle] [--starts NAME ...] [--out bench/results]
 
 A ResNet18 server is started badly (batches of one, a long delay, more threads than cores, large batches of JSON), and
 tuned. With --oracle, 24 settings are measured as well for each kind of body, each as a trial is, and the tuned setting
@@ -39,8 +39,8 @@ from bench.load import Body, warm_up_jvm
 from bench.machine import describe
 from bench.work import Work
 
-CLIENTS = 12
-"""Unless said: as many as two cores answer within the objective, at the best setting and not at most others."""
+CLIENTS = 8
+"""Unless said: as many as two cores answer well within the objective; where p95 is just at it, chance decides."""
 SECONDS = 5.0
 LONGEST_JVM_S = 60.0
 NUM_COMPARISONS = 3
@@ -147,11 +147,13 @@ def _against_the_best(runner: Race, tuned: Setting, grids: Grids) -> dict[str, A
     grid_found = [{**asdict(setting), "worth": round(worth, 2)} for setting, worth in worths.items()]
     if worths[best] <= 0:  # then no setting keeps the objective, and how far two miss it is no ratio
         return {"oracle": None, "of_the_best": None, "comparisons": [], "grid": grid_found}
-    ratios = [runner.measure(tuned) / runner.measure(best) for _ in range(NUM_COMPARISONS)]
+    pairs = [(runner.measure(tuned), runner.measure(best)) for _ in range(NUM_COMPARISONS)]
+    # What misses the objective is worth nothing; by how much it does is no rate.
+    ours, its = (statistics.median(max(0.0, worth) for worth in worths) for worths in zip(*pairs, strict=True))
     return {
         "oracle": asdict(best),
-        "of_the_best": round(statistics.median(ratios), 3),
-        "comparisons": [round(ratio, 3) for ratio in ratios],
+        "of_the_best": round(ours / its, 3) if its else None,
+        "comparisons": [[round(worth, 2) for worth in pair] for pair in pairs],
         "grid": grid_found,
     }
 

@@ -25,7 +25,7 @@ from smartbatch.retune.store import RetuneStore
 from smartbatch.server.running import RunningServer
 
 NUM_CLIENTS = 32
-PAUSE_S = 0.2
+PAUSE_S = 0.4
 """Between an answer and a client's next request: without it they take the cores that the new version needs to start."""
 pytestmark = pytest.mark.timeout(1200)
 

@@ -140,8 +140,12 @@ class Search:
         return (setting, outcome) if outcome.p95_s * (1 - ERROR) > limit_s else None
 
     def best(self) -> Trial:
-        """Of what was tried."""
-        return max(self.trials, key=lambda t: self.objective.worth(t.measured.requests_per_s, t.measured.p95_s))
+        """Of what was tried; of those that are as good as it, the one that answers soonest."""
+        worths = [self.objective.worth(trial.measured.requests_per_s, trial.measured.p95_s) for trial in self.trials]
+        most = max(worths)
+        least = most / WORTH if most > 0 else most
+        as_good = [trial for trial, worth in zip(self.trials, worths, strict=True) if worth >= least]
+        return min(as_good, key=lambda trial: trial.measured.p95_s)
 
     def next_setting(self) -> tuple[Setting, str] | None:
         """What to try, and why; None where nothing promises more."""
@@ -187,8 +191,8 @@ class Search:
         return self._promise(setting) > (best * WORTH if best > 0 else best)
 
     def _best_worth(self) -> float:
-        measured = self.best().measured
-        return self.objective.worth(measured.requests_per_s, measured.p95_s)
+        measured = (trial.measured for trial in self.trials)
+        return max(self.objective.worth(one.requests_per_s, one.p95_s) for one in measured)
 
     def _promise(self, setting: Setting) -> float:
         """What the model says of it, corrected by how far it was off where it was tried."""

@@ -52,6 +52,7 @@ def ids_of(folder: Path, text: str) -> list[int]:
     return ids
 
 
+@pytest.mark.slow  # half a minute; sentences of all lengths are below, and the digits' example is in CI
 def test_the_examples_accuracy_over_http_is_the_offline_accuracy(models: ModelServer, folder: Path) -> None:
     # A process of its own: it imports half of what is installed, for its documentation.
     subprocess.run([sys.executable, str(TEXT / "train.py"), "--build", str(folder)], check=True, timeout=240)

@@ -10,7 +10,7 @@ from smartbatch.simulation.batches import simulate
 from smartbatch.simulation.costs import Costs, Setting
 from smartbatch.simulation.load import ClosedLoop, Load
 from smartbatch.tuning.arrivals import by_chance
-from smartbatch.tuning.search import MOST_TRIALS, TO_TIME_BATCHES, Measured, Objective, Search, settings
+from smartbatch.tuning.search import MOST_TRIALS, TO_TIME_BATCHES, Measured, Objective, Search, Trial, settings
 
 FITTED = Costs(
     cores=2,
@@ -116,7 +116,7 @@ def test_an_objective_out_of_reach_is_said_before_anything_is_tried() -> None:
         assert easy.out_of_reach() is None
 
 
-@pytest.mark.parametrize(("rate", "slo_s"), [(20.0, None), (45.0, 0.4)])
+@pytest.mark.parametrize(("rate", "slo_s"), [(20.0, None), pytest.param(45.0, 0.4, marks=pytest.mark.slow)])
 def test_at_a_rate_it_is_the_lowest_p95(rate: float, slo_s: float | None) -> None:
     """Clients that wait would be served by large batches; these are not there to fill them."""
     load = by_chance(rate)
@@ -149,6 +149,21 @@ def test_what_bears_the_rate_is_better_than_what_does_not() -> None:
     worths = [objective.worth(*seen) for seen in ((95, 0.05), (95, 0.09), (95, 0.2), (95, 5.0), (80, 0.01), (20, 0.01))]
     assert worths == sorted(worths, reverse=True)
     assert [objective.is_met(*seen) for seen in ((95, 0.05), (95, 0.2), (80, 0.01))] == [True, False, False]
+
+
+def test_of_equal_rates_the_one_that_answers_sooner_is_the_best() -> None:
+    search = Search(LATE, FITTED, LOAD, Objective(0.5), cores=2)
+    # The third is faster by more than chance, the fourth misses the objective.
+    for size, rate, p95_s, wanted in (
+        (8, 53.2, 0.46, 8),
+        (16, 53.1, 0.35, 16),
+        (32, 54.5, 0.45, 32),
+        (64, 60.0, 0.6, 32),
+    ):
+        setting = Setting(batch_size=size, max_batch_delay_ms=10, workers=2)
+        measured = Measured(requests_per_s=rate, p50_s=0.3, p95_s=p95_s, avg_batch_size=6.0)
+        search.trials.append(Trial(setting=setting, why="", predicted=None, measured=measured))
+        assert search.best().setting.batch_size == wanted
 
 
 def test_a_setting_that_is_the_best_is_kept() -> None:
