@@ -129,7 +129,8 @@ def test_masks_are_of_the_pictures_own_size(tmp_path: Path) -> None:
             torch.testing.assert_close(torch.tensor(answer["out"]), expected, rtol=0, atol=1e-4 * scale)
 
 
-@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "convnext_atto"])
+# tests/e2e/models/test_pictures.py has a transformer of timm's as well.
+@pytest.mark.parametrize("name", [pytest.param("vit_tiny_patch16_224", marks=pytest.mark.slow), "convnext_atto"])
 def test_timm_answers_as_timm_does(tmp_path: Path, name: str) -> None:
     """Seeded pictures of mixed sizes have the class first that timm's own transform and model give them.
 

@@ -56,6 +56,7 @@ def test_the_knee_lies_below_what_the_server_can_do(tmp_path: Path, slow: Runnin
     golden.check("capacity", {"files": golden.files_in(out), "keys": golden.keys_of(result)})
 
 
+@pytest.mark.slow  # tests/unit/loadtest/test_knee.py has it
 def test_an_objective_nobody_can_meet_has_no_knee(tmp_path: Path, slow: RunningServer) -> None:
     out = tmp_path / "out"
     arguments = ["--slo-p95-ms", "50", "--duration", "1s", "--start-rate", "2", "--max-rate", "4"]

@@ -25,7 +25,7 @@ from smartbatch.retune.store import RetuneStore
 from smartbatch.server.running import RunningServer
 
 NUM_CLIENTS = 32
-PAUSE_S = 0.4
+PAUSE_S = 0.8
 """Between an answer and a client's next request: without it they take the cores that the new version needs to start."""
 pytestmark = pytest.mark.timeout(1200)
 
@@ -144,7 +144,7 @@ def test_retunes_in_a_row_under_32_clients(server: RunningServer, count: int) ->
                 workers,
             )
             clients.batch_sizes.clear()
-            clients.wait_for(200)
+            clients.wait_for(200 if count > 2 else 100)
             assert max(int(size) for size in clients.batch_sizes) <= max(batch_size, 8)
     assert set(clients.outcomes) == {"right"}, clients.outcomes
     nothing_else = {

@@ -58,7 +58,7 @@ def test_under_the_sanitizers() -> None:
     # Python's own allocator would hide what lies behind a block; what a process leaves to its end is no fault.
     env = {"LD_PRELOAD": " ".join(map(str, runtimes)), "ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc"}
     # Each takes ten times as long here; their own files see them all, and fuzzing had a million.
-    env |= {"JSON_EXAMPLES": "50", "WINOGRAD_EVERY": "3"}
+    env |= {"JSON_EXAMPLES": "20", "WINOGRAD_EVERY": "6"}
     done = subprocess.run(
         [sys.executable, "-c", SANITIZED, "-v", "-x", "-p", "no:cacheprovider", *TESTS, "-k", " or ".join(names)],
         cwd=ROOT,
