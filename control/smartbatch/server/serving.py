@@ -80,9 +80,11 @@ def serve_until_stopped(plan: ServePlan) -> None:
     except StopRequested:
         return
     try:
-        signals.begin_to_interrupt()
-        _bring_up(plan, server, console)
-        signals.interrupts = False
+        try:
+            signals.begin_to_interrupt()
+            _bring_up(plan, server, console)
+        finally:  # what ends a server that did not come up is not to be interrupted
+            signals.interrupts = False
         while server.is_alive and not signals.stop.wait(_POLL_S):
             pass
     except StopRequested:
@@ -94,7 +96,6 @@ def serve_until_stopped(plan: ServePlan) -> None:
     except BaseException:
         server.stop(grace_s=0)
         raise
-    signals.interrupts = False
     if not server.is_alive:
         server.stop(grace_s=0)
         raise SmartBatchError(f"TorchServe stopped by itself: see {server.run_dir / 'logs'}")
