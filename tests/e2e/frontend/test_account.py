@@ -26,6 +26,8 @@ from smartbatch_worker.contract import metrics as names
 
 from tests.faults.conftest import copy_archive
 
+pytestmark = pytest.mark.mended
+
 ODD_NAME = "my mödel"
 ROUTES = {
     "/predictions/{m}": "predictions",

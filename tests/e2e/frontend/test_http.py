@@ -25,6 +25,8 @@ from smartbatch.server.running import RunningServer
 from smartbatch.server.settings import ServerSettings
 from smartbatch.server.starting import start_server
 
+pytestmark = pytest.mark.mended
+
 ECHO = '''
 import json
 import time
