@@ -8,7 +8,7 @@ PIP_INSTALL := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pip install --dis
 C_SOURCES := $(shell find handler -name '*.[ch]')
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 
-.PHONY: help setup serve test check style types jar format frontend stock bench figures soak fuzz audit clean FORCE
+.PHONY: help setup serve test check bytecode style types jar format frontend stock bench figures soak fuzz audit clean FORCE
 .DELETE_ON_ERROR:
 .PRECIOUS: model_store/.%.settings model_store/%.mar
 
@@ -27,8 +27,12 @@ test: .venv/.dev  ## all tests, with real servers on free ports
 	$(PYTEST) -m 'not slow and alone' $$(grep -rl --include='*.py' mark.alone tests)
 
 check: .venv/.dev  ## what CI runs: format, lint, types, tests
-	@$(MAKE) --no-print-directory -j 2 --output-sync=recurse style jar
+	@$(MAKE) --no-print-directory -j 2 --output-sync=recurse $(FIRST) style jar
 	@$(MAKE) --no-print-directory -j 2 types test
+
+# In a new environment: bytecode of what tests import, and of the tests, which else each of their processes writes.
+bytecode:
+	$(PYTEST) --collect-only -q -m 'not slow' >/dev/null || true  # what cannot be collected, the tests tell
 
 style:
 	$(BIN)/ruff format --check .

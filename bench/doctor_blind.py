@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from smartbatch.doctor.finding import Finding, Severity
+from smartbatch.doctor.finding import ON_A_RUNNING_SERVER, Finding, Severity
 from smartbatch.doctor.report import Report
 from smartbatch.server.settings import ServerSettings
 from smartbatch.server.starting import start_server
@@ -32,6 +32,7 @@ from smartbatch_worker.contract.machine import num_cores
 
 from bench.clinic import Clinic, Load, of_model
 from bench.machine import describe
+from bench.progress import say
 
 BODY = json.dumps({"data": [1.0, 2.0, 3.0, 4.0]}).encode()
 POISON = json.dumps({"data": [666.0, 2.0, 3.0, 4.0]}).encode()
@@ -42,9 +43,7 @@ PAIRS = 0.3
 WITHIN = 0.3
 """Of what was predicted: a gain (requests/s more, or ms less) that near to it came true."""
 FIXED = {"micro_batch": "8"}
-CURES = ("smartbatch retune ", "smartbatch scale ")
 """What can be typed as it is printed; weights, say, nobody has here."""
-STARTED = time.monotonic()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +161,11 @@ def run_case(clinic: Clinic, number: int, made: Sequence[tuple[str, Kind]], rng:
                 loads[name] = Load(clients, kind.body)
         report = _watch(clinic, loads)
         worst = {name: _worst(report, name) for name in names}
-        curable = [finding for finding in worst.values() if finding is not None and finding.cure.startswith(CURES)]
+        curable = [
+            finding
+            for finding in worst.values()
+            if finding is not None and finding.cure.startswith(ON_A_RUNNING_SERVER)
+        ]
         for finding in curable:
             clinic.cure(finding)
         after = _watch(clinic, loads) if curable else None
@@ -266,11 +269,6 @@ def plot(found: Sequence[Found], path: Path) -> None:
             axis.legend(fontsize=8)
     figure.savefig(path, dpi=100)
     plt.close(figure)
-
-
-def say(line: str) -> None:
-    """Progress."""
-    print(f"[doctor_blind {time.monotonic() - STARTED:5.0f} s] {line}", file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

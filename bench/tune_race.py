@@ -14,7 +14,6 @@ import json
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -37,6 +36,7 @@ from smartbatch.tuning.search import Objective
 
 from bench.load import Body, warm_up_jvm
 from bench.machine import describe
+from bench.progress import say
 from bench.work import Work
 
 CLIENTS = 8
@@ -51,7 +51,6 @@ STARTS: dict[str, tuple[Setting, str]] = {
     "large batches of JSON": (Setting(batch_size=64, max_batch_delay_ms=10, workers=2), "json"),
 }
 ORACLE = tuple(grid((1, 4, 16, 32), (1, 10, 40), (1, 2)))
-STARTED = time.monotonic()
 
 
 class Race:
@@ -156,11 +155,6 @@ def _against_the_best(runner: Race, tuned: Setting, grids: Grids) -> dict[str, A
         "comparisons": [[round(worth, 2) for worth in pair] for pair in pairs],
         "grid": grid_found,
     }
-
-
-def say(line: str) -> None:
-    """Progress."""
-    print(f"[tune_race {time.monotonic() - STARTED:5.0f} s] {line}", file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,12 +16,12 @@ import shlex
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from smartbatch.doctor.evidence import Observer
+from smartbatch.doctor.finding import ON_A_RUNNING_SERVER
 from smartbatch.doctor.probe import Probe
 from smartbatch.remote.endpoints import Endpoints
 from smartbatch.server.running import RunningServer
@@ -32,6 +32,7 @@ from smartbatch_load.draw.plots import BLUE, GREY, VERMILION, new_figure, save, 
 
 from bench.load import warm_up_jvm
 from bench.machine import describe
+from bench.progress import say
 from bench.work import Work
 
 MODEL = "resnet18"
@@ -39,7 +40,6 @@ BAD = Setting(batch_size=1, max_batch_delay_ms=100, workers=4)
 """What TorchServe registers a model with where nobody says otherwise; the workers of somebody who wants more speed."""
 MOST_CURES = 4
 LONGEST_JVM_S = 60.0
-STARTED = time.monotonic()
 NAME = "worked-example"
 
 
@@ -136,9 +136,7 @@ def example(patient: Patient, slo_p95_ms: float, out: Path) -> dict[str, Any]:
 
 def _is_to_type(finding: Mapping[str, Any]) -> bool:
     """A command of ours that changes the running server, for something that costs."""
-    return finding["severity"] != "note" and str(finding["cure"]).startswith(
-        ("smartbatch retune ", "smartbatch scale ")
-    )
+    return finding["severity"] != "note" and str(finding["cure"]).startswith(ON_A_RUNNING_SERVER)
 
 
 def draw(path: Path, found: Mapping[str, Any]) -> None:
@@ -161,11 +159,6 @@ def draw(path: Path, found: Mapping[str, Any]) -> None:
     rate.invert_yaxis()
     rate.set_ylabel("batch / delay / workers")
     save(figure, path)
-
-
-def say(line: str) -> None:
-    """Progress."""
-    print(f"[worked example {time.monotonic() - STARTED:4.0f} s] {line}", file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+ON_A_RUNNING_SERVER = ("smartbatch retune ", "smartbatch scale ")
+"""Beginnings of the cures that change one, under load and without losing a request."""
+
 
 class Severity(IntEnum):
     """How bad; a finding of a higher one stands above."""

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from smartbatch.doctor.evidence import Evidence
-from smartbatch.doctor.finding import Finding, Severity
+from smartbatch.doctor.finding import ON_A_RUNNING_SERVER, Finding, Severity
 from smartbatch.doctor.gain import Prognosis
 from smartbatch.doctor.illnesses import OF_MODELS, OF_SERVERS, OF_SETTINGS
 
@@ -93,7 +93,7 @@ def _of_model(evidence: Evidence) -> list[Finding]:
 
 def _addressed(cure: str, named: str) -> str:
     """A command that changes a running server, with what names that server."""
-    return f"{cure} {named}" if named and cure.startswith(("smartbatch retune ", "smartbatch scale ")) else cure
+    return f"{cure} {named}" if named and cure.startswith(ON_A_RUNNING_SERVER) else cure
 
 
 def _summary(one: Evidence) -> str:

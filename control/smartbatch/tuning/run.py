@@ -128,10 +128,11 @@ class _Run:
 
     def _learn(self, evidence: Evidence) -> None:
         """Larger batches tell what the first setting's could not, whose workers timed forwards of a few items alone."""
-        search, observed = self._found.search, observe(evidence)
+        search = self._found.search
         assert search is not None
-        if observed is not None and search.trials[-1].why == TO_TIME_BATCHES:
-            costs = self._costs(observed, _measured(evidence))
+        trial = search.trials[-1]
+        if trial.why == TO_TIME_BATCHES and (observed := observe(evidence)) is not None:
+            costs = self._costs(observed, trial.measured)
             search.learn(dataclasses.replace(costs, forward_s={**search.costs.forward_s, **costs.forward_s}))
             self._found.out_of_reach = search.out_of_reach()
 

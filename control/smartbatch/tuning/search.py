@@ -141,10 +141,9 @@ class Search:
 
     def best(self) -> Trial:
         """Of what was tried; of those that are as good as it, the one that answers soonest."""
-        worths = [self.objective.worth(trial.measured.requests_per_s, trial.measured.p95_s) for trial in self.trials]
-        most = max(worths)
+        most = self._best_worth()
         least = most / WORTH if most > 0 else most
-        as_good = [trial for trial, worth in zip(self.trials, worths, strict=True) if worth >= least]
+        as_good = [trial for trial in self.trials if self._worth(trial) >= least]
         return min(as_good, key=lambda trial: trial.measured.p95_s)
 
     def next_setting(self) -> tuple[Setting, str] | None:
@@ -191,8 +190,10 @@ class Search:
         return self._promise(setting) > (best * WORTH if best > 0 else best)
 
     def _best_worth(self) -> float:
-        measured = (trial.measured for trial in self.trials)
-        return max(self.objective.worth(one.requests_per_s, one.p95_s) for one in measured)
+        return max(map(self._worth, self.trials))
+
+    def _worth(self, trial: Trial) -> float:
+        return self.objective.worth(trial.measured.requests_per_s, trial.measured.p95_s)
 
     def _promise(self, setting: Setting) -> float:
         """What the model says of it, corrected by how far it was off where it was tried."""
