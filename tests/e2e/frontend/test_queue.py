@@ -59,6 +59,13 @@ class Crowd:
         code = "" if reply.ok else reply.json().get("error", {}).get("code", "")
         self._told.append(f"{reply.status_code} {code}".strip())
 
+    def wait_received(self, drain_url: str) -> None:
+        """Wait until the server has the requests of all: who has not connected before a drain is refused."""
+        received = 0
+        while received < len(self._threads):
+            told = len(self._told)  # first: whoever is told meanwhile is counted in neither, not twice
+            received = told + requests.get(drain_url, timeout=TIMEOUT_S).json()["answering"]
+
     def join(self) -> Counter[str]:
         for thread in self._threads:
             thread.join(TIMEOUT_S)
@@ -133,7 +140,7 @@ def test_a_drain_answers_what_waits_and_refuses_newcomers(server: RunningServer)
         open_one.get(f"{server.inference_url}/ping", timeout=TIMEOUT_S)
         half.sendall(HEAD + BODY[:5])
         crowd = Crowd(server, 9)
-        wait_queued(server, "tiny", 6)
+        crowd.wait_received(url)
 
         begun = requests.post(url, timeout=TIMEOUT_S).json()
         newcomer = open_one.post(f"{server.inference_url}/predictions/tiny", data=BODY, timeout=TIMEOUT_S)
