@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -134,11 +134,8 @@ def test_queued_requests_are_answered(start: Any) -> None:
     senders = [threading.Thread(target=send, args=(value,)) for value in range(24)]
     for sender in senders:
         sender.start()
-    with server.management() as client:
-        # All have arrived. In this order: one that is answered in between is counted twice by the other.
-        while len(answers) + client.drain_state().answering < len(senders):
-            time.sleep(0.01)
-        report = server.stop(grace_s=30)
+    wait_received(server, len(senders), answers)
+    report = server.stop(grace_s=30)
     for sender in senders:
         sender.join()
 
@@ -160,9 +157,7 @@ def test_grace_bounds_the_stop_and_late_requests_get_503(start: Any) -> None:
     senders = [threading.Thread(target=send) for _ in range(60)]  # thirty seconds of work
     for sender in senders:
         sender.start()
-    with server.management() as client:
-        while len(statuses) + client.drain_state().answering < len(senders):  # all have arrived
-            time.sleep(0.01)
+    wait_received(server, len(senders), statuses)
     report = server.stop(grace_s=12)
     for sender in senders:
         sender.join()
@@ -188,6 +183,14 @@ def send_many(server: RunningServer | Served, count: int, outcomes: list[Any]) -
     for sender in senders:
         sender.start()
     return senders
+
+
+def wait_received(server: RunningServer, num_sent: int, answered: Sized) -> None:
+    """Wait until the server has all requests: who has not connected yet is refused, or is told of what came later."""
+    with server.management() as client:
+        # In this order: one that is answered in between is counted twice by the other.
+        while len(answered) + client.drain_state().answering < num_sent:
+            time.sleep(0.01)
 
 
 def wait_queued(server: RunningServer | Served, num_queued: int) -> None:
@@ -223,7 +226,7 @@ def test_who_waits_for_a_removed_model_is_answered(start: Any) -> None:
     warm_up(server)
     outcomes: list[Any] = []
     senders = send_many(server, 6, outcomes)
-    wait_queued(server, 4)
+    wait_received(server, 6, outcomes)
     with server.management() as client:
         client.unregister("tiny")
 
@@ -260,7 +263,7 @@ def test_who_waits_for_a_model_without_workers_is_answered(start: Any) -> None:
     warm_up(server)
     outcomes: list[Any] = []
     senders = send_many(server, 6, outcomes)
-    wait_queued(server, 4)
+    wait_received(server, 6, outcomes)
     with server.management() as client:
         client.scale("tiny", 0)  # TorchServe's own: the batch in flight is lost
 
