@@ -4,6 +4,10 @@ Every block says its language. Blocks of shell and Python are run by tests/e2e/t
 them says why not, which no reader sees:
 
     <!-- not run: why it cannot be, and what tests it instead -->
+
+What TorchServe's own frontend cannot do (SMARTBATCH_FRONTEND=stock) says so likewise:
+
+    <!-- mended -->
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ HISTORY = {"CHANGELOG.md"}
 """Documents whose commands and links were true once."""
 
 _NOT_RUN = re.compile(r"<!-- not run: (?P<reason>.*?) -->", re.DOTALL)
+_MENDED = re.compile(r"<!-- mended -->")
 _SUBSTITUTION = re.compile(r"\$\(([^()]*)\)")
 _SEPARATOR = re.compile(r"[|&;]+")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*")
@@ -43,6 +48,8 @@ class Block:
     text: str
     not_run: str | None
     """Why it is not run, where it is not."""
+    mended: bool
+    """Whether it asks for what SmartBatch adds to TorchServe's frontend."""
     shown_after: Block | None
     """The block of JSON that shows its answer, if the next one does."""
 
@@ -78,7 +85,8 @@ def blocks(page: str) -> tuple[Block, ...]:
         if token.type != "fence":
             continue
         before = everything[at - 1] if at else None
-        marker = _NOT_RUN.search(before.content) if before is not None and before.type == "html_block" else None
+        comment = before.content if before is not None and before.type == "html_block" else ""
+        marker = _NOT_RUN.search(comment)
         answer = found[-1] if found and found[-1].language == "json" else None
         assert token.map is not None
         found.append(
@@ -88,6 +96,7 @@ def blocks(page: str) -> tuple[Block, ...]:
                 language=token.info.strip(),
                 text=token.content,
                 not_run=" ".join(marker["reason"].split()) if marker else None,
+                mended=_MENDED.search(comment) is not None,
                 shown_after=answer,
             )
         )

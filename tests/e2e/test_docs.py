@@ -30,7 +30,11 @@ COPIED = ("archive.sh", "config", "config.properties", "examples")
 OWN_SERVERS = tuple(f"examples/{name}/README.md" for name in ("digits", "custom_handler", "text", "detection"))
 """Pages that train, archive and serve by themselves, in the order in which they build on each other."""
 RUN = [block for block in documents.code_blocks() if block.not_run is None]
-ON_THE_SERVER = [block for block in RUN if block.page not in OWN_SERVERS and block.language in SHELL]
+ON_THE_SERVER = [
+    pytest.param(block, marks=[pytest.mark.mended] if block.mended else [])
+    for block in RUN
+    if block.page not in OWN_SERVERS and block.language in SHELL
+]
 ON_THEIR_OWN = [block for page in OWN_SERVERS for block in RUN if block.page == page]
 PYTHON_PAGES = sorted({block.page for block in RUN if block.language in PYTHON})
 

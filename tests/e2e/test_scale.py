@@ -100,6 +100,7 @@ def folders(server: RunningServer) -> list[str]:
     return sorted(path.name for path in Path(server.state.model_store).iterdir() if path.is_dir())
 
 
+@pytest.mark.mended  # who waits for a model without workers is answered
 def test_fewer_workers_then_none_then_some_then_no_model(start: Any) -> None:
     server = start(tiny_workers=2, batch_size=2, env=SLOW)
     with clients_of(server) as clients:

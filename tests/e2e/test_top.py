@@ -52,6 +52,7 @@ def wait_for_a_latency(server: RunningServer) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.mended  # it knows latencies
 def test_once_as_json(running_server: RunningServer) -> None:
     with Load(predictions(running_server)):
         wait_for_a_latency(running_server)  # the first request loads the model, and may take longer than one look
