@@ -23,7 +23,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from smartbatch.server.java import java_home, site_dir
+from smartbatch.server.jvm.command import java_home, site_dir
 
 ROOT = Path(__file__).resolve().parent
 JAR = ROOT / "smartbatch-frontend.jar"

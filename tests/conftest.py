@@ -64,8 +64,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["SMARTBATCH_CACHE_DIR"] = str(folder / "cache")
     (folder / "cache").mkdir(mode=0o700)
     if config.getoption("markexpr") != "slow":
-        options = f"-XX:TieredStopAtLevel=1 -XX:SharedArchiveFile={_classes()} -Xlog:cds=off"
-        os.environ.setdefault("JAVA_TOOL_OPTIONS", options)
+        os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
     if sys.platform == "linux" and not all("tests/unit" in argument for argument in config.args):
         command = fork_server.server_command(sys.executable, fork_server_path(), ["torchvision.transforms.v2"])
         command = [sys.executable, "-c", _UNTIL_PARENT_DIES, *command]
@@ -76,8 +75,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Have the file of Java's classes written beside the first tests; it costs as much as it saves seven servers."""
     first = os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0" and not session.config.option.collectonly
     num_tests = sum(item.nodeid.startswith(("tests/e2e/", "tests/faults/")) for item in session.items)
-    if first and num_tests > 20 and str(_classes()) in os.environ["JAVA_TOOL_OPTIONS"]:
-        command = [sys.executable, "-m", "tests.java_classes", str(_classes())]
+    if first and num_tests > 20:
+        command = [sys.executable, "-m", "tests.java_classes"]
         session.config.stash[_WRITING_CLASSES] = subprocess.Popen(command, cwd=Path(__file__).parents[1])
 
 
@@ -90,10 +89,6 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         config.stash[_FORK_SERVER_PROCESS].wait()
     if not hasattr(config, "workerinput"):
         shutil.rmtree(os.environ[_FOLDER], ignore_errors=True)
-
-
-def _classes() -> Path:
-    return Path(os.environ[_FOLDER]) / "classes.jsa"
 
 
 def fork_server_path() -> Path:

@@ -1,51 +1,36 @@
-"""The classes of TorchServe's frontend, read and checked once for a session: half of the CPU of a frontend's start.
+"""The file of Java's classes, for a session's servers: half of the CPU of a frontend's start.
 
-    python -m tests.java_classes FILE
+    python -m tests.java_classes
 
-Java calls it class data sharing. A JVM that is told of the file before it is there, or that runs other jars, does
-without. It is made by the session, not kept: it holds for one Java, one TorchServe and one jar of ours.
+Written as a user's second server finds it (control/smartbatch/server/jvm/classes.py), but at once.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
 import tempfile
 from pathlib import Path
 
-from smartbatch.server.java import java_home
+from smartbatch.server.jvm import classes
 from smartbatch.server.settings import ServerSettings
 from smartbatch.server.starting import start_server
 
 
-def write(archive: Path) -> None:
-    """Start a frontend that notes which classes it loads, and have Java write these down as it needs them."""
+def write() -> None:
+    """Start a frontend, have the classes written that it has loaded, and end it."""
     with tempfile.TemporaryDirectory(prefix="classes-") as temporary:
-        folder = Path(temporary)
-        noted, chosen, made = folder / "noted", folder / "chosen", folder / "classes.jsa"
-        (folder / "store").mkdir()
         settings = ServerSettings(
-            model_store=folder / "store",
-            run_dir=folder / "run",
+            model_store=Path(temporary),
+            run_dir=Path(temporary) / "run",
             inference_port=0,
             management_port=0,
             metrics_port=0,
-            vm_args=(f"-XX:DumpLoadedClassList={noted}",),
+            env={"SMARTBATCH_FORK_SERVER": "off"},
         )
         with start_server(settings) as server:
-            java = Path(f"/proc/{server.pid}/cmdline").read_text().split("\0")
-        class_path = java[java.index("-cp") + 1]
-        # Java 21 crashes over some of the lambdas that it has noted itself.
-        lines = noted.read_text().splitlines(keepends=True)
-        chosen.write_text("".join(line for line in lines if not line.startswith("@")))
-        command = [str(java_home() / "bin" / "java"), "-Xshare:dump", f"-XX:SharedClassListFile={chosen}"]
-        command += [f"-XX:SharedArchiveFile={made}", "-XX:+UseSerialGC", "-cp", class_path]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
-        # Beside its last place first: a JVM that starts now sees a whole file or none.
-        unfinished = archive.with_suffix(".unfinished")
-        unfinished.write_bytes(made.read_bytes())
-        unfinished.rename(archive)
+            if classes.write(server.state, os.environ) is None:
+                raise SystemExit((Path(server.state.run_dir) / "logs" / classes.LOG).read_text(errors="replace"))
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]))
+    write()

@@ -17,7 +17,7 @@ def env(
     shell: Annotated[bool, typer.Option(help="Print export lines; --no-shell prints JSON.")] = True,
 ) -> None:
     """Print what plain `torchserve` needs: eval "$(smartbatch env)"."""
-    from smartbatch.server.java import java_home
+    from smartbatch.server.jvm.command import java_home
 
     home = java_home()
     path = os.pathsep.join([str(home / "bin"), str(Path(sys.executable).parent), os.environ.get("PATH", "")])

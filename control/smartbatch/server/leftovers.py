@@ -12,7 +12,7 @@ import psutil
 from smartbatch.errors import StartupError
 from smartbatch.remote.state import KEY_FILE, STATE_FILE, ServerState, UnreadableStateError, read_state
 from smartbatch.retune.store import remove_copies_of_server
-from smartbatch.server.java import MAIN_CLASS
+from smartbatch.server.jvm.command import MAIN_CLASS
 from smartbatch.server.start_checks import TMP_PREFIX
 from smartbatch.server.stopping.stop_request import remove_requests
 

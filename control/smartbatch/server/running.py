@@ -13,7 +13,7 @@ import psutil
 
 from smartbatch.remote.process_identity import wait_gone
 from smartbatch.remote.state import ServerState, read_state
-from smartbatch.server.java import END_SIGNAL
+from smartbatch.server.jvm.command import END_SIGNAL
 from smartbatch.server.leftovers import clean_up
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from smartbatch.server.announce import announcement
 from smartbatch.server.archives import lacks
 from smartbatch.server.batching import Batching
 from smartbatch.server.forking.imports import imports_of
+from smartbatch.server.jvm.classes import written_meanwhile
 from smartbatch.server.ports import free_ports
 from smartbatch.server.running import RunningServer
 from smartbatch.server.settings import ServerSettings, default_run_dir
@@ -85,8 +86,9 @@ def serve_until_stopped(plan: ServePlan) -> None:
             _bring_up(plan, server, console)
         finally:  # what ends a server that did not come up is not to be interrupted
             signals.interrupts = False
-        while server.is_alive and not signals.stop.wait(_POLL_S):
-            pass
+        with written_meanwhile(server.state, {**os.environ, **plan.settings.env}):
+            while server.is_alive and not signals.stop.wait(_POLL_S):
+                pass
     except StopRequested:
         pass
     except NotRunningError:

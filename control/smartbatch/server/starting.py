@@ -22,7 +22,8 @@ from smartbatch.errors import StartupError, UsageError
 from smartbatch.remote.process_identity import birth, own_birth
 from smartbatch.remote.state import KEY_FILE, ServerState
 from smartbatch.server.forking import choice, fork_server
-from smartbatch.server.java import jvm_command, site_dir, start_jvm
+from smartbatch.server.jvm import classes
+from smartbatch.server.jvm.command import jvm_command, site_dir, start_jvm
 from smartbatch.server.leftovers import CONFIG_FILE, forget, refuse_second
 from smartbatch.server.ports import free_ports, is_free
 from smartbatch.server.properties import write_properties
@@ -78,9 +79,11 @@ def start_server(
         server_args = ["-f", str(config), "-s", str(settings.model_store.absolute()), "-ncs"]
         python, beside = _python(settings, tmp_dir)
         command = jvm_command(vm_args, server_args, tmp_dir, properties.get("plugins_path", ""), python)
+        env = _environment(settings, run_dir, tmp_dir)
+        command[1:1] = classes.options(command, tmp_dir, env)
         output = logs / "console.log"
         output.write_bytes(b"")
-        process = start_jvm(command, run_dir, _environment(settings, run_dir, tmp_dir), output, beside)
+        process = start_jvm(command, run_dir, env, output, beside)
         _wait_started(process, output, settings.start_timeout_s, while_waiting)
         state = _new_state(settings, process.pid, run_dir, tmp_dir, drains_on_sigterm=drains_on_sigterm)
         state.write()

@@ -48,10 +48,20 @@ def open_cache(env: Mapping[str, str], instead: Path) -> Path:
         instead: a folder of the server's own; taken, with one line in the log, where the other cannot be used.
     """
     try:
-        return _checked(_wanted(env))
+        return users_cache(env)
     except (UnusableError, OSError) as error:
         logger.warning("what is built and measured is kept for this server only, in %s: %s", instead, error)
         return instead
+
+
+def users_cache(env: Mapping[str, str]) -> Path:
+    """The folder that this user's servers share, made if need be.
+
+    Raises:
+        UnusableError: another user could write there, or it is no folder.
+        OSError: it cannot be made or written, or its disk is full.
+    """
+    return _checked(_wanted(env))
 
 
 def _wanted(env: Mapping[str, str]) -> Path:

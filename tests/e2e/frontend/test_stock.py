@@ -15,7 +15,7 @@ import pytest
 import requests
 from smartbatch.errors import NotRunningError, UsageError
 from smartbatch.remote.management import ManagementClient
-from smartbatch.server.java import java_home
+from smartbatch.server.jvm.command import java_home
 from smartbatch.server.ports import free_ports
 
 from tests.conftest import StartServer

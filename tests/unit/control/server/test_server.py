@@ -24,7 +24,7 @@ from smartbatch.remote.process_identity import live_process, own_birth
 from smartbatch.remote.state import STATE_FILE, ServerState, read_state
 from smartbatch.server.announce import announcement, example_curl
 from smartbatch.server.batching import Batching, count_gpus, resolve_batching
-from smartbatch.server.java import MAIN_CLASS
+from smartbatch.server.jvm.command import MAIN_CLASS
 from smartbatch.server.leftovers import refuse_second
 from smartbatch.server.ports import free_ports, is_free, is_loopback
 from smartbatch.server.properties import read_properties, write_properties
