@@ -7,12 +7,14 @@ each forward take that long.
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ from tests.disks import mounted
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 """As servers have it: PyTorch's threads sleep while they wait. On two cores that several processes share, threads that
 spin take two to five times the CPU."""
+for _name, _value in (("KMP_DUPLICATE_LIB_OK", "True"), ("KMP_INIT_AT_FORK", "FALSE")):
+    os.environ.setdefault(_name, _value)  # as scikit-learn does when a test imports it, and every later server has it
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # workers start three times faster from cached bytecode
 
 hypothesis.settings.register_profile(
@@ -56,6 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
     compiler only: the second takes half of the CPU of a frontend that lives for seconds, and compiles for minutes to
     come. The tests behind `slow`, which last as long, have both.
     """
+    gc.disable()  # while tests are collected: what is imported stays, and looking through it takes a fifth of the time
     if hasattr(config, "workerinput"):
         return
     config.option.loadscopereorder = False  # the order is that of pytest_collection_modifyitems
@@ -72,7 +77,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Have the file of Java's classes written beside the first tests; it costs as much as it saves seven servers."""
+    """Let garbage be collected again, and have the file of Java's classes written beside the first tests.
+
+    It costs as much as it saves seven servers.
+    """
+    gc.freeze()
+    gc.enable()
     first = os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0" and not session.config.option.collectonly
     num_tests = sum(item.nodeid.startswith(("tests/e2e/", "tests/faults/")) for item in session.items)
     if first and num_tests > 20:
@@ -199,6 +209,19 @@ def shared_fork_server(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def environment_is_left_as_it_was() -> Iterator[None]:
     """A variable one test leaves behind reaches the servers of every later one."""
+    with _unchanged_environment():
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def environment_is_left_as_it_was_by_fixtures() -> Iterator[None]:
+    """What a module's fixture leaves, by an import even, does so too."""
+    with _unchanged_environment():
+        yield
+
+
+@contextmanager
+def _unchanged_environment() -> Iterator[None]:
     before = dict(os.environ)
     yield
     after = dict(os.environ)

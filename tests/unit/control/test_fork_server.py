@@ -202,6 +202,13 @@ def test_variables_that_libraries_read_when_they_load_must_be_the_servers(server
     assert "it was started with another OMP_NUM_THREADS" in errors
 
 
+def test_variables_that_a_clients_own_imports_set_are_no_reason(server: ForkServer, worker: Path) -> None:
+    """scikit-learn's, which a program has once it has imported it."""
+    started = server.start([worker, "exit", 3], env=environment(KMP_INIT_AT_FORK="any", KMP_DUPLICATE_LIB_OK="any"))
+    _, errors = started.communicate(timeout=60)
+    assert (started.returncode, errors) == (3, "")
+
+
 def test_why_it_refused_is_told_even_if_it_closed_before_all_was_sent(tmp_path: Path, worker: Path) -> None:
     address, launcher = tmp_path / "s", tmp_path / "python"
     fork_server.write_launcher(launcher, sys.executable, address)
