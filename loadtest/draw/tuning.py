@@ -32,8 +32,8 @@ def draw_tuning(path: Path, found: Mapping[str, Any]) -> None:
     xs, ys = [one["requests_per_s"] for one in front], [one["p95_ms"] for one in front]
     axes.plot(xs, ys, color=GREY, linewidth=1, label="nothing better, predicted", zorder=2)
     for number, trial in enumerate(found["trials"], 1):
-        setting = {key: trial[key] for key in ("batch_size", "max_batch_delay_ms", "workers", "threads")}
-        is_best = setting == found["best"]
+        best = found["best"]
+        is_best = best is not None and all(trial[key] == value for key, value in best.items())
         axes.scatter(
             [trial["requests_per_s"]],
             [trial["p95_ms"]],

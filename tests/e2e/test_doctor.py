@@ -26,6 +26,7 @@ from PIL import Image
 from smartbatch.autoscaling.run import Autoscaler, AutoscaleSettings, Event
 from smartbatch.doctor.report import Report
 from smartbatch.remote.scrape import scrape
+from smartbatch.remote.status import describe_workers
 from smartbatch.retune.targets import scale_target
 from smartbatch_worker.contract.machine import num_cores
 
@@ -266,6 +267,33 @@ def test_tune_for_requests_that_wait_for_nobody(clinic: Clinic, tmp_path: Path, 
         assert (first["batch_size"], first["why"]) == (32, "as it is")
         assert best["p95_ms"] < 0.5 * first["p95_ms"]
         assert (tmp_path / "tuning.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow  # half a minute; tests/unit/control/tuning has the search
+def test_tune_frees_a_forward_that_is_held(clinic: Clinic) -> None:
+    clinic.archive("alone", burns=0.004, overrides={"micro_batch": "1"})
+    run_dir = clinic.server.state.run_dir
+    command = [sys.executable, "-m", "smartbatch.cli", "tune", "alone", "--run-dir", run_dir, "--clients", "16"]
+    with clinic.registered("alone", "alone", batch=8, delay_ms=5):
+        done = subprocess.run(
+            [*command, "--seconds", "1.5", "--apply", "--json"], capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        held, free, *_ = found["trials"]
+        assert (held["handler"], free["handler"]) == ([], [["micro_batch", "auto"]])
+        assert free["requests_per_s"] > 2 * held["requests_per_s"]
+        assert found["serving"] == found["best"]
+        assert found["best"]["handler"] == [["micro_batch", "auto"]]
+        assert found["retune"].endswith(" --set micro_batch=auto")
+        assert found["serve"].startswith("SMARTBATCH_MICRO_BATCH=auto smartbatch serve ")
+        assert set(found["requests"]) == {"200"}, "no request is lost"
+        with clinic.server.management() as client:
+            workers = describe_workers(client, client.describe("alone"))
+        assert [worker["config"]["micro_batch"] for worker in workers.values()] == ["auto"] * len(workers)
+    wrong = subprocess.run([*command, "--allow", "threads"], capture_output=True, text=True, timeout=120)
+    assert wrong.returncode == 2
+    assert "--allow takes micro_batch, compile, precision; got threads" in wrong.stderr
 
 
 def test_autoscale_adds_workers_and_takes_them_back(clinic: Clinic) -> None:

@@ -55,6 +55,13 @@ def tune(
             help="That a setting is measured for.", show_default="5; of --trace once, at most 60", min=1, max=120
         ),
     ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Of the handler's configuration, what may change: micro_batch, compile, precision; several times.",
+            show_default="micro_batch",
+        ),
+    ] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Leave the best setting behind, not the present one.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for tuning.json and tuning.png.")] = None,
     forward: Annotated[
@@ -72,6 +79,9 @@ def tune(
     For clients that wait for their answers it is the highest rate within the objective; for a --rate or a --trace,
     whose requests come whether or not others are answered, the lowest p95.
 
+    Where the archive fixes `micro_batch`, one trial lets it be measured; with --allow compile or --allow precision also
+    what makes the forward, and bf16, by which answers differ in the third digit.
+
     The trials are retunes under a load of its own, beside whatever else is asked, and no request is lost. Afterwards
     the present setting is back, or with --apply the best one is there.
 
@@ -86,17 +96,19 @@ def tune(
     if sum(given is not None for given in (clients, rate, trace)) > 1:
         raise UsageError("--clients, --rate and --trace are three kinds of load: give one of them")
     if forward:
-        if apply or any(given is not None for given in (slo_p95_ms, clients, rate, trace, body, seconds, out)):
+        if apply or any(given is not None for given in (slo_p95_ms, clients, rate, trace, body, seconds, out, allow)):
             raise UsageError("--forward measures the forward alone: leave out all that is of trials or their load")
         _tune_forward(target, model, timeout, drain_timeout, as_json)
         return
     from smartbatch.doctor.probe import OpenProbe, Probe, probe_body
     from smartbatch.tuning import report
     from smartbatch.tuning.arrivals import by_chance, from_trace
-    from smartbatch.tuning.run import TuneSettings
+    from smartbatch.tuning.run import MAY_CHANGE, TuneSettings
     from smartbatch.tuning.run import tune as run
     from smartbatch.tuning.search import MOST_TRIALS, Objective
 
+    if unknown := set(allow or ()) - MAY_CHANGE.keys():
+        raise UsageError(f"--allow takes {', '.join(MAY_CHANGE)}; got {', '.join(sorted(unknown))}")
     with target.endpoints.management() as client:
         described = client.describe(model, customized=True).customized
     content = probe_body(described, body)
@@ -114,6 +126,7 @@ def tune(
             rate=None if arrivals is None else arrivals.requests_per_s,
         ),
         seconds=seconds or max(SECONDS, once_s),
+        allowed=frozenset(allow or ("micro_batch",)),
         apply=apply,
         ready_timeout_s=timeout,
         drain_timeout_s=drain_timeout,

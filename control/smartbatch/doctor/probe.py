@@ -62,7 +62,8 @@ class Probe:
         """How requests ended: by HTTP status, or what broke."""
         self._endpoints, self._body = endpoints, body
         self._url = f"{endpoints.inference_url}/predictions/{model}"
-        self._ended = threading.Event()
+        self._ended, self._sending = threading.Event(), threading.Event()
+        self._sending.set()
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(num_clients)]
 
     @property
@@ -79,11 +80,17 @@ class Probe:
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
+        self._sending.set()
         for thread in self._threads:
             thread.join(TIMEOUT_S)
 
+    def pause(self) -> None:
+        """Send nothing more, until it is to begin again."""
+        self._sending.clear()
+
     def begin_again(self) -> None:
-        """Whatever is out from before counts no more: of clients that wait, it is a request each."""
+        """Send; whatever is out from before counts no more: of clients that wait, it is a request each."""
+        self._sending.set()
 
     def _run(self) -> None:
         content, content_type = self._body
@@ -102,6 +109,7 @@ class Probe:
                 self._note(status)
 
     def _may_send(self) -> bool:
+        self._sending.wait()
         return not self._ended.is_set()
 
     def _note(self, status: str) -> None:
@@ -142,11 +150,16 @@ class OpenProbe(Probe):
             self._changed.notify_all()
         super().__exit__()
 
-    def begin_again(self) -> None:
-        """Wait until nothing is out, so that a backlog is its setting's own; then requests come as at first."""
+    def pause(self) -> None:
+        """Send nothing more, until it is to begin again."""
         with self._lock:
             self._moments = None
             self._changed.notify_all()
+
+    def begin_again(self) -> None:
+        """Wait until nothing is out, so that a backlog is its setting's own; then requests come as at first."""
+        self.pause()
+        with self._lock:
             self._answered.wait_for(lambda: not self._out, TIMEOUT_S)
             self._moments = self._from_now()
             self._changed.notify_all()

@@ -21,6 +21,8 @@ class Setting:
     workers: int
     threads: int | None = None
     """Of each worker's forward; None: the cores, shared among the workers that compute."""
+    handler: tuple[tuple[str, str], ...] = ()
+    """Of the handler's configuration, what is to differ from what is registered; costs are of one such choice."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.workers < 1:

@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from smartbatch_worker.contract import environment
+
 from smartbatch.simulation.batches import Outcome
 from smartbatch.simulation.costs import Setting
 from smartbatch.simulation.load import ClosedLoop
@@ -98,12 +100,14 @@ def _misses(found: Tuning, best: Trial) -> list[str]:
 
 def serve_command(model: str, setting: Setting) -> str:
     """What starts a server with it."""
-    return f"smartbatch serve --model {model} {_options(setting)}"
+    variables = "".join(f"{environment.PREFIX}{key.upper()}={value} " for key, value in setting.handler)
+    return f"{variables}smartbatch serve --model {model} {_options(setting)}"
 
 
 def retune_command(model: str, setting: Setting) -> str:
     """What gives it to a running server."""
-    return f"smartbatch retune {model} {_options(setting)}"
+    changes = "".join(f" --set {key}={value}" for key, value in setting.handler)
+    return f"smartbatch retune {model} {_options(setting)}{changes}"
 
 
 def write(fields: dict[str, Any], folder: Path) -> None:

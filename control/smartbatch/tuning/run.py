@@ -1,4 +1,4 @@
-"""Try settings on the running server: each is a retune, so no request is lost, and the load goes on meanwhile."""
+"""Try settings on the running server: each is a retune, so no request of others is lost meanwhile."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ from smartbatch.simulation.batches import Outcome
 from smartbatch.simulation.costs import Costs, Setting
 from smartbatch.simulation.fit import Observed, counted, fit
 from smartbatch.simulation.load import Load
-from smartbatch.tuning.search import TO_TIME_BATCHES, Measured, Objective, Search, Trial
+from smartbatch.tuning.search import FREE, TO_TIME_BATCHES, Measured, Objective, Search, Trial
 
+MAY_CHANGE = {"micro_batch": "auto", "compile": "auto", "precision": "bf16"}
+"""Of the handler's configuration, what may be tried if it is allowed, and as what. With `compile: auto` a machine that
+is faster in fp32 computes in that."""
 SETTLE_S = 1.5
 """After a switch: clients find the new version, and the queue its level."""
 
@@ -35,6 +38,8 @@ class TuneSettings:
     objective: Objective
     seconds: float = 5.0
     """That a setting is measured for."""
+    allowed: frozenset[str] = frozenset({"micro_batch"})
+    """Of `MAY_CHANGE`, what a trial may change: the first leaves answers as they are, the last does not."""
     apply: bool = False
     """Leave the best setting behind; else the present one comes back."""
     ready_timeout_s: float = 120.0
@@ -85,6 +90,8 @@ class _Run:
         self._target, self._settings, self._probe, self._say = target, settings, probe, say
         self._found = Tuning(settings, probe.load)
         self._at: Setting | None = None
+        self._registered: dict[str, str] = {}
+        """The handler's configuration as it was, of what is allowed to change."""
 
     def run(self) -> Tuning:
         began = time.monotonic()
@@ -111,14 +118,24 @@ class _Run:
         now = self._at = observed.setting
         load, objective = self._probe.load, self._settings.objective
         measured = _measured(evidence)
+        told = {key: evidence.config(key) for key in self._settings.allowed}
+        self._registered = {key: str(value) for key, value in told.items() if value is not None}
+        held = {key: MAY_CHANGE[key] for key, value in self._registered.items() if value != MAY_CHANGE[key]}
         search = Search(
-            now, self._costs(observed, measured), load, objective, evidence.server.cores, self._found.trials
+            now,
+            self._costs(observed, measured),
+            load,
+            objective,
+            evidence.server.cores,
+            self._found.trials,
+            free=tuple(sorted(held.items())),
         )
         self._found.search = search
         self._record(now, "as it is", measured)
         self._found.out_of_reach = search.out_of_reach()
         while self._found.out_of_reach is None and (following := search.next_setting()) is not None:
             setting, why = following
+            self._probe.pause()  # new workers measure their forward first, which is slow on cores that are busy
             self._switch(setting)
             self._probe.begin_again()
             time.sleep(SETTLE_S)
@@ -127,14 +144,22 @@ class _Run:
             self._learn(evidence)
 
     def _learn(self, evidence: Evidence) -> None:
-        """Larger batches tell what the first setting's could not, whose workers timed forwards of a few items alone."""
+        """What the first setting could not tell: of a forward that is free, or of more items than were ever timed."""
         search = self._found.search
         assert search is not None
         trial = search.trials[-1]
-        if trial.why == TO_TIME_BATCHES and (observed := observe(evidence)) is not None:
-            costs = self._costs(observed, trial.measured)
-            search.learn(dataclasses.replace(costs, forward_s={**search.costs.forward_s, **costs.forward_s}))
-            self._found.out_of_reach = search.out_of_reach()
+        if trial.why not in (FREE, TO_TIME_BATCHES) or (observed := observe(evidence)) is None:
+            return
+        costs = self._costs(observed, trial.measured)
+        if trial.why == TO_TIME_BATCHES:
+            costs = dataclasses.replace(costs, forward_s={**search.costs.forward_s, **costs.forward_s})
+            search.learn(costs, search.handler)
+        elif any(evidence.config(key) not in (None, value) for key, value in trial.setting.handler):
+            self._say(f"the server's environment beats {spelled_handler(trial.setting)}, so it is left as it is")
+            search.trials[-1] = dataclasses.replace(trial, setting=dataclasses.replace(trial.setting, handler=()))
+        elif search.is_better_free():
+            search.learn(costs, trial.setting.handler)
+        self._found.out_of_reach = search.out_of_reach()
 
     def _costs(self, observed: Observed, measured: Measured) -> Costs:
         # What arrives faster than it is answered piles up: then no steady load explains what was seen.
@@ -167,12 +192,23 @@ class _Run:
             batch_size=setting.batch_size,
             max_batch_delay_ms=max(1, setting.max_batch_delay_ms),
             workers=setting.workers,
-            overrides={} if self._at is None or setting.threads == self._at.threads else _threads(setting),
+            overrides=self._overrides(setting),
             ready_timeout_s=self._settings.ready_timeout_s,
             drain_timeout_s=self._settings.drain_timeout_s,
         )
         retune(self._target.endpoints, wanted, self._target.model_store, self._target.canary)
         self._at = setting
+
+    def _overrides(self, setting: Setting) -> dict[str, str]:
+        """Of the handler's configuration, what differs from what is served."""
+        at = self._at or setting
+        wanted, has = dict(setting.handler), dict(at.handler)
+        changed = {
+            key: wanted.get(key, self._registered[key])
+            for key in wanted.keys() | has
+            if wanted.get(key) != has.get(key)
+        }
+        return changed if setting.threads == at.threads else changed | _threads(setting)
 
     def _watch(self) -> Evidence:
         observer = Observer(self._target.endpoints, self._settings.model, self._probe.num_clients)
@@ -182,7 +218,13 @@ class _Run:
 
 def spelled(setting: Setting) -> str:
     """For people."""
-    return f"batches of {setting.batch_size} within {setting.max_batch_delay_ms} ms on {setting.workers} worker(s)"
+    batches = f"batches of {setting.batch_size} within {setting.max_batch_delay_ms} ms on {setting.workers} worker(s)"
+    return f"{batches}, {spelled_handler(setting)}" if setting.handler else batches
+
+
+def spelled_handler(setting: Setting) -> str:
+    """What differs from the registered configuration."""
+    return " ".join(f"{key}={value}" for key, value in setting.handler)
 
 
 def _threads(setting: Setting) -> dict[str, str]:

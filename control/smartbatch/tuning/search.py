@@ -1,7 +1,8 @@
 """Which setting to try next: the model of the server proposes, what was measured corrects it.
 
     1  the present setting, to which the model is fitted
-       (where its batches are too small to tell what larger ones cost: one of those, to which it is fitted again)
+       (where the handler's configuration holds the forward to less than is allowed: the same without that; and where
+       batches are too small to tell what larger ones cost: one of those; to each it is fitted again)
     2  the best of all by the model
     3  the best that is unlike it, in case the model is wrong: another number of workers, or a batch of another kind
     4… the best by the model as corrected by what was measured, while that promises more than the best so far
@@ -11,6 +12,7 @@ An objective that the model puts out of reach is said to be so before anything i
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Iterator, Sequence
@@ -33,6 +35,7 @@ TELLING = 8
 WORTH = 1.02
 """A trial is worth its seconds where it promises that much more than the best so far."""
 TO_TIME_BATCHES = "to time batches"
+FREE = "the forward as it is measured"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,7 @@ class Search:
         load: that is served.
         objective: what is wanted.
         cores: of the server; None where they are not known.
+        free: of the handler's configuration, what would let its forward be chosen by measuring; nothing: it may be.
     """
 
     now: Setting
@@ -105,28 +109,31 @@ class Search:
     objective: Objective
     cores: int | None
     trials: list[Trial] = field(default_factory=list)
+    free: tuple[tuple[str, str], ...] = ()
     predicted: dict[Setting, Outcome] = field(init=False)
+    handler: tuple[tuple[str, str], ...] = field(init=False)
+    """That costs and predictions are of."""
 
     def __post_init__(self) -> None:
         self.learn(self.costs)
 
-    def learn(self, costs: Costs) -> None:
-        """Predict anew, by costs that are better known."""
-        self.costs = costs
-        tried = settings(self.now, self.cores)
-        scored = score(tried if self.now in tried else [self.now, *tried], self.load, self.costs)
+    def learn(self, costs: Costs, handler: tuple[tuple[str, str], ...] = ()) -> None:
+        """Predict anew, by costs that are better known, of a handler that is configured so."""
+        self.costs, self.handler = costs, handler
+        now, *tried = (dataclasses.replace(one, handler=handler) for one in (self.now, *settings(self.now, self.cores)))
+        scored = score(tried if now in tried else [now, *tried], self.load, self.costs)
         self.predicted = {one.setting: one.outcome for one in scored}
 
     def record(self, setting: Setting, why: str, measured: Measured) -> None:
         """What a trial found."""
-        predicted = self.predicted[setting] if self.trials else None
+        predicted = self.predicted.get(setting) if self.trials else None
         self.trials.append(Trial(setting=setting, why=why, predicted=predicted, measured=measured))
 
     def out_of_reach(self) -> tuple[Setting, Outcome] | None:
         """Where no setting can meet the objective, even if the model errs: the one that comes nearest."""
         objective = self.objective
         seen = (trial.measured for trial in self.trials)
-        if self.is_blind or any(objective.is_met(one.requests_per_s, one.p95_s) for one in seen):
+        if self.is_blind or self._may_be_free or any(objective.is_met(one.requests_per_s, one.p95_s) for one in seen):
             return None
         bearing = {
             setting: outcome
@@ -156,10 +163,12 @@ class Search:
         left = [setting for setting in self.predicted if setting not in tried]
         if not left:
             return None
+        if self._may_be_free:
+            return dataclasses.replace(self.now, handler=self.free), FREE
         first = max(left, key=self._promise)
-        if len(self.trials) == 1 and self.is_blind:
+        number = sum(trial.why not in (TO_TIME_BATCHES, FREE) for trial in self.trials)
+        if number == 1 and self.is_blind:
             return max((one for one in left if one.batch_size >= TELLING), key=self._promise), TO_TIME_BATCHES
-        number = sum(trial.why != TO_TIME_BATCHES for trial in self.trials)
         if number == 1:
             return (first, "best by the model") if self._is_worth(first) else self._unlike(left, self.now)
         if number == 2:
@@ -172,6 +181,16 @@ class Search:
     def is_blind(self) -> bool:
         """Only forwards of a few items were ever timed, and nothing was tried to mend that."""
         return max(self.costs.forward_s) < TELLING and all(trial.why != TO_TIME_BATCHES for trial in self.trials)
+
+    @property
+    def _may_be_free(self) -> bool:
+        """The forward is held to less than it may, and nobody has tried it without."""
+        return bool(self.free) and all(trial.why != FREE for trial in self.trials)
+
+    def is_better_free(self) -> bool:
+        """Whether the last trial, of the forward as it is measured, was worth it."""
+        *before, last = map(self._worth, self.trials)
+        return last > (max(before) * WORTH if max(before) > 0 else max(before))
 
     def _unlike(self, left: Sequence[Setting], setting: Setting) -> tuple[Setting, str] | None:
         """The most promising that differs from a setting in kind; None where none could win even if the model errs."""
@@ -205,7 +224,8 @@ class Search:
 
     def _off(self, setting: Setting, figure: str) -> float:
         """Measured ÷ predicted: of the trials with as many workers, or of all where there is none."""
-        alike = [trial for trial in self.trials if trial.setting.workers == setting.workers] or self.trials
+        known = [trial for trial in self.trials if trial.setting in self.predicted]  # others are another handler's
+        alike = [trial for trial in known if trial.setting.workers == setting.workers] or known
         ratios = list(_ratios(alike, self.predicted, figure))
         return statistics.geometric_mean(ratios) if ratios else 1.0
 

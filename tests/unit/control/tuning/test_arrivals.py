@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from smartbatch.doctor.probe import OpenProbe
+from smartbatch.doctor.probe import OpenProbe, Probe
 from smartbatch.errors import UsageError
 from smartbatch.remote.endpoints import Endpoints
 from smartbatch.simulation.load import OpenLoop
@@ -91,3 +91,23 @@ def test_a_new_beginning_waits_for_what_is_out(server: Scripted, monkeypatch: py
         while open_probe.outcomes["200"] < 6:
             time.sleep(0.01)
     assert len(server.requests) == 6, "the first three again, and nothing of what was to come much later"
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_in_a_pause_nothing_is_sent(server: Scripted, monkeypatch: pytest.MonkeyPatch, waits: bool) -> None:
+    monkeypatch.setattr("smartbatch.doctor.probe.WARM_UP_S", 0.0)
+    endpoints, body = Endpoints(inference_url=server.url), (b"{}", "application/json")
+    steady = OpenLoop(tuple(n / 100 for n in range(20)))
+    with Probe(endpoints, "m", body, 2) if waits else OpenProbe(endpoints, "m", body, steady) as paused:
+        while len(server.requests) < 5:
+            time.sleep(0.01)
+        paused.pause()
+        time.sleep(0.2)  # for what was on its way
+        sent = len(server.requests)
+        time.sleep(0.2)
+        assert len(server.requests) == sent
+        paused.begin_again()
+        while len(server.requests) < sent + 5:
+            time.sleep(0.01)
+        paused.pause()  # from which an end wakes it
+    assert set(paused.outcomes) == {"200"}

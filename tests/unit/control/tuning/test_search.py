@@ -10,7 +10,7 @@ from smartbatch.simulation.batches import simulate
 from smartbatch.simulation.costs import Costs, Setting
 from smartbatch.simulation.load import ClosedLoop, Load
 from smartbatch.tuning.arrivals import by_chance
-from smartbatch.tuning.search import MOST_TRIALS, TO_TIME_BATCHES, Measured, Objective, Search, Trial, settings
+from smartbatch.tuning.search import FREE, MOST_TRIALS, TO_TIME_BATCHES, Measured, Objective, Search, Trial, settings
 
 FITTED = Costs(
     cores=2,
@@ -101,6 +101,47 @@ def test_what_batches_gain_is_found_where_none_was_ever_timed(slo_s: float | Non
     oracle = max(search.objective.worth(outcome.requests_per_s, outcome.p95_s) for outcome in outcomes)
     found = simulate(LOAD, search.best().setting, truth)
     assert search.objective.worth(found.requests_per_s, found.p95_s) >= 0.94 * oracle > 0
+
+
+FREED = (("micro_batch", "auto"),)
+
+
+def of_one(costs: Costs) -> Costs:
+    """Its forwards have one item each."""
+    return dataclasses.replace(costs, micro_batch=1, forward_s={1: costs.forward_s[1]})
+
+
+@pytest.mark.parametrize("gains", [True, False])
+def test_a_forward_that_is_held_is_tried_free_and_left_so_if_that_is_better(gains: bool) -> None:
+    """One trial, at the present batches; what it finds, the others begin with."""
+    held = of_one(dataclasses.replace(FITTED, forward_s=FEW))
+    free = dataclasses.replace(FITTED, forward_s=FEW) if gains else slower(held, 1.1)
+    now = Setting(batch_size=8, max_batch_delay_ms=5, workers=1)
+    search = Search(now, held, LOAD, Objective(None), cores=2, free=FREED)
+    while (following := search.next_setting()) is not None:
+        setting, why = following
+        search.record(setting, why, really(free if setting.handler else held, setting, 0))
+        if why == FREE and search.is_better_free():
+            search.learn(free, setting.handler)
+    assert [trial.why for trial in search.trials][:2] == ["as it is", FREE]
+    assert search.trials[1].setting == dataclasses.replace(now, handler=FREED)
+    assert len(search.trials) <= MOST_TRIALS
+    assert {trial.setting.handler for trial in search.trials[2:]} == ({FREED} if gains else {()})
+    assert search.best().setting.handler == (FREED if gains else ())
+    truth = free if gains else held
+    oracle = max(simulate(LOAD, setting, truth).requests_per_s for setting in settings(now, 2))
+    assert simulate(LOAD, search.best().setting, truth).requests_per_s >= 0.94 * oracle
+
+
+def test_nothing_is_out_of_reach_while_the_forward_may_be_free() -> None:
+    held = of_one(FITTED)
+    search = Search(ONE_BY_ONE, held, LOAD, Objective(0.05), cores=2, free=FREED)
+    search.record(ONE_BY_ONE, "as it is", really(held, ONE_BY_ONE, 0))
+    assert search.out_of_reach() is None
+    setting, why = search.next_setting() or pytest.fail("the forward is to be tried")
+    search.record(setting, why, really(held, setting, 0))
+    search.learn(FITTED, setting.handler)
+    assert search.out_of_reach() is not None
 
 
 def test_an_objective_out_of_reach_is_said_before_anything_is_tried() -> None:
