@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from smartbatch.doctor.evidence import Evidence
 from smartbatch.doctor.finding import Gain
 from smartbatch.doctor.gain import Prognosis
 
 
-def retuned(prognosis: Prognosis | None, **changed: int) -> Gain | None:
+def retuned(prognosis: Prognosis | None, **changed: Any) -> Gain | None:
     """Of a setting with some of its fields changed; None where there is no model of the server."""
     if prognosis is None:
         return None
