@@ -4,7 +4,8 @@
 
 A ResNet18 server is started badly (batches of one, a long delay, more threads than cores, large batches of JSON), and
 tuned. With --oracle, 24 settings are measured as well for each kind of body, each as a trial is, and the tuned setting
-is held against the best of them: both are measured again, one after the other, three times.
+is held against the best of them: both are measured again, one after the other, three times. Writes tune_race.json, and
+with --oracle tune_race.png.
 """
 
 from __future__ import annotations
@@ -157,8 +158,34 @@ def _against_the_best(runner: Race, tuned: Setting, grids: Grids) -> dict[str, A
     }
 
 
+def plot(races: Sequence[dict[str, Any]], path: Path) -> None:
+    """Each start: the grid, and both settings as they were measured again."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(9, 3.8), layout="constrained")
+    for place, one in enumerate(races):
+        first = place == 0
+        worths = [max(0.0, at["worth"]) for at in one["grid"]]
+        axis.scatter(
+            [place - 0.2] * len(worths), worths, s=14, color="#bbbbbb", label="24 settings, once" if first else None
+        )
+        ours, its = zip(*one["comparisons"], strict=True)
+        axis.scatter([place] * len(its), its, s=34, color="#0072b2", label="the best of them, again" if first else None)
+        axis.scatter([place + 0.2] * len(ours), ours, s=34, color="#d55e00", label="what tune found" if first else None)
+    names = [f"{one['start']}\n{one['trials']} trials, {one['seconds']:.0f} s" for one in races]
+    axis.set_xticks(range(len(races)), names)
+    axis.set_ylabel("requests/s within the objective")
+    axis.set_ylim(bottom=0)
+    axis.legend(fontsize=8)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Race; write tune_race.json."""
+    """Race; write what came out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--slo-p95-ms", type=float, default=300.0)
     parser.add_argument("--clients", type=int, default=CLIENTS)
@@ -177,6 +204,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     whole = {"machine": describe(), "slo_p95_ms": args.slo_p95_ms, "clients": args.clients, "races": results}
     (args.out / "tune_race.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    if args.oracle and all(one["comparisons"] for one in results):
+        plot(results, args.out / "tune_race.png")
     return 0
 
 
