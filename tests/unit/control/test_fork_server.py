@@ -187,6 +187,19 @@ def test_a_worker_that_hangs_ends_with_its_stand_in(server: ForkServer, worker: 
     ended(started)
 
 
+def test_signals_that_torchserve_ignores_its_workers_ignore(server: ForkServer, worker: Path) -> None:
+    """A stop that signals every process there is, as systemd's may, is for whoever drains."""
+    ignoring = ["sh", "-c", 'trap \'\' TERM HUP; exec "$0" "$@"', str(server.launcher), str(worker), "run"]
+    with subprocess.Popen(ignoring, stdout=subprocess.PIPE, text=True) as started:
+        assert started.stdout is not None
+        process = psutil.Process(int(started.stdout.readline()))
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            process.send_signal(number)
+        time.sleep(0.1)
+        assert process.status() == psutil.STATUS_RUNNING
+        started.kill()
+
+
 def test_without_a_server_a_worker_starts_by_itself_and_says_so(server: ForkServer, worker: Path) -> None:
     server.end()
     started = server.start([worker, "exit", 3])

@@ -122,7 +122,8 @@ def _forked(address: str, arguments: Sequence[str]) -> int:
         _Refused: it is there and makes none.
     """
     environment = {**os.environ, _FRONTEND_PID: str(os.getppid())}
-    request = {"arguments": list(arguments), "environment": environment, "folder": str(Path.cwd())}
+    ignored = [number for number in (signal.SIGHUP, signal.SIGTERM) if signal.getsignal(number) == signal.SIG_IGN]
+    request = {"arguments": arguments, "environment": environment, "folder": str(Path.cwd()), "ignored": ignored}
     payload = json.dumps(request).encode() + b"\n"
     ours, workers = socket.socketpair()
     with socket.socket(socket.AF_UNIX) as server, ours:
@@ -284,10 +285,8 @@ def _receive(stand_in: socket.socket, files: list[int]) -> dict[str, Any]:
 
 
 def _send(stand_in: socket.socket, message: Mapping[str, Any]) -> None:
-    try:
+    with suppress(OSError):  # it is gone, which its end of file tells
         stand_in.sendall(json.dumps(message).encode() + b"\n")
-    except OSError:  # it is gone, which its end of file tells
-        return
 
 
 def _become(request: Mapping[str, Any], files: Sequence[int], old_python_path: Sequence[str]) -> list[str]:
@@ -302,6 +301,8 @@ def _become(request: Mapping[str, Any], files: Sequence[int], old_python_path: S
         fcntl.fcntl(kept, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(kept, _F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(kept, fcntl.F_SETFL, fcntl.fcntl(kept, fcntl.F_GETFL) | os.O_ASYNC)
+    for number in request.get("ignored", ()):  # as what TorchServe starts does: a stop is its parent's to order
+        signal.signal(number, signal.SIG_IGN)
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
