@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 from smartbatch_worker.process.cache import UnusableError, keep, locked, note_use, scratch, users_cache
 
 from smartbatch.remote.state import ServerState
@@ -31,6 +32,8 @@ AFTER_S = 10.0
 _NICENESS = 19
 _POLL_S = 0.1
 _SUFFIX = ".jsa"
+_ALSO_READ = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS")
+_END_S = 1.0
 _CHOSEN_BY_USER = ("-Xshare", "-XX:SharedArchiveFile", "-XX:SharedClassListFile", "-XX:DumpLoadedClassList")
 
 
@@ -42,7 +45,8 @@ def options(command: Sequence[str], tmp_dir: Path, env: Mapping[str, str]) -> li
         tmp_dir: the server's.
         env: the server's; names the cache.
     """
-    if any(argument.startswith(_CHOSEN_BY_USER) for argument in command):
+    beside = " ".join(env.get(name, "") for name in _ALSO_READ).split()
+    if any(argument.startswith(_CHOSEN_BY_USER) for argument in (*command, *beside)):
         return []
     try:
         file = _file(command, users_cache(env))
@@ -71,7 +75,7 @@ def written_meanwhile(state: ServerState, env: Mapping[str, str]) -> Iterator[No
         yield
     finally:
         ended.set()
-        thread.join()
+        thread.join(_END_S)  # it may wait for another server that writes the same
 
 
 def write(state: ServerState, env: Mapping[str, str], ended: threading.Event | None = None) -> Path | None:
@@ -92,9 +96,9 @@ def write(state: ServerState, env: Mapping[str, str], ended: threading.Event | N
     ended = ended or threading.Event()
     noted = Path(state.tmp_dir) / NOTED
     jvm = state.jvm()
-    if jvm is None or not noted.exists():
+    command = [] if jvm is None else _command(jvm)
+    if not (command and noted.exists()):
         return None
-    command = jvm.cmdline()
     folder = users_cache(env)
     file = _file(command, folder)
     with locked(folder, file.stem), scratch(folder) as unfinished:
@@ -135,6 +139,13 @@ def _file(command: Sequence[str], folder: Path) -> Path:
             status = path.stat()
             told.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
     return folder / f"{told.hexdigest()[:32]}{_SUFFIX}"
+
+
+def _command(jvm: psutil.Process) -> list[str]:
+    """Nothing where it has ended meanwhile."""
+    with suppress(psutil.Error):
+        return jvm.cmdline()
+    return []
 
 
 def _class_path(command: Sequence[str]) -> str:

@@ -70,6 +70,11 @@ def test_what_the_user_chose_stays(command: list[str], env: dict[str, str], tmp_
     assert classes.options([command[0], chosen, *command[1:]], tmp_path, env) == []
 
 
+def test_what_the_users_environment_says_stays(command: list[str], env: dict[str, str], tmp_path: Path) -> None:
+    assert classes.options(command, tmp_path, env | {"JAVA_TOOL_OPTIONS": "-Xmx1g -Xshare:off"}) == []
+    assert classes.options(command, tmp_path, env | {"JAVA_TOOL_OPTIONS": "-Xmx1g"}) != []
+
+
 def test_a_folder_that_others_may_write_is_not_used(command: list[str], env: dict[str, str], tmp_path: Path) -> None:
     kept(env, command)
     Path(env[CACHE_DIR]).chmod(0o777)
