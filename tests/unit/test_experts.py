@@ -39,6 +39,12 @@ SETUP = expert.Setup(
 )
 
 
+class Server(ThreadingHTTPServer):
+    """Of socketserver's five waiting connections a busy machine turns some away."""
+
+    request_queue_size = 64
+
+
 def trial(number: int, many: float, few: float, p95_ms: float) -> search.Trial:
     return search.Trial(
         setup={"batch_size": number},
@@ -87,7 +93,7 @@ class Answers(BaseHTTPRequestHandler):
 @pytest.fixture
 def host() -> Iterator[str]:
     Answers.received = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    server = Server(("127.0.0.1", 0), Answers)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

@@ -102,7 +102,9 @@ def wait_for_scrapes(running: Prometheus, process: Process) -> None:
     deadline = time.monotonic() + WAIT_S
     while True:
         try:
-            if any(running.values('rate(smartbatch_batches_total{model="shades"}[20s]) > 0')):
+            if requests.get(f"{running.url}/-/ready", timeout=60).ok and any(
+                running.values('rate(smartbatch_batches_total{model="shades"}[20s]) > 0')
+            ):
                 return
         except requests.ConnectionError:
             pass

@@ -18,6 +18,12 @@ from smartbatch_load.load.solo import SoloError, fetch
 ANSWER = json.dumps({"result": [1.0, 2.0]}).encode()
 
 
+class Server(ThreadingHTTPServer):
+    """Of socketserver's five waiting connections a busy machine turns some away."""
+
+    request_queue_size = 64
+
+
 class Handler(BaseHTTPRequestHandler):
     """Answers what the path asks for: /ok, /fail, /wrong, /stuck (until released)."""
 
@@ -43,7 +49,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def host() -> Iterator[str]:
     Handler.released = threading.Event()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

@@ -23,6 +23,9 @@ class Scripted(ThreadingHTTPServer):
     Questions (GET) are answered by path, 404 where nothing is said.
     """
 
+    request_queue_size = 64
+    """Connections that wait to be taken; of socketserver's five a busy machine turns some away."""
+
     def __init__(self, *replies: Reply, port: int = 0, questions: dict[str, tuple[int, bytes]] | None = None) -> None:
         self.allow_reuse_address = True
         super().__init__(("127.0.0.1", port), _Handler)
