@@ -15,10 +15,10 @@ import requests
 from smartbatch.server.jvm import classes
 from smartbatch.server.jvm.command import MAIN_CLASS
 from smartbatch.server.running import RunningServer
+from smartbatch.server.stopping.stop import stop_server
 from smartbatch_worker.contract.environment import CACHE_DIR, FRONTEND
 
-from tests.e2e.serve_process import END_TIMEOUT_S, served
-from tests.e2e.test_serve import COMMAND
+from tests.e2e.serve_process import served
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -39,10 +39,7 @@ def file(cache: Path, model_store: Path, tmp_path_factory: pytest.TempPathFactor
         while not list(cache.glob("*.jsa")):
             assert first.process.poll() is None
             time.sleep(0.1)
-        stopped = subprocess.run(
-            [*COMMAND, "stop", f"--run-dir={first.run_dir}"], capture_output=True, timeout=END_TIMEOUT_S
-        )
-        assert stopped.returncode == 0, stopped.stderr
+        assert stop_server(first.run_dir, None, 30).complete
     (left,) = cache.glob("*.jsa")
     return left
 

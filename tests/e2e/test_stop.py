@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sized
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +20,7 @@ from smartbatch.server.running import RunningServer
 from smartbatch.server.stopping.stop import StopReport, stop_server
 from smartbatch_worker.contract.environment import FORK_SERVER
 
+from tests.e2e.listening import wait_received
 from tests.e2e.serve_process import CONTAINED, END_TIMEOUT_S, WAYS_TO_STOP, Served, served
 
 NUM_CLIENTS = 32
@@ -183,14 +184,6 @@ def send_many(server: RunningServer | Served, count: int, outcomes: list[Any]) -
     for sender in senders:
         sender.start()
     return senders
-
-
-def wait_received(server: RunningServer, num_sent: int, answered: Sized) -> None:
-    """Wait until the server has all requests: who has not connected yet is refused, or is told of what came later."""
-    with server.management() as client:
-        # In this order: one that is answered in between is counted twice by the other.
-        while len(answered) + client.drain_state().answering < num_sent:
-            time.sleep(0.01)
 
 
 def wait_queued(server: RunningServer | Served, num_queued: int) -> None:

@@ -6,7 +6,7 @@ import argparse
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -26,6 +26,7 @@ from bench.load import Body
 from bench.open_loop import OpenLoop
 from bench.servers import expert
 from bench.work import Work
+from tests.many_connections import ManyConnections
 
 SETUP = expert.Setup(
     engine="openvino",
@@ -37,12 +38,6 @@ SETUP = expert.Setup(
     batch_size=32,
     micro_batch=8,
 )
-
-
-class Server(ThreadingHTTPServer):
-    """Of socketserver's five waiting connections a busy machine turns some away."""
-
-    request_queue_size = 64
 
 
 def trial(number: int, many: float, few: float, p95_ms: float) -> search.Trial:
@@ -93,7 +88,7 @@ class Answers(BaseHTTPRequestHandler):
 @pytest.fixture
 def host() -> Iterator[str]:
     Answers.received = []
-    server = Server(("127.0.0.1", 0), Answers)
+    server = ManyConnections(("127.0.0.1", 0), Answers)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

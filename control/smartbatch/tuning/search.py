@@ -190,7 +190,7 @@ class Search:
     def is_better_free(self) -> bool:
         """Whether the last trial, of the forward as it is measured, was worth it."""
         *before, last = map(self._worth, self.trials)
-        return last > (max(before) * WORTH if max(before) > 0 else max(before))
+        return last > _worth_a_trial(max(before))
 
     def _unlike(self, left: Sequence[Setting], setting: Setting) -> tuple[Setting, str] | None:
         """The most promising that differs from a setting in kind; None where none could win even if the model errs."""
@@ -205,8 +205,7 @@ class Search:
         return found, "unlike the others"
 
     def _is_worth(self, setting: Setting) -> bool:
-        best = self._best_worth()
-        return self._promise(setting) > (best * WORTH if best > 0 else best)
+        return self._promise(setting) > _worth_a_trial(self._best_worth())
 
     def _best_worth(self) -> float:
         return max(map(self._worth, self.trials))
@@ -228,6 +227,11 @@ class Search:
         alike = [trial for trial in known if trial.setting.workers == setting.workers] or known
         ratios = list(_ratios(alike, self.predicted, figure))
         return statistics.geometric_mean(ratios) if ratios else 1.0
+
+
+def _worth_a_trial(best: float) -> float:
+    """What must be exceeded where so much is the best so far."""
+    return best * WORTH if best > 0 else best
 
 
 def _ratios(trials: Sequence[Trial], predicted: dict[Setting, Outcome], figure: str) -> Iterator[float]:

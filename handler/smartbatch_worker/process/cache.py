@@ -186,6 +186,11 @@ def note_use(path: Path) -> None:
         os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
 
 
+def last_use(status: os.stat_result) -> float:
+    """When a file was used, as `note_use` notes it."""
+    return max(status.st_atime, status.st_mtime)
+
+
 def _prune(folder: Path) -> None:
     """Remove what was not used for the longest time, down to MAX_BYTES, and what killed workers left half made."""
     found: list[tuple[float, int, Path]] = []
@@ -196,7 +201,7 @@ def _prune(folder: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
             elif path.suffix in _KEPT and stat.S_ISREG(status.st_mode):
                 blocks = -(-status.st_size // _BLOCK_BYTES)
-                found.append((max(status.st_atime, status.st_mtime), blocks * _BLOCK_BYTES, path))
+                found.append((last_use(status), blocks * _BLOCK_BYTES, path))
     num_bytes = sum(size for _, size, _ in found)
     for _, size, path in sorted(found):
         if num_bytes <= MAX_BYTES:

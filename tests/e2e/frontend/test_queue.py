@@ -19,6 +19,8 @@ from smartbatch.remote.scrape import scrape
 from smartbatch.server.running import RunningServer
 from smartbatch_worker.contract import metrics as names
 
+from tests.e2e.listening import wait_received
+
 BODY = b'{"data": [1, 1, 1, 1]}'
 HEAD = b"POST /predictions/tiny HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(BODY)
 TIMEOUT_S = 60
@@ -49,6 +51,7 @@ class Crowd:
     """Requests sent at once; `join` gives what each was told."""
 
     def __init__(self, server: RunningServer, count: int, model: str = "tiny", **headers: str) -> None:
+        self._server = server
         self._told: list[str] = []
         self._threads = [threading.Thread(target=self._send, args=(server, model, headers)) for _ in range(count)]
         for thread in self._threads:
@@ -59,12 +62,9 @@ class Crowd:
         code = "" if reply.ok else reply.json().get("error", {}).get("code", "")
         self._told.append(f"{reply.status_code} {code}".strip())
 
-    def wait_received(self, drain_url: str) -> None:
-        """Wait until the server has the requests of all: who has not connected before a drain is refused."""
-        received = 0
-        while received < len(self._threads):
-            told = len(self._told)  # first: whoever is told meanwhile is counted in neither, not twice
-            received = told + requests.get(drain_url, timeout=TIMEOUT_S).json()["answering"]
+    def wait_received(self) -> None:
+        """Wait until the server has the requests of all."""
+        wait_received(self._server, len(self._threads), self._told)
 
     def join(self) -> Counter[str]:
         for thread in self._threads:
@@ -140,7 +140,7 @@ def test_a_drain_answers_what_waits_and_refuses_newcomers(server: RunningServer)
         open_one.get(f"{server.inference_url}/ping", timeout=TIMEOUT_S)
         half.sendall(HEAD + BODY[:5])
         crowd = Crowd(server, 9)
-        crowd.wait_received(url)
+        crowd.wait_received()
 
         begun = requests.post(url, timeout=TIMEOUT_S).json()
         newcomer = open_one.post(f"{server.inference_url}/predictions/tiny", data=BODY, timeout=TIMEOUT_S)

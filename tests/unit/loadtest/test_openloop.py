@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 from smartbatch_load.load.answers import parse
@@ -15,13 +15,9 @@ from smartbatch_load.load.openloop import Load, fire
 from smartbatch_load.load.payloads import Payload
 from smartbatch_load.load.solo import SoloError, fetch
 
+from tests.many_connections import ManyConnections
+
 ANSWER = json.dumps({"result": [1.0, 2.0]}).encode()
-
-
-class Server(ThreadingHTTPServer):
-    """Of socketserver's five waiting connections a busy machine turns some away."""
-
-    request_queue_size = 64
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -49,7 +45,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def host() -> Iterator[str]:
     Handler.released = threading.Event()
-    server = Server(("127.0.0.1", 0), Handler)
+    server = ManyConnections(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
-from smartbatch_worker.process.cache import UnusableError, keep, locked, note_use, scratch, users_cache
+from smartbatch_worker.process.cache import UnusableError, keep, last_use, locked, note_use, scratch, users_cache
 
 from smartbatch.remote.state import ServerState
 
@@ -166,7 +166,6 @@ def _prune(folder: Path) -> None:
     found = []
     for path in folder.glob(f"*{_SUFFIX}"):
         with suppress(OSError):  # another server removes as well
-            status = path.stat()
-            found.append((max(status.st_atime, status.st_mtime), path))
+            found.append((last_use(path.stat()), path))
     for _, path in sorted(found)[:-MAX_FILES]:
         path.unlink(missing_ok=True)

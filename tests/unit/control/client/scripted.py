@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import TracebackType
 from typing import Any
 
 from smartbatch.client import AsyncClient, Prediction
+
+from tests.many_connections import ManyConnections
 
 Reply = tuple[int, dict[str, str], bytes]
 OK: Reply = (200, {"X-SmartBatch-Batch-Size": "7", "Content-Type": "application/json"}, b'{"result": [1]}')
@@ -17,14 +19,11 @@ FULL: Reply = (503, {}, b'{"code": 503, "type": "ServiceUnavailableException", "
 TOKEN: Reply = (400, {}, b'{"error": {"code": "token_refused", "message": "expired"}}')
 
 
-class Scripted(ThreadingHTTPServer):
+class Scripted(ManyConnections):
     """Answers with the scripted replies in turn, the last one for ever; remembers what it was sent.
 
     Questions (GET) are answered by path, 404 where nothing is said.
     """
-
-    request_queue_size = 64
-    """Connections that wait to be taken; of socketserver's five a busy machine turns some away."""
 
     def __init__(self, *replies: Reply, port: int = 0, questions: dict[str, tuple[int, bytes]] | None = None) -> None:
         self.allow_reuse_address = True
