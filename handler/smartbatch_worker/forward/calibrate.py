@@ -29,6 +29,7 @@ QUICK_S = 0.25
 NUM_ROUNDS = 6
 MIN_LARGEST = 8
 MAX_LARGEST = 64
+_SIZES = tuple(1 << power for power in range(MAX_LARGEST.bit_length()))
 CONTENDS = 1.15
 """Sizes further than this from the fastest of the first round are not measured again."""
 
@@ -120,12 +121,21 @@ class Question:
     @property
     def key(self) -> str:
         """Of `Measurements`."""
-        return f"micro-batch {self.settings} shape={self.sample.shape} max={self.max_size}"
+        return self._key(self._largest)
 
     def kept(self, *, even_old: bool = False) -> Calibration | None:
-        """What was measured, if it was; a week ago at most, or however long ago."""
+        """What was measured, if it was; a week ago at most, or however long ago.
+
+        What was measured up to more items tells it, too; and so does what was up to fewer, where the largest of them
+        were not reached, because they lost: a model that is registered anew with other batches is not measured again.
+        """
         look = self.measurements.last_known if even_old else self.measurements.kept
-        return self._calibration(look(self.key, _is_size))
+        largest = self._largest
+        for other in (largest, *(size for size in _SIZES if size > largest), *(s for s in _SIZES if s < largest)):
+            entry = look(self._key(other), _is_size)
+            if entry is not None and (other >= largest or max(map(int, entry)) < other):
+                return self._calibration({name: seconds for name, seconds in entry.items() if int(name) <= largest})
+        return None
 
     def measured(
         self, forward: Callable[[Any], Any], device: torch.device, budget_s: float = BUDGET_S
@@ -135,11 +145,11 @@ class Question:
         def measure_it() -> dict[int, float]:
             return measure(forward, self.sample, self.max_size, device, budget_s).seconds_per_item
 
-        return self._calibration(self.measurements.remember(self.key, measure_it, _is_size))
+        return self.kept() or self._calibration(self.measurements.remember(self.key, measure_it, _is_size))
 
     def is_quick(self, forward: Callable[[Any], Any]) -> bool:
         """Whether measuring takes no longer than anybody would notice; told by a forward or two of one item."""
-        sizes = sum(2**power for power in range(16) if 2**power <= min(self.max_size, MAX_LARGEST))
+        sizes = sum(size for size in _SIZES if size <= self.max_size)
         one = self.sample.batch(1)
         for limit_s in (QUICK_S, QUICK_S / (NUM_ROUNDS * sizes)):  # the first one sets things up
             start = time.perf_counter()
@@ -147,6 +157,14 @@ class Question:
             if time.perf_counter() - start > limit_s:
                 return False
         return True
+
+    @property
+    def _largest(self) -> int:
+        """That is measured: a power of two."""
+        return max(size for size in _SIZES if size <= self.max_size)
+
+    def _key(self, largest: int) -> str:
+        return f"micro-batch {self.settings} shape={self.sample.shape} max={largest}"
 
     def _calibration(self, entry: Mapping[str, float] | None) -> Calibration | None:
         if entry is None:
@@ -167,7 +185,6 @@ def measure(
     first round always reaches MIN_LARGEST items; beyond that, the budget and a clear loss end it. Later rounds spend
     what is left of the budget on the sizes that may still win.
     """
-    max_size = min(max_size, MAX_LARGEST)
     forward(sample.batch(1))  # the first call sets things up
     seconds_per_item: dict[int, float] = {}
     began = time.perf_counter()
@@ -175,7 +192,7 @@ def measure(
     def is_over_budget() -> bool:
         return time.perf_counter() - began > budget_s
 
-    for size in (2**power for power in range(16) if 2**power <= max_size):
+    for size in (size for size in _SIZES if size <= max_size):
         seconds_per_item[size] = time_forward(forward, sample.batch(size), device) / size
         loses = seconds_per_item[size] > CONTENDS * min(seconds_per_item.values())
         if size >= MIN_LARGEST and (is_over_budget() or loses):

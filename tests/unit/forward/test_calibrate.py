@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from smartbatch_worker.contract.config import WorkerConfig
+from smartbatch_worker.forward import calibrate
 from smartbatch_worker.forward.calibrate import Calibration, Calibrations, Question, known_shape, random_sample
 from smartbatch_worker.forward.measure import time_forward
 from smartbatch_worker.forward.measurements import Measurements
@@ -30,6 +31,45 @@ def test_calibration_is_measured_once_and_remembered(tmp_path: Path) -> None:
     second = question.measured(forward, CPU)
     assert len(sizes) == count
     assert first == second == question.kept()
+    assert len(list(tmp_path.glob("*.json"))) == 1
+
+
+def of_size(tmp_path: Path, max_size: int) -> Question:
+    return Question(Measurements(tmp_path), "fp32", random_sample((4,), 64), max_size)
+
+
+@pytest.mark.parametrize(
+    ("measured", "asked", "told"),
+    [
+        (8, 2, {1, 2}),  # what was measured up to more
+        (24, 16, {1, 2, 4, 8, 16}),  # powers of two are what is measured
+        (16, 31, {1, 2, 4, 8, 16}),
+        (100, 64, {1, 2, 4, 8, 16, 32, 64}),
+        (2, 8, None),  # nobody knows what more would have gained
+        (16, 32, None),
+    ],
+)
+def test_what_was_measured_for_other_batches_tells_where_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: int, asked: int, told: set[int] | None
+) -> None:
+    monkeypatch.setattr(calibrate, "time_forward", lambda forward, batch, device: 0.001)  # the more, the better
+    of_size(tmp_path, measured).measured(torch.zeros_like, CPU)
+    kept = of_size(tmp_path, asked).kept()
+    assert (None if kept is None else set(kept.seconds_per_item)) == told
+    if told is None:
+        again = of_size(tmp_path, asked).measured(torch.zeros_like, CPU)
+        assert again is not None
+        assert max(again.seconds_per_item) == asked
+
+
+def test_sizes_that_lost_are_not_measured_for_larger_batches_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrate, "time_forward", lambda forward, batch, device: 0.001 * len(batch) ** 2)
+    first = of_size(tmp_path, 32).measured(torch.zeros_like, CPU)
+    assert first is not None
+    assert set(first.seconds_per_item) == {1, 2, 4, 8}, "the first round goes so far, whatever it finds"
+    assert all(of_size(tmp_path, size).kept() == first for size in (64, 16, 8))
     assert len(list(tmp_path.glob("*.json"))) == 1
 
 
