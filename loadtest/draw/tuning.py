@@ -31,8 +31,9 @@ def draw_tuning(path: Path, found: Mapping[str, Any]) -> None:
     )
     xs, ys = [one["requests_per_s"] for one in front], [one["p95_ms"] for one in front]
     axes.plot(xs, ys, color=GREY, linewidth=1, label="nothing better, predicted", zorder=2)
+    is_told = False
+    best = found["best"]
     for number, trial in enumerate(found["trials"], 1):
-        best = found["best"]
         is_best = best is not None and all(trial[key] == value for key, value in best.items())
         axes.scatter(
             [trial["requests_per_s"]],
@@ -41,9 +42,10 @@ def draw_tuning(path: Path, found: Mapping[str, Any]) -> None:
             facecolors=ORANGE if is_best else "none",
             edgecolors=ORANGE if is_best else BLUE,
             linewidths=1.8,
-            label="best" if is_best else None,
+            label="best" if is_best and not is_told else None,
             zorder=3,
         )
+        is_told |= is_best
         axes.annotate(
             f"{number}: {trial['batch_size']} / {trial['max_batch_delay_ms']} ms / {trial['workers']}",
             (trial["requests_per_s"], trial["p95_ms"]),

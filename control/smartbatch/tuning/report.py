@@ -53,7 +53,7 @@ def text(found: Tuning) -> str:
     for number, trial in enumerate(found.trials, 1):
         said = trial.predicted
         predicted = "" if said is None else f"{said.requests_per_s:.1f} at {1000 * said.p95_s:.0f}"
-        mark = "*" if trial is best else " "
+        mark = "*" if trial.setting == best.setting else " "
         rate, p95_ms = trial.measured.requests_per_s, 1000 * trial.measured.p95_s
         what = f"{spelled(trial.setting)} ({trial.why})"
         lines.append(f"{number}{mark} {rate:10.1f} {p95_ms:8.0f}   {predicted:<14}   {what}")

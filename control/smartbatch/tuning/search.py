@@ -6,6 +6,7 @@
     2  the best of all by the model
     3  the best that is unlike it, in case the model is wrong: another number of workers, or a batch of another kind
     4… the best by the model as corrected by what was measured, while that promises more than the best so far
+    …  of the two best, where chance may have told them apart, each once more
 
 An objective that the model puts out of reach is said to be so before anything is tried.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -34,8 +36,15 @@ TELLING = 8
 """Items: where no forward of as many was ever timed, nobody knows what batches would gain."""
 WORTH = 1.02
 """A trial is worth its seconds where it promises that much more than the best so far."""
+DOUBT = 0.1
+"""By how much one look of some seconds may be off: what would be the best if it was, is looked at again."""
+MOST_LOOKS = 2
+"""At one setting."""
+NEW_ONES_FIRST = 4
+"""So many settings are tried before a second look, where there is need of one, comes before another new one."""
 TO_TIME_BATCHES = "to time batches"
 FREE = "the forward as it is measured"
+ONCE_MORE = "once more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +156,10 @@ class Search:
         return (setting, outcome) if outcome.p95_s * (1 - ERROR) > limit_s else None
 
     def best(self) -> Trial:
-        """Of what was tried; of those that are as good as it, the one that answers soonest."""
+        """Of what was tried, each as it was at the mean; of those that are as good as it, what answers soonest."""
         most = self._best_worth()
         least = most / WORTH if most > 0 else most
-        as_good = [trial for trial in self.trials if self._worth(trial) >= least]
+        as_good = [trial for trial in self._tried() if self._worth(trial) >= least]
         return min(as_good, key=lambda trial: trial.measured.p95_s)
 
     def next_setting(self) -> tuple[Setting, str] | None:
@@ -159,6 +168,10 @@ class Search:
             return self.now, "as it is"
         if len(self.trials) >= MOST_TRIALS:
             return None
+        new, num_tried = self._new_setting(), len(self._tried())
+        return new if new is not None and num_tried < NEW_ONES_FIRST else self._once_more() or new
+
+    def _new_setting(self) -> tuple[Setting, str] | None:
         tried = {trial.setting for trial in self.trials}
         left = [setting for setting in self.predicted if setting not in tried]
         if not left:
@@ -166,7 +179,7 @@ class Search:
         if self._may_be_free:
             return dataclasses.replace(self.now, handler=self.free), FREE
         first = max(left, key=self._promise)
-        number = sum(trial.why not in (TO_TIME_BATCHES, FREE) for trial in self.trials)
+        number = sum(trial.why not in (TO_TIME_BATCHES, FREE, ONCE_MORE) for trial in self.trials)
         if number == 1 and self.is_blind:
             return max((one for one in left if one.batch_size >= TELLING), key=self._promise), TO_TIME_BATCHES
         if number == 1:
@@ -176,6 +189,24 @@ class Search:
             if other is not None:
                 return other
         return (first, "best by the model, corrected") if self._is_worth(first) else None
+
+    def _once_more(self) -> tuple[Setting, str] | None:
+        """Of the best and what would be better if a look was off, what was seen less often; None where that is clear.
+
+        Of two that were seen as often, the one that is not served now: then both were served at the beginning and at
+        the end.
+        """
+        best = self.best()
+        others = [trial for trial in self._tried() if trial.setting != best.setting]
+        if not others:
+            return None
+        rival = max(others, key=self._hoped)
+        if self._hoped(rival) <= self._worth(best):
+            return None
+        looks = Counter(trial.setting for trial in self.trials)
+        now = self.trials[-1].setting
+        setting = min((best.setting, rival.setting), key=lambda one: (looks[one], one == now))
+        return None if looks[setting] >= MOST_LOOKS else (setting, ONCE_MORE)
 
     @property
     def is_blind(self) -> bool:
@@ -208,7 +239,22 @@ class Search:
         return self._promise(setting) > _worth_a_trial(self._best_worth())
 
     def _best_worth(self) -> float:
-        return max(map(self._worth, self.trials))
+        return max(map(self._worth, self._tried()))
+
+    def _tried(self) -> list[Trial]:
+        """One of each setting, measured at the mean of its looks."""
+        looks: dict[Setting, list[Trial]] = {}
+        for trial in self.trials:
+            looks.setdefault(trial.setting, []).append(trial)
+        return [
+            dataclasses.replace(trials[0], measured=_mean([trial.measured for trial in trials]))
+            for trials in looks.values()
+        ]
+
+    def _hoped(self, trial: Trial) -> float:
+        """What it would be worth if it is better than it was seen to be."""
+        seen = trial.measured
+        return self.objective.worth(seen.requests_per_s * (1 + DOUBT), seen.p95_s / (1 + DOUBT))
 
     def _worth(self, trial: Trial) -> float:
         return self.objective.worth(trial.measured.requests_per_s, trial.measured.p95_s)
@@ -227,6 +273,15 @@ class Search:
         alike = [trial for trial in known if trial.setting.workers == setting.workers] or known
         ratios = list(_ratios(alike, self.predicted, figure))
         return statistics.geometric_mean(ratios) if ratios else 1.0
+
+
+def _mean(looks: Sequence[Measured]) -> Measured:
+    return Measured(
+        **{
+            figure.name: statistics.mean(getattr(look, figure.name) for look in looks)
+            for figure in dataclasses.fields(Measured)
+        }
+    )
 
 
 def _worth_a_trial(best: float) -> float:

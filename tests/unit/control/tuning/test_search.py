@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from collections import Counter
 
 import pytest
 from smartbatch.simulation.batches import simulate
 from smartbatch.simulation.costs import Costs, Setting
 from smartbatch.simulation.load import ClosedLoop, Load
 from smartbatch.tuning.arrivals import by_chance
-from smartbatch.tuning.search import FREE, MOST_TRIALS, TO_TIME_BATCHES, Measured, Objective, Search, Trial, settings
+from smartbatch.tuning.search import (
+    FREE,
+    MOST_LOOKS,
+    MOST_TRIALS,
+    ONCE_MORE,
+    TO_TIME_BATCHES,
+    Measured,
+    Objective,
+    Search,
+    Trial,
+    settings,
+)
 
 FITTED = Costs(
     cores=2,
@@ -81,7 +93,9 @@ def test_few_trials_find_nearly_the_best(
     if oracle > 0:
         assert objective.worth(outcome.requests_per_s, outcome.p95_s) >= 0.94 * oracle, search.trials
     assert search.trials[0].setting == now
-    assert len({trial.setting for trial in search.trials}) == len(search.trials), "nothing is tried twice"
+    looks = Counter(trial.setting for trial in search.trials)
+    assert max(looks.values()) <= MOST_LOOKS
+    assert sum(trial.why == ONCE_MORE for trial in search.trials) == len(search.trials) - len(looks)
 
 
 @pytest.mark.parametrize("slo_s", [None, 0.25])
@@ -201,10 +215,52 @@ def test_of_equal_rates_the_one_that_answers_sooner_is_the_best() -> None:
         (32, 54.5, 0.45, 32),
         (64, 60.0, 0.6, 32),
     ):
-        setting = Setting(batch_size=size, max_batch_delay_ms=10, workers=2)
-        measured = Measured(requests_per_s=rate, p50_s=0.3, p95_s=p95_s, avg_batch_size=6.0)
-        search.trials.append(Trial(setting=setting, why="", predicted=None, measured=measured))
+        seen(search, size, rate, p95_s)
         assert search.best().setting.batch_size == wanted
+
+
+def seen(search: Search, size: int, rate: float, p95_s: float, why: str = "") -> None:
+    """A look at batches of so many."""
+    setting = Setting(batch_size=size, max_batch_delay_ms=10, workers=2)
+    measured = Measured(requests_per_s=rate, p50_s=0.3, p95_s=p95_s, avg_batch_size=6.0)
+    search.trials.append(Trial(setting=setting, why=why, predicted=None, measured=measured))
+
+
+def test_what_chance_may_have_told_apart_is_looked_at_again_and_the_mean_decides() -> None:
+    search = Search(LATE, FITTED, LOAD, Objective(0.5), cores=2)
+    for size, rate in ((8, 49.0), (16, 54.0), (32, 40.0), (4, 52.0)):
+        seen(search, size, rate, 0.4)
+    following = search.next_setting()
+    assert following is not None
+    assert (following[0].batch_size, following[1]) == (16, ONCE_MORE), "the last one was seen a moment ago"
+    seen(search, 16, 46.0, 0.4, ONCE_MORE)
+    assert search.best().setting.batch_size == 4
+    assert search.best().measured.requests_per_s == 52.0
+    following = search.next_setting()
+    assert following is not None
+    assert (following[0].batch_size, following[1]) == (4, ONCE_MORE)
+    seen(search, 4, 40.0, 0.6, ONCE_MORE)
+    best = search.best()
+    assert (best.setting.batch_size, best.measured.requests_per_s) == (16, 50.0)
+    assert search.next_setting() is None, "six looks are all"
+
+
+def test_what_misses_the_objective_by_no_more_than_chance_is_looked_at_again() -> None:
+    search = Search(LATE, FITTED, LOAD, Objective(0.5), cores=2)
+    for size, rate, p95_s in ((8, 40.0, 0.4), (16, 60.0, 0.52), (32, 70.0, 0.9), (4, 30.0, 0.3)):
+        seen(search, size, rate, p95_s)
+    following = search.next_setting()
+    assert following is not None
+    assert following[1] == ONCE_MORE
+    assert following[0].batch_size in (8, 16)
+
+
+def test_a_best_that_is_clear_is_not_looked_at_again() -> None:
+    search = Search(LATE, FITTED, LOAD, Objective(0.5), cores=2)
+    for size, rate, p95_s in ((8, 60.0, 0.4), (16, 50.0, 0.3), (32, 70.0, 0.9), (4, 30.0, 0.3)):
+        seen(search, size, rate, p95_s)
+    following = search.next_setting()
+    assert following is None or following[1] != ONCE_MORE
 
 
 def test_a_setting_that_is_the_best_is_kept() -> None:
