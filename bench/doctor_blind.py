@@ -31,6 +31,7 @@ from smartbatch.server.starting import start_server
 from smartbatch_worker.contract.machine import num_cores
 
 from bench.clinic import Clinic, Load, of_model
+from bench.load import Body, warm_up_jvm
 from bench.machine import describe
 from bench.progress import say
 
@@ -38,6 +39,7 @@ BODY = json.dumps({"data": [1.0, 2.0, 3.0, 4.0]}).encode()
 POISON = json.dumps({"data": [666.0, 2.0, 3.0, 4.0]}).encode()
 WATCH_S = 4.0
 WARM_UP_S = 3.0
+LONGEST_JVM_S = 60.0
 PAIRS = 0.3
 """The share of cases with two models."""
 WITHIN = 0.3
@@ -295,6 +297,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             clinic = Clinic(server, store)
             say("building archives")
             build(clinic)
+            with clinic.registered("quick", "quick", batch=8, delay_ms=1):
+                url = f"{server.inference_url}/predictions/quick"
+                say(warm_up_jvm(url, Body("application/json", (BODY,)), 8, server.pid, LONGEST_JVM_S))
             for number, made in enumerate(cases, 1):
                 results = run_case(clinic, number, made, rng)
                 found += results

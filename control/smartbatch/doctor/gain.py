@@ -12,7 +12,7 @@ from smartbatch.doctor.finding import Gain
 from smartbatch.doctor.processes import CpuSeconds
 from smartbatch.simulation.batches import Outcome, simulate
 from smartbatch.simulation.costs import Costs, Setting
-from smartbatch.simulation.fit import ERROR, Observed, fit
+from smartbatch.simulation.fit import ERROR, Observed, explain, fit
 from smartbatch.simulation.load import ClosedLoop, Load
 
 LEAST_REQUESTS = 20
@@ -47,19 +47,26 @@ class Prognosis:
         return cls(observed, max(1, evidence.queue_capacity), evidence.num_clients)
 
     @cached_property
+    def _explanation(self) -> tuple[Load, Costs]:
+        if self.num_clients is None:
+            return explain(self.observed)
+        load = ClosedLoop(self.num_clients)
+        return load, fit(self.observed, load)
+
+    @property
     def load(self) -> Load:
         """As it was seen."""
-        return self.observed.load() if self.num_clients is None else ClosedLoop(self.num_clients)
+        return self._explanation[0]
 
-    @cached_property
+    @property
     def costs(self) -> Costs:
         """Fitted."""
-        return fit(self.observed, self.load)
+        return self._explanation[1]
 
     @property
     def is_saturated(self) -> bool:
         """Clients wait for the workers: what these do faster is more requests a second."""
-        return isinstance(self.load, ClosedLoop)
+        return self.num_clients is not None or self.observed.is_saturated
 
     def outcome(self, setting: Setting) -> Outcome:
         """Of the load that was seen, with another setting; replayed once, however often it is asked for."""

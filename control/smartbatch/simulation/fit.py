@@ -8,6 +8,7 @@ setting that was watched, gives what was seen: the workers' speed, the time spen
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ SPREADS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
 LEAST_EDGE_S = 0.0005
 ERROR = 0.4
 """Nine of ten predictions of a rate or a p50 are within this of what was measured afterwards: docs/tuning.md."""
+FEW = 1.5
+"""Requests in the server at a time: of fewer, nobody can tell whether they wait for each other."""
 BUSY = 0.85
 """Workers that compute for more of the time than this are taken to have a backlog."""
 
@@ -66,21 +69,46 @@ class Observed:
         """Requests in the server, on average: as many as come in the time that one stays (Little)."""
         return self.requests_per_s * self.mean_s
 
-    def load(self, num_requests: int = 1000) -> Load:
-        """Where workers are busy all the time, clients that wait for them; else arrivals at the rate that was seen."""
-        if self.busy > BUSY:
-            return ClosedLoop(max(1, round(self.in_flight)))
-        return OpenLoop.poisson(self.requests_per_s, num_requests)
+    @property
+    def is_saturated(self) -> bool:
+        """Workers compute nearly all the time."""
+        return self.busy > BUSY
+
+    def loads(self, num_requests: int = 1000) -> list[Load]:
+        """What may have been served: clients that wait, where workers are busy all the time.
+
+        Else as many as are in a batch, or in the server, may each wait for their answer, who come together then; or
+        requests came by chance, at the rate that was seen.
+        """
+        in_flight = self.in_flight
+        if self.is_saturated:
+            return [ClosedLoop(max(1, round(in_flight)))]
+        waiting = {round(in_flight), math.ceil(in_flight), round(self.avg_batch_size)} if in_flight >= FEW else set()
+        by_chance = OpenLoop.poisson(self.requests_per_s, num_requests)
+        return [by_chance, *(ClosedLoop(users) for users in sorted(waiting))]
 
 
-def fit(observed: Observed, load: Load | None = None) -> Costs:
+def explain(observed: Observed) -> tuple[Load, Costs]:
+    """The load, of those that there may have been, and the costs, which explain best what was seen."""
+
+    def misses(explanation: tuple[Load, Costs]) -> float:
+        found = simulate(explanation[0], observed.setting, explanation[1])
+        return sum(
+            abs(math.log(getattr(found, figure) / getattr(observed, figure)))
+            for figure in ("requests_per_s", "avg_batch_size", "p50_s", "p95_s")
+        )
+
+    explanations = [(load, fit(observed, load)) for load in observed.loads()]
+    return explanations[0] if len(explanations) == 1 else min(explanations, key=misses)
+
+
+def fit(observed: Observed, load: Load) -> Costs:
     """The costs that explain what was seen.
 
     Args:
         observed: of the server.
-        load: what it served meanwhile, if that is known; else `observed.load()`.
+        load: what it served meanwhile.
     """
-    load = load or observed.load()
     costs = counted(observed)
     for _ in range(NUM_ROUNDS):
         found = simulate(load, observed.setting, costs)

@@ -11,10 +11,11 @@ from smartbatch.doctor.gain import Prognosis
 
 
 def retuned(prognosis: Prognosis | None, **changed: Any) -> Gain | None:
-    """Of a setting with some of its fields changed; None where there is no model of the server."""
+    """Of a setting with some of its fields changed; None where it gains nothing, or there is no model of the server."""
     if prognosis is None:
         return None
-    return prognosis.gain(dataclasses.replace(prognosis.observed.setting, **changed))
+    setting = dataclasses.replace(prognosis.observed.setting, **changed)
+    return prognosis.gain(setting) if prognosis.improvement(setting) > 1 else None
 
 
 def waits(evidence: Evidence) -> bool:

@@ -19,6 +19,8 @@ def zero(evidence: Evidence, prognosis: Prognosis | None) -> Finding | None:
     status = evidence.status
     if status.max_batch_delay_ms > 0 or status.batch_size <= 2:
         return None
+    gain = retuned(prognosis, max_batch_delay_ms=1)
+    no_more_come = prognosis is not None and gain is None
     return Finding(
         illness="delay-zero",
         model=evidence.model,
@@ -27,10 +29,13 @@ def zero(evidence: Evidence, prognosis: Prognosis | None) -> Finding | None:
         evidence=(
             f"registered with a delay of {max(0, status.max_batch_delay_ms)} ms and batches of {status.batch_size}"
         ),
-        consequence="TorchServe ends a batch at its second request when the delay is 0, however many wait",
+        consequence=(
+            "TorchServe ends a batch at its second request when the delay is 0, however many wait"
+            f"{'; this load would not fill larger ones' if no_more_come else ''}"
+        ),
         # What waits by now is taken at once, whatever the delay; of those to come the least delay gathers enough.
         cure=f"smartbatch retune {evidence.model} --max-delay-ms 1",
-        gain=retuned(prognosis, max_batch_delay_ms=1),
+        gain=gain,
     )
 
 

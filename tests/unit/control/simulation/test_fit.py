@@ -7,7 +7,7 @@ from statistics import median
 import pytest
 from smartbatch.simulation.batches import simulate
 from smartbatch.simulation.costs import Costs, Setting
-from smartbatch.simulation.fit import Observed, fit
+from smartbatch.simulation.fit import Observed, explain, fit
 from smartbatch.simulation.load import ClosedLoop, Load, OpenLoop
 from smartbatch.simulation.score import grid
 
@@ -88,8 +88,18 @@ def test_without_measured_times_a_forward_costs_what_was_seen() -> None:
 
 def test_busy_workers_are_taken_for_clients_that_wait() -> None:
     busy = observed(ClosedLoop(32), Setting(batch_size=8, max_batch_delay_ms=10, workers=1))
-    load = busy.load()
+    load, _ = explain(busy)
     assert isinstance(load, ClosedLoop)
     assert load.users == pytest.approx(32, abs=1)
-    idle = observed(OpenLoop.poisson(5, 1000), Setting(batch_size=8, max_batch_delay_ms=10, workers=1))
-    assert isinstance(idle.load(), OpenLoop)
+
+
+@pytest.mark.parametrize(
+    "load", [ClosedLoop(3), ClosedLoop(5), OpenLoop.poisson(5, 1000), OpenLoop.poisson(20, 1000)], ids=str
+)
+def test_a_few_that_wait_come_together_and_chance_does_not(load: Load) -> None:
+    """Where workers rest, batches and latencies tell who comes; what a shorter delay brings depends on it."""
+    now, then = (Setting(batch_size=32, max_batch_delay_ms=delay_ms, workers=1) for delay_ms in (80, 2))
+    found, costs = explain(observed(load, now))
+    assert found == load if isinstance(load, ClosedLoop) else isinstance(found, OpenLoop)
+    truth = simulate(load, then, TRUE)
+    assert simulate(found, then, costs).p50_s == pytest.approx(truth.p50_s, rel=0.2)
