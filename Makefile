@@ -27,8 +27,8 @@ test: .venv/.dev  ## all tests, with real servers on free ports
 	$(PYTEST) -m 'not slow and alone' $$(grep -rl --include='*.py' mark.alone tests)
 
 check: .venv/.dev  ## what CI runs: format, lint, types, tests
-	@$(MAKE) --no-print-directory -j 2 --output-sync=recurse $(FIRST) style jar
-	@$(MAKE) --no-print-directory -j 2 types test
+	@$(MAKE) --no-print-directory -j 2 --output-sync=recurse $(FIRST) types style jar
+	@$(MAKE) --no-print-directory test
 
 # In a new environment: bytecode of what tests import, and of the tests, which else each of their processes writes.
 bytecode:
