@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from smartbatch.doctor.evidence import Evidence, Observer
 from smartbatch.doctor.gain import observe
 from smartbatch.doctor.probe import Probe
 from smartbatch.errors import SmartBatchError
+from smartbatch.remote.status import describe_workers, wait_measured
 from smartbatch.retune.run import RetuneSettings, retune
 from smartbatch.retune.targets import RetuneTarget
 from smartbatch.simulation.batches import Outcome
 from smartbatch.simulation.costs import Costs, Setting
 from smartbatch.simulation.fit import Observed, counted, fit
 from smartbatch.simulation.load import Load
-from smartbatch.tuning.search import FREE, TO_TIME_BATCHES, Measured, Objective, Search, Trial
+from smartbatch.tuning.search import FREE, ONCE_MORE, TO_TIME_BATCHES, Measured, Objective, Search, Trial
 
 MAY_CHANGE = {"micro_batch": "auto", "compile": "auto", "precision": "bf16"}
 """Of the handler's configuration, what may be tried if it is allowed, and as what. With `compile: auto` a machine that
@@ -108,6 +109,7 @@ class _Run:
         return self._found
 
     def _search(self) -> None:
+        self._wait_measured()
         evidence = self._watch()
         observed = observe(evidence)
         if observed is None:
@@ -144,22 +146,28 @@ class _Run:
             self._learn(evidence)
 
     def _learn(self, evidence: Evidence) -> None:
-        """What the first setting could not tell: of a forward that is free, or of more items than were ever timed."""
+        """What the first setting could not tell: of a forward that is free, or of more items than were ever timed.
+
+        And of the best so far: what is near to it, and may be better, is told best by what that was seen to do.
+        """
         search = self._found.search
         assert search is not None
         trial = search.trials[-1]
-        if trial.why not in (FREE, TO_TIME_BATCHES) or (observed := observe(evidence)) is None:
+        is_best = trial.why != ONCE_MORE and search.best().setting == trial.setting
+        tells = trial.why in (FREE, TO_TIME_BATCHES) or is_best
+        if not tells or (observed := observe(evidence)) is None:
             return
         costs = self._costs(observed, trial.measured)
-        if trial.why == TO_TIME_BATCHES:
-            costs = dataclasses.replace(costs, forward_s={**search.costs.forward_s, **costs.forward_s})
-            search.learn(costs, search.handler)
+        if trial.why != FREE:
+            forward_s = with_larger(costs.forward_s, search.costs.forward_s)
+            search.learn(dataclasses.replace(costs, forward_s=forward_s), search.handler)
         elif any(evidence.config(key) not in (None, value) for key, value in trial.setting.handler):
             self._say(f"the server's environment beats {spelled_handler(trial.setting)}, so it is left as it is")
             search.trials[-1] = dataclasses.replace(trial, setting=dataclasses.replace(trial.setting, handler=()))
         elif search.is_better_free():
             search.learn(costs, trial.setting.handler)
-        self._found.out_of_reach = search.out_of_reach()
+        if trial.why in (FREE, TO_TIME_BATCHES):
+            self._found.out_of_reach = search.out_of_reach()
 
     def _costs(self, observed: Observed, measured: Measured) -> Costs:
         # What arrives faster than it is answered piles up: then no steady load explains what was seen.
@@ -210,10 +218,28 @@ class _Run:
         }
         return changed if setting.threads == at.threads else changed | _threads(setting)
 
+    def _wait_measured(self) -> None:
+        """Pause the load until workers that were just started know how they compute fastest."""
+        with self._target.endpoints.management() as client:
+            status = client.describe(self._settings.model)
+            if any(worker.get("measuring") for worker in describe_workers(client, status).values()):
+                self._say("its workers measure how they compute fastest: waiting for that")
+                self._probe.pause()
+                wait_measured(client, status, self._settings.ready_timeout_s)
+                self._probe.begin_again()
+                time.sleep(SETTLE_S)
+
     def _watch(self) -> Evidence:
         observer = Observer(self._target.endpoints, self._settings.model, self._probe.num_clients)
         (evidence,) = observer.watch(self._settings.seconds)
         return evidence
+
+
+def with_larger(forward_s: Mapping[int, float], known_s: Mapping[int, float]) -> dict[int, float]:
+    """Forwards' seconds by items, and of those that were timed before alone, what they would be as fast as these."""
+    both = forward_s.keys() & known_s.keys()
+    faster = forward_s[max(both)] / known_s[max(both)] if both else 1.0
+    return {items: faster * seconds for items, seconds in known_s.items()} | dict(forward_s)
 
 
 def spelled(setting: Setting) -> str:

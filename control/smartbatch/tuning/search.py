@@ -5,7 +5,8 @@
        batches are too small to tell what larger ones cost: one of those; to each it is fitted again)
     2  the best of all by the model
     3  the best that is unlike it, in case the model is wrong: another number of workers, or a batch of another kind
-    4… the best by the model as corrected by what was measured, while that promises more than the best so far
+    4… the best by the model as corrected by what was measured, while that promises more than the best so far, or would,
+       where nothing like it was tried, if the model errs
     …  of the two best, where chance may have told them apart, each once more
 
 An objective that the model puts out of reach is said to be so before anything is tried.
@@ -17,7 +18,7 @@ import dataclasses
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from smartbatch.simulation.batches import Outcome
@@ -178,17 +179,19 @@ class Search:
             return None
         if self._may_be_free:
             return dataclasses.replace(self.now, handler=self.free), FREE
-        first = max(left, key=self._promise)
         number = sum(trial.why not in (TO_TIME_BATCHES, FREE, ONCE_MORE) for trial in self.trials)
         if number == 1 and self.is_blind:
-            return max((one for one in left if one.batch_size >= TELLING), key=self._promise), TO_TIME_BATCHES
+            return self._first(one for one in left if one.batch_size >= TELLING), TO_TIME_BATCHES
         if number == 1:
+            first = self._first(left)
             return (first, "best by the model") if self._is_worth(first) else self._unlike(left, self.now)
         if number == 2:
             other = self._unlike(left, self.trials[-1].setting)
             if other is not None:
                 return other
-        return (first, "best by the model, corrected") if self._is_worth(first) else None
+        best = self._best_worth()
+        hopeful = [one for one in left if self._hoped_of(one) > _worth_a_trial(best)]
+        return (self._first(hopeful), "best by the model, corrected") if hopeful else None
 
     def _once_more(self) -> tuple[Setting, str] | None:
         """Of the best and what would be better if a look was off, what was seen less often; None where that is clear.
@@ -230,10 +233,26 @@ class Search:
             others = [one for one in left if not 1 / 4 < one.batch_size / setting.batch_size < 4]
         if not others:
             return None
-        found = max(others, key=self._promise)
+        found = self._first(others)
         if 0 < self._promise(found) * (1 + ERROR) < self._best_worth():
             return None
         return found, "unlike the others"
+
+    def _first(self, settings: Iterable[Setting]) -> Setting:
+        """Of the most promising, and what promises nearly as much, that with the shortest delay.
+
+        A delay is paid whenever a batch does not fill up, and the model's clients are more regular than real ones.
+        """
+        promises = {setting: self._promise(setting) for setting in settings}
+        most = max(promises.values())
+        nearly = [setting for setting, promise in promises.items() if promise >= (most / WORTH if most > 0 else most)]
+        return min(nearly, key=lambda setting: (setting.max_batch_delay_ms, -promises[setting]))
+
+    def _hoped_of(self, setting: Setting) -> float:
+        """What it promises; if nothing like it was tried, what it would if the model errs."""
+        kinds = {(trial.setting.batch_size, trial.setting.workers) for trial in self.trials}
+        is_known = (setting.batch_size, setting.workers) in kinds
+        return self._promise(setting, 0.0 if is_known else ERROR)
 
     def _is_worth(self, setting: Setting) -> bool:
         return self._promise(setting) > _worth_a_trial(self._best_worth())
@@ -259,11 +278,11 @@ class Search:
     def _worth(self, trial: Trial) -> float:
         return self.objective.worth(trial.measured.requests_per_s, trial.measured.p95_s)
 
-    def _promise(self, setting: Setting) -> float:
-        """What the model says of it, corrected by how far it was off where it was tried."""
+    def _promise(self, setting: Setting, better: float = 0.0) -> float:
+        """What the model says of it, corrected by how far it was off where it was tried; or if it is better yet."""
         outcome = self.predicted[setting]
-        rate = outcome.requests_per_s * self._off(setting, "requests_per_s")
-        p95_s = outcome.p95_s * self._off(setting, "p95_s")
+        rate = outcome.requests_per_s * self._off(setting, "requests_per_s") * (1 + better)
+        p95_s = outcome.p95_s * self._off(setting, "p95_s") / (1 + better)
         # A little for the lower latency: of equal rates the one that answers sooner.
         return self.objective.worth(rate, p95_s) * (1.0 - 1e-3 * min(1.0, p95_s))
 

@@ -11,6 +11,7 @@ from smartbatch.simulation.batches import simulate
 from smartbatch.simulation.costs import Costs, Setting
 from smartbatch.simulation.load import ClosedLoop, Load
 from smartbatch.tuning.arrivals import by_chance
+from smartbatch.tuning.run import with_larger
 from smartbatch.tuning.search import (
     FREE,
     MOST_LOOKS,
@@ -253,6 +254,11 @@ def test_what_misses_the_objective_by_no_more_than_chance_is_looked_at_again() -
     assert following is not None
     assert following[1] == ONCE_MORE
     assert following[0].batch_size in (8, 16)
+
+
+def test_larger_forwards_that_were_timed_before_are_scaled_to_those_timed_now() -> None:
+    assert with_larger({1: 2.0, 4: 4.0}, {1: 1.5, 4: 2.0, 8: 3.0}) == {1: 2.0, 4: 4.0, 8: 6.0}
+    assert with_larger({4: 4.0}, {1: 1.0, 8: 3.0}) == {1: 1.0, 4: 4.0, 8: 3.0}, "nothing tells how much faster"
 
 
 def test_a_best_that_is_clear_is_not_looked_at_again() -> None:
