@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,11 +32,13 @@ class Prognosis:
         observed: what was seen.
         capacity: of its queue.
         num_clients: that wait for each answer, where that is known.
+        assumed: the load, where it is not to be found out.
     """
 
     observed: Observed
     capacity: int
     num_clients: int | None = None
+    assumed: Load | None = None
     _outcomes: dict[Setting, Outcome] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -48,10 +51,13 @@ class Prognosis:
 
     @cached_property
     def _explanation(self) -> tuple[Load, Costs]:
-        if self.num_clients is None:
-            return explain(self.observed)
-        load = ClosedLoop(self.num_clients)
-        return load, fit(self.observed, load)
+        load = self.assumed if self.num_clients is None else ClosedLoop(self.num_clients)
+        return explain(self.observed) if load is None else (load, fit(self.observed, load))
+
+    @cached_property
+    def cautious(self) -> Prognosis:
+        """Of the load that asks for the least explanation: what few clients are taken to be may be other ones."""
+        return dataclasses.replace(self, assumed=self.observed.loads()[0], _outcomes={})
 
     @property
     def load(self) -> Load:

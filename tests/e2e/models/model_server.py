@@ -65,8 +65,13 @@ class ModelServer:
         return self.served.inference_url
 
     def post(self, model: str, **request: Any) -> requests.Response:
-        """One request."""
-        return requests.post(f"{self.url}/predictions/{model}", timeout=TIMEOUT_S, **request)
+        """One request.
+
+        Proxies are not looked for: pytest changes the environment between tests, and a thread may be reading it then.
+        """
+        with requests.Session() as session:
+            session.trust_env = False
+            return session.post(f"{self.url}/predictions/{model}", timeout=TIMEOUT_S, **request)
 
     def at_once(self, model: str, asked: Sequence[Mapping[str, Any]]) -> list[requests.Response]:
         """All of these together; every one is answered 200."""

@@ -9,13 +9,16 @@ from smartbatch.doctor.evidence import Evidence
 from smartbatch.doctor.finding import Gain
 from smartbatch.doctor.gain import Prognosis
 
+SOMETHING = 1.05
+"""By what factor a figure must get better: less is within what a machine differs by from second to second."""
+
 
 def retuned(prognosis: Prognosis | None, **changed: Any) -> Gain | None:
-    """Of a setting with some of its fields changed; None where it gains nothing, or there is no model of the server."""
+    """Of a setting with some of its fields changed; None where that is nothing, or there is no model of the server."""
     if prognosis is None:
         return None
     setting = dataclasses.replace(prognosis.observed.setting, **changed)
-    return prognosis.gain(setting) if prognosis.improvement(setting) > 1 else None
+    return prognosis.gain(setting) if prognosis.improvement(setting) >= SOMETHING else None
 
 
 def waits(evidence: Evidence) -> bool:

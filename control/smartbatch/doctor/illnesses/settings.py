@@ -22,7 +22,7 @@ def better(evidence: Evidence, prognosis: Prognosis | None) -> Finding | None:
     if prognosis is None or evidence.config("micro_batch") not in ("auto", None):
         return None
     best = max(_others(evidence, prognosis.observed.setting), key=prognosis.improvement)
-    factor = prognosis.improvement(best)
+    factor = min(prognosis.improvement(best), prognosis.cautious.improvement(best))
     if factor < WORTH:
         return None
     now = prognosis.observed.setting
