@@ -20,10 +20,10 @@ setup: .venv/.runtime  ## create .venv and install SmartBatch into it
 serve: model_store/$(MODEL).mar  ## serve $(MODEL) on http://127.0.0.1:8080 until Ctrl-C
 	@exec $(BIN)/smartbatch serve --model $(MODEL)
 
-# The tests wait for servers half of the time, so five at a time for two cores; those that compare
+# The tests wait for servers half of the time, so twice as many at a time as there are cores; those that compare
 # measurements follow alone.
 test: .venv/.dev  ## all tests, with real servers on free ports
-	$(PYTEST) -m 'not slow and not alone' -n 5
+	$(PYTEST) -m 'not slow and not alone' -n 4
 	$(PYTEST) -m 'not slow and alone' $$(grep -rl --include='*.py' mark.alone tests)
 
 check: .venv/.dev  ## what CI runs: format, lint, types, tests

@@ -22,6 +22,7 @@ from smartbatch.remote.endpoints import find_endpoints, find_state
 from smartbatch.remote.management import ManagementError
 from smartbatch.remote.process_identity import live_process, own_birth
 from smartbatch.remote.state import STATE_FILE, ServerState, read_state
+from smartbatch.server import ports
 from smartbatch.server.announce import announcement, example_curl
 from smartbatch.server.batching import Batching, count_gpus, resolve_batching
 from smartbatch.server.jvm.command import MAIN_CLASS
@@ -146,6 +147,21 @@ class TestPorts:
         ports = free_ports(5)
         assert len(set(ports)) == 5
         assert all(is_free(port) for port in ports)
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="names of sockets that are no files")
+    def test_a_port_that_another_process_was_given_is_passed_over(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It binds it a second later; until then the port looks free to everybody."""
+        monkeypatch.setattr(ports, "_CANDIDATES", range(31_990, 32_000))
+        ask = "from smartbatch.server import ports; ports._CANDIDATES = range(31_990, 32_000); "
+        ask += "print(*ports.free_ports(4), flush=True); input()"
+        with subprocess.Popen([sys.executable, "-c", ask], stdin=-1, stdout=-1, text=True) as other:
+            assert other.stdout is not None
+            given = {int(port) for port in other.stdout.readline().split()}
+            ours = set(free_ports(4))
+            other.communicate("\n")
+        assert len(given) == len(ours) == 4
+        assert not given & ours
+        assert len(free_ports(3)) == 3, "what one that has ended was given is free"
 
     def test_a_taken_port_stops_the_start_with_the_flag_to_use(self, tmp_path: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
