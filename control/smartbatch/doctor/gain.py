@@ -31,13 +31,11 @@ class Prognosis:
     Args:
         observed: what was seen.
         capacity: of its queue.
-        num_clients: that wait for each answer, where that is known.
         assumed: the load, where it is not to be found out.
     """
 
     observed: Observed
     capacity: int
-    num_clients: int | None = None
     assumed: Load | None = None
     _outcomes: dict[Setting, Outcome] = field(default_factory=dict, repr=False, compare=False)
 
@@ -47,17 +45,21 @@ class Prognosis:
         observed = observe(evidence)
         if observed is None:
             return None
-        return cls(observed, max(1, evidence.queue_capacity), evidence.num_clients)
+        known = None if evidence.num_clients is None else ClosedLoop(evidence.num_clients)
+        return cls(observed, max(1, evidence.queue_capacity), known)
 
     @cached_property
     def _explanation(self) -> tuple[Load, Costs]:
-        load = self.assumed if self.num_clients is None else ClosedLoop(self.num_clients)
+        load = self.assumed
         return explain(self.observed) if load is None else (load, fit(self.observed, load))
 
     @cached_property
     def cautious(self) -> Prognosis:
         """Of the load that asks for the least explanation: what few clients are taken to be may be other ones."""
-        return dataclasses.replace(self, assumed=self.observed.loads()[0], _outcomes={})
+        plainest = self.observed.loads()[0]
+        if self.assumed is not None or self.load == plainest:
+            return self
+        return dataclasses.replace(self, assumed=plainest, _outcomes={})
 
     @property
     def load(self) -> Load:
@@ -72,7 +74,7 @@ class Prognosis:
     @property
     def is_saturated(self) -> bool:
         """Clients wait for the workers: what these do faster is more requests a second."""
-        return self.num_clients is not None or self.observed.is_saturated
+        return self.observed.is_saturated or isinstance(self.assumed, ClosedLoop)
 
     def outcome(self, setting: Setting) -> Outcome:
         """Of the load that was seen, with another setting; replayed once, however often it is asked for."""

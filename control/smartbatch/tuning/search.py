@@ -159,8 +159,7 @@ class Search:
     def best(self) -> Trial:
         """Of what was tried, each as it was at the mean; of those that are as good as it, what answers soonest."""
         most = self._best_worth()
-        least = most / WORTH if most > 0 else most
-        as_good = [trial for trial in self._tried() if self._worth(trial) >= least]
+        as_good = [trial for trial in self._tried() if self._worth(trial) >= _as_good_as(most)]
         return min(as_good, key=lambda trial: trial.measured.p95_s)
 
     def next_setting(self) -> tuple[Setting, str] | None:
@@ -189,8 +188,14 @@ class Search:
             other = self._unlike(left, self.trials[-1].setting)
             if other is not None:
                 return other
-        best = self._best_worth()
-        hopeful = [one for one in left if self._hoped_of(one) > _worth_a_trial(best)]
+        kinds = {(trial.setting.batch_size, trial.setting.workers) for trial in self.trials}
+        least = _worth_a_trial(self._best_worth())
+
+        def hoped(one: Setting) -> float:
+            """If nothing like it was tried, what it would promise if the model errs."""
+            return self._promise(one, 0.0 if (one.batch_size, one.workers) in kinds else ERROR)
+
+        hopeful = [one for one in left if hoped(one) > least]
         return (self._first(hopeful), "best by the model, corrected") if hopeful else None
 
     def _once_more(self) -> tuple[Setting, str] | None:
@@ -203,8 +208,8 @@ class Search:
         others = [trial for trial in self._tried() if trial.setting != best.setting]
         if not others:
             return None
-        rival = max(others, key=self._hoped)
-        if self._hoped(rival) <= self._worth(best):
+        rival = max(others, key=lambda trial: self._worth(trial, DOUBT))
+        if self._worth(rival, DOUBT) <= self._worth(best):
             return None
         looks = Counter(trial.setting for trial in self.trials)
         now = self.trials[-1].setting
@@ -245,14 +250,8 @@ class Search:
         """
         promises = {setting: self._promise(setting) for setting in settings}
         most = max(promises.values())
-        nearly = [setting for setting, promise in promises.items() if promise >= (most / WORTH if most > 0 else most)]
+        nearly = [setting for setting, promise in promises.items() if promise >= _as_good_as(most)]
         return min(nearly, key=lambda setting: (setting.max_batch_delay_ms, -promises[setting]))
-
-    def _hoped_of(self, setting: Setting) -> float:
-        """What it promises; if nothing like it was tried, what it would if the model errs."""
-        kinds = {(trial.setting.batch_size, trial.setting.workers) for trial in self.trials}
-        is_known = (setting.batch_size, setting.workers) in kinds
-        return self._promise(setting, 0.0 if is_known else ERROR)
 
     def _is_worth(self, setting: Setting) -> bool:
         return self._promise(setting) > _worth_a_trial(self._best_worth())
@@ -270,13 +269,10 @@ class Search:
             for trials in looks.values()
         ]
 
-    def _hoped(self, trial: Trial) -> float:
-        """What it would be worth if it is better than it was seen to be."""
+    def _worth(self, trial: Trial, better: float = 0.0) -> float:
+        """As it was seen, or if it is better than that by so much."""
         seen = trial.measured
-        return self.objective.worth(seen.requests_per_s * (1 + DOUBT), seen.p95_s / (1 + DOUBT))
-
-    def _worth(self, trial: Trial) -> float:
-        return self.objective.worth(trial.measured.requests_per_s, trial.measured.p95_s)
+        return self.objective.worth(seen.requests_per_s * (1 + better), seen.p95_s / (1 + better))
 
     def _promise(self, setting: Setting, better: float = 0.0) -> float:
         """What the model says of it, corrected by how far it was off where it was tried; or if it is better yet."""
@@ -306,6 +302,11 @@ def _mean(looks: Sequence[Measured]) -> Measured:
 def _worth_a_trial(best: float) -> float:
     """What must be exceeded where so much is the best so far."""
     return best * WORTH if best > 0 else best
+
+
+def _as_good_as(best: float) -> float:
+    """What is no worse than that as far as anybody can tell."""
+    return best / WORTH if best > 0 else best
 
 
 def _ratios(trials: Sequence[Trial], predicted: dict[Setting, Outcome], figure: str) -> Iterator[float]:

@@ -131,7 +131,7 @@ class Question:
         """
         look = self.measurements.last_known if even_old else self.measurements.kept
         largest = self._largest
-        for other in (largest, *(size for size in _SIZES if size > largest), *(s for s in _SIZES if s < largest)):
+        for other in sorted(_SIZES, key=lambda size: (size < largest, size)):  # its own first
             entry = look(self._key(other), _is_size)
             if entry is not None and (other >= largest or max(map(int, entry)) < other):
                 return self._calibration({name: seconds for name, seconds in entry.items() if int(name) <= largest})
@@ -145,11 +145,11 @@ class Question:
         def measure_it() -> dict[int, float]:
             return measure(forward, self.sample, self.max_size, device, budget_s).seconds_per_item
 
-        return self.kept() or self._calibration(self.measurements.remember(self.key, measure_it, _is_size))
+        return self._calibration(self.measurements.remember(self.key, measure_it, _is_size))
 
     def is_quick(self, forward: Callable[[Any], Any]) -> bool:
         """Whether measuring takes no longer than anybody would notice; told by a forward or two of one item."""
-        sizes = sum(size for size in _SIZES if size <= self.max_size)
+        sizes = sum(_up_to(self.max_size))
         one = self.sample.batch(1)
         for limit_s in (QUICK_S, QUICK_S / (NUM_ROUNDS * sizes)):  # the first one sets things up
             start = time.perf_counter()
@@ -161,7 +161,7 @@ class Question:
     @property
     def _largest(self) -> int:
         """That is measured: a power of two."""
-        return max(size for size in _SIZES if size <= self.max_size)
+        return _up_to(self.max_size)[-1]
 
     def _key(self, largest: int) -> str:
         return f"micro-batch {self.settings} shape={self.sample.shape} max={largest}"
@@ -170,6 +170,11 @@ class Question:
         if entry is None:
             return None
         return Calibration(self.sample.shape, {int(size): seconds for size, seconds in entry.items()})
+
+
+def _up_to(max_size: int) -> list[int]:
+    """The sizes that are measured."""
+    return [size for size in _SIZES if size <= max_size]
 
 
 def _is_size(name: str) -> bool:
@@ -192,7 +197,7 @@ def measure(
     def is_over_budget() -> bool:
         return time.perf_counter() - began > budget_s
 
-    for size in (size for size in _SIZES if size <= max_size):
+    for size in _up_to(max_size):
         seconds_per_item[size] = time_forward(forward, sample.batch(size), device) / size
         loses = seconds_per_item[size] > CONTENDS * min(seconds_per_item.values())
         if size >= MIN_LARGEST and (is_over_budget() or loses):
