@@ -2,9 +2,10 @@
 
     python -m bench.predictions [--seconds 6] [--out bench/results]
 
-One ResNet18 server is watched for ten seconds at one setting under one load, as `smartbatch doctor` watches it, and
-the model is fitted to that; then every setting of the grid is registered, loaded, measured, and compared with what the
-model said of it. Latencies are the server's own.
+Before each setting of the grid a ResNet18 server is watched for ten seconds at another one under one load, as
+`smartbatch doctor` watches it, and the model is fitted to that; then the setting is registered, loaded and measured
+under each load, and compared with what the model said of it. So a prediction is a minute old, as a doctor's or tune's
+is: machines differ from one quarter of an hour to the next. Latencies are the server's own.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from smartbatch.server.settings import ServerSettings
 from smartbatch.server.starting import start_server
 from smartbatch.simulation.batches import simulate
 from smartbatch.simulation.costs import Costs, Setting
-from smartbatch.simulation.fit import fit
+from smartbatch.simulation.fit import Observed, fit
 from smartbatch.simulation.load import ClosedLoop
 from smartbatch_worker.contract.machine import num_cores
 
@@ -128,8 +129,8 @@ class Bench:
             thread.join()
 
 
-def fitted(bench: Bench, setting: Setting, clients: int) -> Costs:
-    """The model, after ten seconds of watching.
+def fitted(bench: Bench, setting: Setting, clients: int) -> tuple[Observed, Costs]:
+    """What was seen in ten seconds of watching, and the model of it.
 
     Raises:
         RuntimeError: too little was seen.
@@ -138,50 +139,49 @@ def fitted(bench: Bench, setting: Setting, clients: int) -> Costs:
     observed = observe(bench.watch(clients, WATCH_S))
     if observed is None:
         raise RuntimeError("nothing to fit to")
-    return fit(observed, ClosedLoop(clients))
+    return observed, fit(observed, ClosedLoop(clients))
 
 
-def grid() -> list[tuple[Setting, int]]:
+def grid() -> list[Setting]:
     """All settings, in an order in which neighbours are far apart: machines drift."""
     settings = [
         Setting(batch_size=size, max_batch_delay_ms=delay_ms, workers=workers)
         for size, delay_ms, workers in product(SIZES, DELAYS_MS, WORKERS)
     ]
     random.Random(0).shuffle(settings)
-    return [(setting, clients) for setting in settings for clients in CLIENTS]
+    return settings
 
 
 def measure(bench: Bench, seconds: float) -> list[dict[str, Any]]:
-    """All points, once for each fit."""
-    fits = [(setting, clients, fitted(bench, setting, clients)) for setting, clients in WATCHED]
-    found: list[list[Point]] = [[] for _ in fits]
-    last: Setting | None = None
-    for setting, clients in grid():
-        if setting != last:
-            bench.register(setting)
-            last = setting
-        view = bench.watch(clients, seconds).view
-        if view.p95_s is None:
-            raise RuntimeError(f"no latencies at {setting}")
-        for points, (_, _, costs) in zip(found, fits, strict=True):
+    """All points; what is watched before each setting takes turns."""
+    found: list[list[Point]] = [[] for _ in WATCHED]
+    seen: list[list[dict[str, Any]]] = [[] for _ in WATCHED]
+    for number, setting in enumerate(grid()):
+        which = number % len(WATCHED)
+        observed, costs = fitted(bench, *WATCHED[which])
+        seen[which].append({"observed": asdict(observed), "costs": asdict(costs)})
+        bench.register(setting)
+        for clients in CLIENTS:
+            view = bench.watch(clients, seconds).view
+            if view.p95_s is None:
+                raise RuntimeError(f"no latencies at {setting}")
             predicted = simulate(ClosedLoop(clients), setting, costs)
-            points.append(
-                Point(
-                    setting=setting,
-                    clients=clients,
-                    measured_per_s=view.rps,
-                    measured_p95_s=view.p95_s,
-                    predicted_per_s=predicted.requests_per_s,
-                    predicted_p95_s=predicted.p95_s,
-                )
+            point = Point(
+                setting=setting,
+                clients=clients,
+                measured_per_s=view.rps,
+                measured_p95_s=view.p95_s,
+                predicted_per_s=predicted.requests_per_s,
+                predicted_p95_s=predicted.p95_s,
             )
-        said = ", ".join(
-            f"{points[-1].predicted_per_s:.1f} at {1000 * points[-1].predicted_p95_s:.0f}" for points in found
-        )
-        say(f"{_name(setting)}, {clients} clients: {view.rps:.1f}/s at {1000 * view.p95_s:.0f} ms; predicted {said}")
+            found[which].append(point)
+            say(
+                f"{_name(setting)}, {clients} clients: {view.rps:.1f}/s at {1000 * view.p95_s:.0f} ms; predicted "
+                f"{point.predicted_per_s:.1f} at {1000 * point.predicted_p95_s:.0f}"
+            )
     return [
-        {"watched": {**asdict(setting), "clients": clients}, "costs": asdict(costs), **summary(points)}
-        for (setting, clients, costs), points in zip(fits, found, strict=True)
+        {"watched": {**asdict(setting), "clients": clients}, "seen": fits, **summary(points)}
+        for (setting, clients), fits, points in zip(WATCHED, seen, found, strict=True)
     ]
 
 
@@ -196,14 +196,9 @@ def summary(points: Sequence[Point]) -> dict[str, Any]:
             "most": round(max(values), 3),
         }
 
-    # How much faster the machine was than when it was watched; a gain is a ratio of two predictions, without it.
-    drift = statistics.median(point.measured_per_s / point.predicted_per_s for point in points)
     return {
         "rate_error": errors([point.rate_error for point in points]),
         "p95_error": errors([point.p95_error for point in points]),
-        "drift": round(drift, 3),
-        "rate_error_without_drift": errors([abs(p.predicted_per_s * drift / p.measured_per_s - 1) for p in points]),
-        "p95_error_without_drift": errors([abs(p.predicted_p95_s / drift / p.measured_p95_s - 1) for p in points]),
         "points": [asdict(point) for point in points],
     }
 
@@ -268,10 +263,18 @@ def main(argv: list[str] | None = None) -> int:
         finally:
             bench.server.stop(grace_s=0)
     args.out.mkdir(parents=True, exist_ok=True)
-    results = {"machine": describe(), "seconds": args.seconds, "fits": fits}
+    every = summary(
+        [Point(**{**point, "setting": Setting(**point["setting"])}) for one in fits for point in one["points"]]
+    )
+    results = {
+        "machine": describe(),
+        "seconds": args.seconds,
+        "all": {name: every[name] for name in ("rate_error", "p95_error")},
+        "fits": fits,
+    }
     (args.out / "predictions.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     plot(fits, args.out / "predictions.png")
-    for one in fits:
+    for one in (*fits, {"watched": "either", **every}):
         say(f"fitted to {one['watched']}: rate off by {one['rate_error']}, p95 by {one['p95_error']}")
     return 0
 

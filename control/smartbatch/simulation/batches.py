@@ -72,6 +72,7 @@ class _Server:
     def __init__(self, load: Load, setting: Setting, costs: Costs, queue_capacity: int) -> None:
         self._setting, self._costs = setting, costs
         self._is_closed = isinstance(load, ClosedLoop)
+        self._away_s = costs.edge_s + (load.think_s if isinstance(load, ClosedLoop) else 0.0)
         gap_s = costs.edge_cpu_s / costs.cores  # clients and frontend send one after the other
         times = [k * gap_s for k in range(load.users)] if isinstance(load, ClosedLoop) else list(load.times_s)
         self._waiting = times  # arrivals, past and to come: ascending, so a heap
@@ -95,12 +96,18 @@ class _Server:
 
     def run(self, num_requests: int) -> Outcome:
         """Form and serve batches until enough are answered."""
-        while len(self.latencies) < num_requests and (self._waiting or self._gathered or self._computing or self._held):
+        while len(self.latencies) < num_requests and self._has_work:
             self._gather()
             self._pass_until(self._next_moment())
             for batch in [one for one in self._computing if one.left_s <= _EPSILON]:
                 self._answer(batch)
         return _outcome(self.latencies, self.served, self.num_refused)
+
+    @property
+    def _has_work(self) -> bool:
+        """Somebody waits, is answered, or will send again; of an open loop, nobody sends again."""
+        in_hand = self._waiting or self._gathered or self._computing or self._held
+        return bool(in_hand or (self._is_closed and self._outside))
 
     def _gather(self) -> None:
         """Whatever of the present batch can be decided now."""
@@ -158,7 +165,7 @@ class _Server:
                 self._add_outside(count)
             else:
                 for _ in range(count):
-                    heapq.heappush(self._waiting, self._now + costs.edge_s)
+                    heapq.heappush(self._waiting, self._now + self._away_s)
 
     def _add_outside(self, count: int) -> None:
         if not self._outside:
@@ -203,7 +210,7 @@ class _Server:
         while self._outside and self._outside_work <= done + _EPSILON:
             if self._is_closed:
                 at = self._now + self._outside_work / outside
-                heapq.heappush(self._waiting, at + self._costs.edge_s)
+                heapq.heappush(self._waiting, at + self._away_s)
             self._outside -= 1
             self._outside_work += self._costs.edge_cpu_s
         self._outside_work -= done

@@ -24,7 +24,7 @@ ERROR = 0.4
 FEW = 1.5
 """Requests in the server at a time: of fewer, nobody can tell whether they wait for each other."""
 BUSY = 0.85
-"""Workers that compute for more of the time than this are taken to have a backlog."""
+"""Workers that compute for more of the time than this, or cores that do, are taken to have a backlog."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,29 +71,38 @@ class Observed:
 
     @property
     def is_saturated(self) -> bool:
-        """Workers compute nearly all the time."""
-        return self.busy > BUSY
+        """Workers compute nearly all the time, or all cores do: where workers are many, they wait for each other's."""
+        cpu_s = (self.worker_cpu_s or 0.0) + (self.edge_cpu_s or 0.0)
+        return max(self.busy, self.requests_per_s * cpu_s / self.cores) > BUSY
 
     def loads(self, num_requests: int = 1000) -> list[Load]:
         """What may have been served: clients that wait, where workers are busy all the time.
 
-        Else as many as are in a batch, or in the server, may each wait for their answer, who come together then; or
-        requests came by chance, at the rate that was seen.
+        Else as many as are in a batch, or in the server, may each wait for their answer, who come together then, and
+        pause before they ask again: what a request's time leaves of the time in which each of them asks once (the
+        interactive response time law). Or requests came by chance, at the rate that was seen.
         """
         in_flight = self.in_flight
         if self.is_saturated:
             return [ClosedLoop(max(1, round(in_flight)))]
         waiting = {round(in_flight), math.ceil(in_flight), round(self.avg_batch_size)} if in_flight >= FEW else set()
         by_chance = OpenLoop.poisson(self.requests_per_s, num_requests)
-        return [by_chance, *(ClosedLoop(users) for users in sorted(waiting))]
+        return [by_chance, *(ClosedLoop(users, self._pause_s(users)) for users in sorted(waiting))]
+
+    def _pause_s(self, users: int) -> float:
+        """Between an answer and the next request of each of so many."""
+        outside_s = users * (self.edge_cpu_s or 0.0) / self.cores
+        return max(0.0, users / self.requests_per_s - self.mean_s - outside_s)
 
 
 def explain(observed: Observed) -> tuple[Load, Costs]:
     """The load, of those that there may have been, and the costs, which explain best what was seen."""
 
     def misses(explanation: tuple[Load, Costs]) -> float:
-        found = simulate(explanation[0], observed.setting, explanation[1])
-        return sum(
+        """By how much its figures are off, and what it leaves to luck: with enough of that, all is explained."""
+        load, costs = explanation
+        found = simulate(load, observed.setting, costs)
+        return costs.spread + sum(
             abs(math.log(getattr(found, figure) / getattr(observed, figure)))
             for figure in ("requests_per_s", "avg_batch_size", "p50_s", "p95_s")
         )
@@ -156,7 +165,7 @@ def counted(observed: Observed) -> Costs:
 
 def _towards(costs: Costs, observed: Observed, load: Load, found: Outcome) -> Costs:
     """Closer to what was seen: the workers' speed by the rate of clients that wait, else by the latency."""
-    if isinstance(load, ClosedLoop):
+    if isinstance(load, ClosedLoop) and not load.think_s:  # else their pause is what the rate is explained by
         costs = _scaled(costs, _bounded(found.requests_per_s / observed.requests_per_s))
     off_s = observed.p50_s - found.p50_s
     return dataclasses.replace(costs, edge_s=max(LEAST_EDGE_S, costs.edge_s + off_s / 2))

@@ -13,10 +13,14 @@ class ClosedLoop:
     """Clients that send the next request when the last one is answered."""
 
     users: int
+    think_s: float = 0.0
+    """Seconds between an answer and the client's next request."""
 
     def __post_init__(self) -> None:
         if self.users < 1:
             raise ValueError(f"users must be at least 1, got {self.users}")
+        if self.think_s < 0:
+            raise ValueError(f"think_s must be at least 0, got {self.think_s:g}")
 
     def __str__(self) -> str:
         """For people."""

@@ -33,6 +33,8 @@ MOST_WORKERS = 4
 MOST_TRIALS = 6
 BORNE = 0.9
 """Of a rate, answers a second that say it is borne: chance arrivals differ by that much in some seconds."""
+PAYS = 1.05
+"""A longer delay is taken where it promises that much more: the model's clients come together as real ones do not."""
 TELLING = 8
 """Items: where no forward of as many was ever timed, nobody knows what batches would gain."""
 WORTH = 1.02
@@ -244,14 +246,17 @@ class Search:
         return found, "unlike the others"
 
     def _first(self, settings: Iterable[Setting]) -> Setting:
-        """Of the most promising, and what promises nearly as much, that with the shortest delay.
-
-        A delay is paid whenever a batch does not fill up, and the model's clients are more regular than real ones.
-        """
+        """Of the most promising, and what promises nearly as much, that with the shortest delay that is as good."""
         promises = {setting: self._promise(setting) for setting in settings}
         most = max(promises.values())
-        nearly = [setting for setting, promise in promises.items() if promise >= _as_good_as(most)]
-        return min(nearly, key=lambda setting: (setting.max_batch_delay_ms, -promises[setting]))
+
+        def shortest(least: float, among: Iterable[Setting]) -> Setting:
+            good = (setting for setting in among if promises[setting] >= least)
+            return min(good, key=lambda setting: (setting.max_batch_delay_ms, -promises[setting]))
+
+        first = shortest(_as_good_as(most), promises)
+        alike = [one for one in promises if (one.batch_size, one.workers) == (first.batch_size, first.workers)]
+        return shortest(_as_good_as(most, PAYS), alike)
 
     def _is_worth(self, setting: Setting) -> bool:
         return self._promise(setting) > _worth_a_trial(self._best_worth())
@@ -304,9 +309,9 @@ def _worth_a_trial(best: float) -> float:
     return best * WORTH if best > 0 else best
 
 
-def _as_good_as(best: float) -> float:
-    """What is no worse than that as far as anybody can tell."""
-    return best / WORTH if best > 0 else best
+def _as_good_as(best: float, times: float = WORTH) -> float:
+    """What is no worse than that as far as anybody can tell, or by that factor at most."""
+    return best / times if best > 0 else best
 
 
 def _ratios(trials: Sequence[Trial], predicted: dict[Setting, Outcome], figure: str) -> Iterator[float]:

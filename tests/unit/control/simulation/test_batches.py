@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from smartbatch.simulation.batches import simulate
 from smartbatch.simulation.costs import Costs, Setting
@@ -50,6 +52,20 @@ def test_clients_fewer_than_a_batch_pay_the_delay_each_time() -> None:
     found = simulate(ClosedLoop(4), setting(8, 40), EVEN)
     assert found.avg_batch_size == pytest.approx(4)
     assert found.p50_s == pytest.approx(0.050)
+
+
+def test_clients_that_are_all_answered_at_once_send_again() -> None:
+    busy_edge = dataclasses.replace(EVEN, edge_cpu_s=0.001)
+    found = simulate(ClosedLoop(4), setting(32, 20), busy_edge)
+    assert found.requests_per_s == pytest.approx(
+        4 / 0.031, rel=0.01
+    )  # 1 ms until the first is back, 20 of delay, 10 of batch
+
+
+def test_those_that_pause_come_that_much_later() -> None:
+    found = simulate(ClosedLoop(1, think_s=0.040), setting(1, 1), EVEN)
+    assert found.requests_per_s == pytest.approx(1 / 0.050, rel=0.01)
+    assert found.p50_s == pytest.approx(0.010)
 
 
 def test_one_worker_gathers_at_a_time() -> None:

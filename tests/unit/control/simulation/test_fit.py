@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from statistics import median
 
 import pytest
@@ -93,13 +94,28 @@ def test_busy_workers_are_taken_for_clients_that_wait() -> None:
     assert load.users == pytest.approx(32, abs=1)
 
 
+def test_cores_that_are_busy_are_taken_for_clients_that_wait_though_workers_wait_for_a_core() -> None:
+    seen = observed(ClosedLoop(12), Setting(batch_size=2, max_batch_delay_ms=5, workers=2))
+    crowded = dataclasses.replace(seen, worker_cpu_s=0.9 * TRUE.cores / seen.requests_per_s, stage_s={"forward": 0.001})
+    assert crowded.busy < 0.1
+    (load,) = crowded.loads()
+    assert load == ClosedLoop(12)
+
+
 @pytest.mark.parametrize(
-    "load", [ClosedLoop(3), ClosedLoop(5), OpenLoop.poisson(5, 1000), OpenLoop.poisson(20, 1000)], ids=str
+    "load",
+    [ClosedLoop(3), ClosedLoop(5), ClosedLoop(4, think_s=0.03), OpenLoop.poisson(5, 1000), OpenLoop.poisson(20, 1000)],
+    ids=["3", "5", "4 that pause", "5/s", "20/s"],
 )
 def test_a_few_that_wait_come_together_and_chance_does_not(load: Load) -> None:
     """Where workers rest, batches and latencies tell who comes; what a shorter delay brings depends on it."""
     now, then = (Setting(batch_size=32, max_batch_delay_ms=delay_ms, workers=1) for delay_ms in (80, 2))
     found, costs = explain(observed(load, now))
-    assert found == load if isinstance(load, ClosedLoop) else isinstance(found, OpenLoop)
+    if isinstance(load, ClosedLoop):
+        assert isinstance(found, ClosedLoop)
+        assert found.users == load.users
+        assert found.think_s == pytest.approx(load.think_s, abs=0.005)
+    else:
+        assert isinstance(found, OpenLoop)
     truth = simulate(load, then, TRUE)
     assert simulate(found, then, costs).p50_s == pytest.approx(truth.p50_s, rel=0.2)
