@@ -121,12 +121,27 @@ class Service:
 
 
 class Load:
-    """Closed-loop clients on kept-alive connections, from `start` to `stop`."""
+    """Closed-loop clients on kept-alive connections, from `start` to `stop`.
+
+    Args:
+        service: that they ask.
+        num_clients: at a time.
+        item: what the client of that number sends.
+        pause_s: after each answer. Where the server need not be busy, but in use, its clients leave the processor to
+            the tests beside.
+        once: each asks once.
+    """
 
     def __init__(
-        self, service: Service, num_clients: int, item: Callable[[int], Values] = good, *, once: bool = False
+        self,
+        service: Service,
+        num_clients: int,
+        item: Callable[[int], Values] = good,
+        *,
+        pause_s: float = 0.0,
+        once: bool = False,
     ) -> None:
-        self._once = once
+        self._once, self._pause_s = once, pause_s
         self._service = service
         self._item = item
         self._stop = threading.Event()
@@ -163,7 +178,7 @@ class Load:
                 reply = self._service.post(self._item(number), session)
                 with self._lock:
                     self.replies.append(reply)
-                if self._once:
+                if self._once or (self._pause_s and self._stop.wait(self._pause_s)):
                     return
 
 
