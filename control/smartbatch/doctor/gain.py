@@ -144,6 +144,7 @@ def observe(evidence: Evidence) -> Observed | None:
         worker_cpu_s=None if cpu is None else cpu.workers / count,
         edge_cpu_s=None if cpu is None else _edge_cpu_s(evidence, cpu) / count,
         waits=0.0 if cpu is None or worker["device"] != "cpu" else _waits(evidence, cpu, cores),
+        is_crowded=cpu is not None and worker["device"] == "cpu" and _is_crowded(evidence, cpu, cores),
     )
 
 
@@ -151,8 +152,11 @@ def _waits(evidence: Evidence, cpu: CpuSeconds, cores: int) -> float:
     """Of a batch's time, the share in which its worker waits for something else than a core."""
     busy_s = evidence.view.batches_per_s * evidence.batch_s * evidence.seconds
     used = cpu.workers / busy_s if busy_s else 1.0
-    everybodys = cpu.workers + (cpu.frontend or 0.0) + cpu.own
-    return 0.0 if used >= IDLE_CPU or everybodys > CROWDED * cores * evidence.seconds else 1.0 - used
+    return 0.0 if used >= IDLE_CPU or _is_crowded(evidence, cpu, cores) else 1.0 - used
+
+
+def _is_crowded(evidence: Evidence, cpu: CpuSeconds, cores: int) -> bool:
+    return cpu.workers + (cpu.frontend or 0.0) + cpu.own > CROWDED * cores * evidence.seconds
 
 
 def _edge_cpu_s(evidence: Evidence, cpu: CpuSeconds) -> float:

@@ -98,7 +98,8 @@ class _Server:
         """Form and serve batches until enough are answered."""
         while len(self.latencies) < num_requests and self._has_work:
             self._gather()
-            self._pass_until(self._next_moment())
+            speeds = self._speeds()
+            self._pass_until(self._next_moment(*speeds), *speeds)
             for batch in [one for one in self._computing if one.left_s <= _EPSILON]:
                 self._answer(batch)
         return _outcome(self.latencies, self.served, self.num_refused)
@@ -183,9 +184,8 @@ class _Server:
         slower = OVERSUBSCRIBED if self._setting.threads and busy * threads > cores else 1.0
         return share / slower, min(threads, cores), share * outside
 
-    def _next_moment(self) -> float:
+    def _next_moment(self, share: float, threads: int, outside: float) -> float:
         """When a batch is done, a request comes for the one that is gathered, or its delay is over."""
-        share, threads, outside = self._speeds()
         moments = [self._now + batch.left_s * batch.slowness(threads) / share for batch in self._computing]
         if self._held:
             moments.append(self._held[0][0])
@@ -200,9 +200,8 @@ class _Server:
             moments.append(self._now + left / outside)
         return max(self._now, min(moments, default=self._now))
 
-    def _pass_until(self, moment: float) -> None:
+    def _pass_until(self, moment: float, share: float, threads: int, outside: float) -> None:
         """What is worked on goes on until then."""
-        share, threads, outside = self._speeds()
         passed = moment - self._now
         for batch in self._computing:
             batch.left_s -= passed * share / batch.slowness(threads)

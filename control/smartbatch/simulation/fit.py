@@ -24,7 +24,7 @@ ERROR = 0.4
 FEW = 1.5
 """Requests in the server at a time: of fewer, nobody can tell whether they wait for each other."""
 BUSY = 0.85
-"""Workers that compute for more of the time than this, or cores that do, are taken to have a backlog."""
+"""Workers that compute for more of the time than this are taken to have a backlog."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +58,8 @@ class Observed:
     """CPU seconds of the frontend, and of clients on the same machine, a request."""
     waits: float = 0.0
     """Of a batch's time, the share in which its worker takes no core, though there is one."""
+    is_crowded: bool = False
+    """Server and clients take nearly all cores."""
 
     @property
     def busy(self) -> float:
@@ -71,9 +73,8 @@ class Observed:
 
     @property
     def is_saturated(self) -> bool:
-        """Workers compute nearly all the time, or all cores do: where workers are many, they wait for each other's."""
-        cpu_s = (self.worker_cpu_s or 0.0) + (self.edge_cpu_s or 0.0)
-        return max(self.busy, self.requests_per_s * cpu_s / self.cores) > BUSY
+        """Workers compute nearly all the time, or wait for each other's cores."""
+        return self.busy > BUSY or self.is_crowded
 
     def loads(self, num_requests: int = 1000) -> list[Load]:
         """What may have been served: clients that wait, where workers are busy all the time.
@@ -99,12 +100,18 @@ def explain(observed: Observed) -> tuple[Load, Costs]:
     """The load, of those that there may have been, and the costs, which explain best what was seen."""
 
     def misses(explanation: tuple[Load, Costs]) -> float:
-        """By how much its figures are off, and what it leaves to luck: with enough of that, all is explained."""
+        """By how much its figures are off; and what it leaves to luck, or to time that nobody counted: with enough of
+        either, any load explains anything."""
         load, costs = explanation
         found = simulate(load, observed.setting, costs)
-        return costs.spread + sum(
-            abs(math.log(getattr(found, figure) / getattr(observed, figure)))
-            for figure in ("requests_per_s", "avg_batch_size", "p50_s", "p95_s")
+        uncounted = abs(costs.edge_s - counted(observed).edge_s) / observed.p50_s
+        return (
+            costs.spread
+            + uncounted
+            + sum(
+                abs(math.log(getattr(found, figure) / getattr(observed, figure)))
+                for figure in ("requests_per_s", "avg_batch_size", "p50_s", "p95_s")
+            )
         )
 
     explanations = [(load, fit(observed, load)) for load in observed.loads()]

@@ -9,8 +9,8 @@ from smartbatch.doctor.evidence import Evidence
 from smartbatch.doctor.finding import Gain
 from smartbatch.doctor.gain import Prognosis
 
-SOMETHING = 1.05
-"""By what factor a figure must get better: less is within what a machine differs by from second to second."""
+SOMETHING = 1.1
+"""By what factor a figure must get better: half of the model's predictions of a rate are off by that."""
 
 
 def retuned(prognosis: Prognosis | None, **changed: Any) -> Gain | None:

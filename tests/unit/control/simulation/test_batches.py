@@ -114,6 +114,15 @@ def test_the_best_setting_keeps_the_objective() -> None:
     assert scored[0].setting.batch_size == 64
 
 
+def test_settings_that_a_load_cannot_tell_apart_are_scored_as_each_would_be() -> None:
+    some = [*grid((1, 4, 5, 6, 32), (1, 20), (1, 2))]
+    for load in (ClosedLoop(4), OpenLoop(tuple(0.004 * n for n in range(100)))):
+        for one in score(some, load, LINEAR):
+            assert one.outcome == simulate(
+                load, one.setting, LINEAR, num_requests=400 if load == ClosedLoop(4) else 100
+            )
+
+
 @pytest.mark.parametrize("users", [0, -1])
 def test_a_load_of_nobody_is_refused(users: int) -> None:
     with pytest.raises(ValueError, match="at least 1"):

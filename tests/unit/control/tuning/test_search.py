@@ -10,6 +10,7 @@ import pytest
 from smartbatch.simulation.batches import simulate
 from smartbatch.simulation.costs import Costs, Setting
 from smartbatch.simulation.load import ClosedLoop, Load
+from smartbatch.simulation.score import score
 from smartbatch.tuning.arrivals import by_chance
 from smartbatch.tuning.run import with_larger
 from smartbatch.tuning.search import (
@@ -84,8 +85,7 @@ def test_few_trials_find_nearly_the_best(
     truth = slower(fitted, off)
     objective = Objective(slo_s)
     oracle = max(
-        objective.worth(outcome.requests_per_s, outcome.p95_s)
-        for outcome in (simulate(LOAD, setting, truth) for setting in settings(now, 2))
+        objective.worth(one.outcome.requests_per_s, one.outcome.p95_s) for one in score(settings(now, 2), LOAD, truth)
     )
     search = searched(fitted, truth, now, objective)
     assert len(search.trials) <= MOST_TRIALS
@@ -112,7 +112,7 @@ def test_what_batches_gain_is_found_where_none_was_ever_timed(slo_s: float | Non
         if why == TO_TIME_BATCHES:
             search.learn(truth)
     assert [trial.why for trial in search.trials][:2] == ["as it is", TO_TIME_BATCHES]
-    outcomes = [simulate(LOAD, setting, truth) for setting in settings(ONE_BY_ONE, 2)]
+    outcomes = [one.outcome for one in score(settings(ONE_BY_ONE, 2), LOAD, truth)]
     oracle = max(search.objective.worth(outcome.requests_per_s, outcome.p95_s) for outcome in outcomes)
     found = simulate(LOAD, search.best().setting, truth)
     assert search.objective.worth(found.requests_per_s, found.p95_s) >= 0.94 * oracle > 0
@@ -144,7 +144,7 @@ def test_a_forward_that_is_held_is_tried_free_and_left_so_if_that_is_better(gain
     assert {trial.setting.handler for trial in search.trials[2:]} == ({FREED} if gains else {()})
     assert search.best().setting.handler == (FREED if gains else ())
     truth = free if gains else held
-    oracle = max(simulate(LOAD, setting, truth).requests_per_s for setting in settings(now, 2))
+    oracle = max(one.outcome.requests_per_s for one in score(settings(now, 2), LOAD, truth))
     assert simulate(LOAD, search.best().setting, truth).requests_per_s >= 0.94 * oracle
 
 
@@ -184,7 +184,7 @@ def test_at_a_rate_it_is_the_lowest_p95(rate: float, slo_s: float | None) -> Non
         search.record(setting, why, really(FITTED, setting, 0, load))
     found = search.best()
     assert objective.is_met(found.measured.requests_per_s, found.measured.p95_s)
-    best_s = min(simulate(load, setting, FITTED).p95_s for setting in settings(now, 2))
+    best_s = min(one.outcome.p95_s for one in score(settings(now, 2), load, FITTED))
     assert simulate(load, found.setting, FITTED).p95_s <= 1.1 * best_s
     assert found.measured.p95_s < 0.8 * search.trials[0].measured.p95_s
 
