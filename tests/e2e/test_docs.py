@@ -20,6 +20,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from tests import documents
@@ -38,23 +39,28 @@ ON_THE_SERVER = [
 ON_THEIR_OWN = [block for page in OWN_SERVERS for block in RUN if block.page == page]
 PYTHON_PAGES = sorted({block.page for block in RUN if block.language in PYTHON})
 
-TINY_PROGRAM = """
-import sys, torch
-
-class Net(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Conv2d(3, 10, 1)
-
-    def forward(self, x):
-        return self.layer(x).mean((2, 3))
-
-dims = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
-torch.export.save(torch.export.export(Net(), (torch.zeros(2, 3, 8, 9),), dynamic_shapes=(dims,)), sys.argv[1])
-"""
 pytestmark = pytest.mark.timeout(900)  # a block is several processes that import torch; nothing is judged by time
 PRELUDE = {"docs/models.md": "import torch\nmodel = torch.nn.Conv2d(3, 4, 1)\n"}
 """What a page takes for granted of its reader's program."""
+
+
+class Tiny(torch.nn.Module):
+    """Ten classes of pictures of any size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Conv2d(3, 10, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B, 3, H, W] to [B, 10]."""
+        scores: torch.Tensor = self.layer(x)
+        return scores.mean((2, 3))
+
+
+def save_program(path: Path) -> None:
+    """The small network, as `torch.export` has it."""
+    sizes = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
+    torch.export.save(torch.export.export(Tiny(), (torch.zeros(2, 3, 8, 9),), dynamic_shapes=(sizes,)), path)
 
 
 def free_ports() -> dict[str, str]:
@@ -176,7 +182,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     """
     for reader in a_reader(tmp_path_factory):
         program = tmp_path_factory.mktemp("program") / "resnet18.pt2"
-        reader.type(f"python -c '{TINY_PROGRAM}' {program}", "the small network")
+        save_program(program)
         reader.environment["MODEL_PATH"] = str(program)
         serve = f"./archive.sh && smartbatch serve {reader.port_options} --workers 1 --detach"
         reader.type(serve, "what `make serve` does")

@@ -27,8 +27,8 @@ DETECTION = EXAMPLES / "detection"
 NAMES = (DETECTION / "labels.txt").read_text().splitlines()
 DETECTORS = {"ssdlite320_mobilenet_v3_large": 16, "fasterrcnn_mobilenet_v3_large_320_fpn": 16}
 """The cheapest of one stage and of two, and how many pictures each is asked for at once."""
-TRAINED = {"ssdlite320_mobilenet_v3_large": 60}
-"""How many steps of four pictures each: a minute of CPU. Of R-CNNs thirty take more than two."""
+TRAINED = {"ssdlite320_mobilenet_v3_large": 60, "fasterrcnn_mobilenet_v3_large_320_fpn": 100}
+"""How many steps of four pictures each: a second a step, of the R-CNN one and a half."""
 RAW = {"X-SmartBatch-Output": "raw"}
 OWN_SIZE = {"image_resize": "none", "image_crop": "none", "image_mean": "0,0,0", "image_std": "1,1,1"}
 
@@ -81,7 +81,8 @@ def test_pictures_of_mixed_sizes_are_answered_as_if_alone(models: ModelServer, d
             assert_found(answer, model([pixels])[0])
 
 
-@pytest.mark.slow  # a minute of training each
+@pytest.mark.slow  # minutes of training
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("name", "num_steps"), TRAINED.items())
 def test_what_is_trained_is_found_over_http(models: ModelServer, tmp_path: Path, name: str, num_steps: int) -> None:
     """Shapes in pictures of mixed sizes: those found are those that the weights find alone, and most of those drawn."""
