@@ -26,10 +26,9 @@ test: .venv/.dev  ## all tests, with real servers on free ports
 	$(PYTEST) -m 'not slow and not alone' -n 4
 	$(PYTEST) -m 'not slow and alone' $$(grep -rl --include='*.py' mark.alone tests)
 
-# Types are checked beside the tests, in the time that those wait for servers.
 check: .venv/.dev  ## what CI runs: format, lint, types, tests
-	@$(MAKE) --no-print-directory -j 2 --output-sync=recurse $(FIRST) style jar
-	@$(MAKE) --no-print-directory -j 2 test types
+	@$(MAKE) --no-print-directory -j 2 --output-sync=recurse $(FIRST) types style jar
+	@$(MAKE) --no-print-directory test
 
 # In a new environment: bytecode of what tests import, and of the tests, which else each of their processes writes.
 bytecode:
@@ -41,7 +40,7 @@ style:
 	$(BIN)/ruff check .
 
 types:
-	nice -n 19 $(BIN)/mypy
+	$(BIN)/mypy
 
 jar:
 	$(BIN)/python frontend/build.py --check --test
