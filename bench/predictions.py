@@ -152,8 +152,8 @@ def grid() -> list[Setting]:
     return settings
 
 
-def measure(bench: Bench, seconds: float) -> list[dict[str, Any]]:
-    """All points; what is watched before each setting takes turns."""
+def measure(bench: Bench, seconds: float) -> list[tuple[dict[str, Any], list[Point]]]:
+    """Of each of WATCHED, which take turns before the settings: what was seen of it, and the points predicted by it."""
     found: list[list[Point]] = [[] for _ in WATCHED]
     seen: list[list[dict[str, Any]]] = [[] for _ in WATCHED]
     for number, setting in enumerate(grid()):
@@ -180,7 +180,7 @@ def measure(bench: Bench, seconds: float) -> list[dict[str, Any]]:
                 f"{point.predicted_per_s:.1f} at {1000 * point.predicted_p95_s:.0f}"
             )
     return [
-        {"watched": {**asdict(setting), "clients": clients}, "seen": fits, **summary(points)}
+        ({"watched": {**asdict(setting), "clients": clients}, "seen": fits}, points)
         for (setting, clients), fits, points in zip(WATCHED, seen, found, strict=True)
     ]
 
@@ -259,13 +259,12 @@ def main(argv: list[str] | None = None) -> int:
         try:
             bench.register(WATCHED[0][0])
             say(warm_up_jvm(bench.url, bench.body, 32, bench.server.pid, LONGEST_JVM_S))
-            fits = measure(bench, args.seconds)
+            found = measure(bench, args.seconds)
         finally:
             bench.server.stop(grace_s=0)
     args.out.mkdir(parents=True, exist_ok=True)
-    every = summary(
-        [Point(**{**point, "setting": Setting(**point["setting"])}) for one in fits for point in one["points"]]
-    )
+    fits = [{**about, **summary(points)} for about, points in found]
+    every = summary([point for _, points in found for point in points])
     results = {
         "machine": describe(),
         "seconds": args.seconds,
