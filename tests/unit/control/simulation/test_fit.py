@@ -79,6 +79,15 @@ def test_other_settings_are_predicted_from_one(load: Load, setting: Setting) -> 
     assert max(errors) < 0.15
 
 
+@pytest.mark.parametrize("users", [1, 4, 32])
+def test_a_fit_gives_back_what_it_was_fitted_to(users: int) -> None:
+    load, setting = ClosedLoop(users), Setting(batch_size=32, max_batch_delay_ms=20, workers=2)
+    seen = observed(load, setting)
+    again = simulate(load, setting, fit(seen, load))
+    assert again.requests_per_s == pytest.approx(seen.requests_per_s, rel=0.03)
+    assert again.p50_s == pytest.approx(seen.p50_s, rel=0.05)
+
+
 def test_without_measured_times_a_forward_costs_what_was_seen() -> None:
     load, setting = ClosedLoop(32), Setting(batch_size=8, max_batch_delay_ms=10, workers=1)
     seen = observed(load, setting)
