@@ -30,6 +30,7 @@ from smartbatch.server.settings import ServerSettings
 from smartbatch.server.starting import start_server
 from smartbatch_worker.contract.machine import num_cores
 
+from bench import diagonal
 from bench.clinic import Clinic, Load, of_model
 from bench.load import Body, warm_up_jvm
 from bench.machine import describe
@@ -253,7 +254,6 @@ def plot(found: Sequence[Found], path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.4), layout="constrained")
     for axis, unit in zip(axes, ("requests/s", "p50, ms"), strict=True):
@@ -261,19 +261,8 @@ def plot(found: Sequence[Found], path: Path) -> None:
         for illness in sorted({f.found for f in points}):
             of = [f for f in points if f.found == illness]
             axis.scatter([f.predicted for f in of], [f.realised for f in of], s=28, label=illness)
-        values = [value for f in points for value in (f.predicted, f.realised) if value]
-        low, high = (min(values) / 1.5, max(values) * 1.5) if values else (1.0, 10.0)
-        axis.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
-        axis.set(xlabel=f"predicted {unit}", ylabel=f"realised {unit}", aspect="equal")
-        for side in (axis.xaxis, axis.yaxis):
-            side.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            side.set_major_formatter(StrMethodFormatter("{x:g}"))
-            side.set_minor_formatter(NullFormatter())
-        axis.plot([low, high], [low, high], color="#888888", linewidth=1)
-        axis.fill_between(
-            [low, high], [low * (1 - WITHIN), high * (1 - WITHIN)], [low * (1 + WITHIN), high * (1 + WITHIN)],
-            color="#888888", alpha=0.12,
-        )  # fmt: skip
+        diagonal.draw(axis, [value for f in points for value in (f.predicted, f.realised) if value], WITHIN)
+        axis.set(xlabel=f"predicted {unit}", ylabel=f"realised {unit}")
         if points:
             axis.legend(fontsize=8)
     figure.savefig(path, dpi=100)

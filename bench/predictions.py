@@ -38,6 +38,7 @@ from smartbatch.simulation.fit import Observed, fit
 from smartbatch.simulation.load import ClosedLoop
 from smartbatch_worker.contract.machine import num_cores
 
+from bench import diagonal
 from bench.load import Body, run_until_idle, warm_up_jvm
 from bench.machine import describe
 from bench.work import Work
@@ -49,6 +50,8 @@ WATCHED = (
 )
 """What the model is fitted to, each by itself: a setting and as many clients that wait."""
 SIZES, DELAYS_MS, WORKERS, CLIENTS = (1, 8, 32), (1, 20), (1, 2), (4, 32)
+WITHIN = 0.25
+"""Of what was measured: wanted of nine predictions of ten."""
 WATCH_S = 10.0
 WARM_UP_S = 3.0
 MOST_WARM_UPS = 10
@@ -215,6 +218,7 @@ def plot(fits: Sequence[dict[str, Any]], path: Path) -> None:
         (axes[0], "per_s", 1.0, "requests/s"),
         (axes[1], "p95_s", 1000.0, "p95, ms"),
     ):
+        values: list[float] = []
         for fit_made, colour in zip(fits, ("#d95f02", "#1f78b4"), strict=False):
             watched = fit_made["watched"]
             label = (
@@ -223,12 +227,9 @@ def plot(fits: Sequence[dict[str, Any]], path: Path) -> None:
             xs = [scale * point[f"measured_{figure_of}"] for point in fit_made["points"]]
             ys = [scale * point[f"predicted_{figure_of}"] for point in fit_made["points"]]
             axis.scatter(xs, ys, s=26, color=colour, label=label, alpha=0.8)
-        low, high = axis.get_xlim()
-        axis.plot([low, high], [low, high], color="#888888", linewidth=1)
-        axis.fill_between(
-            [low, high], [0.75 * low, 0.75 * high], [1.25 * low, 1.25 * high], color="#888888", alpha=0.12
-        )
-        axis.set(xlabel=f"measured {title}", ylabel=f"predicted {title}", xscale="log", yscale="log")
+            values += xs + ys
+        diagonal.draw(axis, values, WITHIN)
+        axis.set(xlabel=f"measured {title}", ylabel=f"predicted {title}")
     axes[0].legend(fontsize=8)
     figure.savefig(path, dpi=100)
     plt.close(figure)

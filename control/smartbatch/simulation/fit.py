@@ -99,12 +99,14 @@ class Observed:
 def explain(observed: Observed) -> tuple[Load, Costs]:
     """The load, of those that there may have been, and the costs, which explain best what was seen."""
 
+    counted_s = counted(observed).edge_s
+
     def misses(explanation: tuple[Load, Costs]) -> float:
         """By how much its figures are off; and what it leaves to luck, or to time that nobody counted: with enough of
         either, any load explains anything."""
         load, costs = explanation
         found = simulate(load, observed.setting, costs)
-        uncounted = abs(costs.edge_s - counted(observed).edge_s) / observed.p50_s
+        uncounted = abs(costs.edge_s - counted_s) / observed.p50_s
         return (
             costs.spread
             + uncounted

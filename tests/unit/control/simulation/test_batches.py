@@ -8,7 +8,7 @@ import pytest
 from smartbatch.simulation.batches import simulate
 from smartbatch.simulation.costs import Costs, Setting
 from smartbatch.simulation.load import ClosedLoop, OpenLoop
-from smartbatch.simulation.score import grid, score
+from smartbatch.simulation.score import NUM_REQUESTS, grid, score
 
 # 10 ms for a batch, however many it holds; one core, nothing beside the worker.
 EVEN = Costs(cores=1, forward_s={1: 0.010, 64: 0.010}, micro_batch=64)
@@ -57,9 +57,8 @@ def test_clients_fewer_than_a_batch_pay_the_delay_each_time() -> None:
 def test_clients_that_are_all_answered_at_once_send_again() -> None:
     busy_edge = dataclasses.replace(EVEN, edge_cpu_s=0.001)
     found = simulate(ClosedLoop(4), setting(32, 20), busy_edge)
-    assert found.requests_per_s == pytest.approx(
-        4 / 0.031, rel=0.01
-    )  # 1 ms until the first is back, 20 of delay, 10 of batch
+    # 1 ms until the first is back, 20 of delay, 10 of batch.
+    assert found.requests_per_s == pytest.approx(4 / 0.031, rel=0.01)
 
 
 def test_those_that_pause_come_that_much_later() -> None:
@@ -118,9 +117,7 @@ def test_settings_that_a_load_cannot_tell_apart_are_scored_as_each_would_be() ->
     some = [*grid((1, 4, 5, 6, 32), (1, 20), (1, 2))]
     for load in (ClosedLoop(4), OpenLoop(tuple(0.004 * n for n in range(100)))):
         for one in score(some, load, LINEAR):
-            assert one.outcome == simulate(
-                load, one.setting, LINEAR, num_requests=400 if load == ClosedLoop(4) else 100
-            )
+            assert one.outcome == simulate(load, one.setting, LINEAR, num_requests=NUM_REQUESTS)
 
 
 @pytest.mark.parametrize("users", [0, -1])
