@@ -31,7 +31,6 @@ import requests
 from smartbatch.archive.build import build_archive
 from smartbatch.archive.settings import ArchiveSettings
 from smartbatch.remote.status import describe_workers, wait_measured
-from smartbatch.server.forking.imports import imports_of
 from smartbatch.server.running import RunningServer
 from smartbatch.server.settings import ServerSettings
 from smartbatch.server.starting import start_server
@@ -83,7 +82,6 @@ class Footprint:
             management_port=0,
             metrics_port=0,
             env={environment.CACHE_DIR: str(self.folder / cache)},
-            imports=imports_of([self.store / f"{self.model}.mar"]),
         )
         (self.folder / cache).mkdir(mode=0o700, exist_ok=True)
         running = start_server(settings)

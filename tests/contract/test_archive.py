@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -22,11 +24,13 @@ from smartbatch_worker.models.torchvision import build_torchvision
 
 from tests import small_transformers
 
-HANDLER_FILES = {"smartbatch_handler.py"} | {
-    path.relative_to(HANDLER_DIR).as_posix()
+_SOURCES = {Path("smartbatch_handler.py")} | {
+    path.relative_to(HANDLER_DIR)
     for path in (HANDLER_DIR / "smartbatch_worker").rglob("*")
     if path.is_file() and "__pycache__" not in path.parts
 }
+_BYTECODE = {Path(importlib.util.cache_from_source(str(path))) for path in _SOURCES if path.suffix == ".py"}
+HANDLER_FILES = {path.as_posix() for path in _SOURCES | _BYTECODE}
 
 
 def archive(tmp_path: Path, **keys: Any) -> Path:
@@ -137,6 +141,32 @@ def test_same_input_same_bytes(tmp_path: Path, source: Path, monkeypatch: pytest
     assert manifest["createdOn"] == "14/11/2023 22:13:20"
     assert weights["linear.weight"].tolist() == [[2.0] * 4] * 2
     assert read_config(path)["handler"]["weights_note"] == "file w.pth"
+
+
+_COMPILED = """
+import sys
+compiled = []
+sys.addaudithook(lambda event, args: compiled.append(str(args[1])) if event == "compile" else None)
+import smartbatch_handler
+print(smartbatch_handler.__file__)
+print([name for name in compiled if name.endswith(".py")])
+"""
+
+
+def test_workers_compile_nothing_that_is_as_it_was_archived(classifier: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(classifier) as mar:
+        mar.extractall(tmp_path)
+
+    def run() -> list[str]:
+        env = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [sys.executable, "-c", _COMPILED]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=True)
+        return done.stdout.splitlines()
+
+    handler, errors = tmp_path / "smartbatch_handler.py", tmp_path / "smartbatch_worker" / "errors.py"
+    assert run() == [str(handler), "[]"]
+    errors.write_text(errors.read_text().replace("class ", "class  ", 1))
+    assert run() == [str(handler), repr([str(errors)])]
 
 
 def test_handler_labels_and_extra_files_of_ones_own(tmp_path: Path, source: Path) -> None:

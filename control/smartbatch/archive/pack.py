@@ -28,7 +28,7 @@ def pack(staged: Staged, settings: ArchiveSettings) -> Path:
     try:
         with zipfile.ZipFile(partial, "w") as archive:
             for path in sorted(staged.folder.rglob("*")):
-                if path.is_file() and "__pycache__" not in path.parts:
+                if path.is_file():
                     _write(archive, path.relative_to(staged.folder).as_posix(), path)
             info = zipfile.ZipInfo(_MANIFEST, _EPOCH)
             info.external_attr = 0o644 << 16

@@ -51,8 +51,8 @@ class ServerSettings:
     """JVM arguments after the base config's."""
     env: Mapping[str, str] = field(default_factory=dict)
     """Environment for the frontend and its workers, over this process's."""
-    imports: tuple[str, ...] = ()
-    """Modules that workers find loaded, beside what all of them need; see forking/imports.py."""
+    imports: tuple[str, ...] | None = None
+    """Modules that workers find loaded, beside what all of them need; None: what any of the model store would load."""
     start_timeout_s: float = 120.0
     """How long the frontend may take to listen."""
 

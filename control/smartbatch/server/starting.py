@@ -22,6 +22,7 @@ from smartbatch.errors import StartupError, UsageError
 from smartbatch.remote.process_identity import birth, own_birth
 from smartbatch.remote.state import KEY_FILE, ServerState
 from smartbatch.server.forking import choice, fork_server
+from smartbatch.server.forking.imports import imports_of
 from smartbatch.server.jvm import classes
 from smartbatch.server.jvm.command import jvm_command, site_dir, start_jvm
 from smartbatch.server.leftovers import CONFIG_FILE, forget, refuse_second
@@ -126,7 +127,10 @@ def _python(settings: ServerSettings, tmp_dir: Path) -> tuple[str, list[str]]:
     launcher, own = tmp_dir / "worker-python", tmp_dir / "fork-server"
     address = choice.shared(variables)
     fork_server.write_launcher(launcher, sys.executable, address or own)
-    return str(launcher), [] if address else fork_server.server_command(sys.executable, own, settings.imports)
+    if address:
+        return str(launcher), []
+    imports = imports_of(settings.model_store.glob("*.mar")) if settings.imports is None else settings.imports
+    return str(launcher), fork_server.server_command(sys.executable, own, imports)
 
 
 def _environment(settings: ServerSettings, run_dir: Path, tmp_dir: Path) -> dict[str, str]:

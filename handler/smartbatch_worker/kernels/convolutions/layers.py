@@ -21,6 +21,9 @@ from smartbatch_worker.kernels.convolutions.transforms import (
     side_transforms,
 )
 
+_COLUMNS = 4096
+"""Of a matrix that are multiplied at a time: so many lie in a core's cache."""
+
 
 class _Convolution(nn.Module):
     """What all kinds share: weights in panels, in the precision of the products, and a float32 bias."""
@@ -58,15 +61,15 @@ class WinogradConv2d(_Convolution):
 
     def __init__(self, conv: nn.Conv2d, relu: bool, library: ctypes.CDLL, bf16: bool) -> None:
         stride = conv.stride[0]
-        points = 6 if stride == 1 else 5
-        weight, g = conv.weight.detach().double(), kernel_numbers(stride)
-        basis = torch.einsum("ia,kcab,jb->ijck", g, weight, g).float()
-        groups = [[point] if stride == 1 or not point else [point, point + 4] for point in range(points)]
-        panels = [
-            _panels(basis[rows][:, columns].reshape(1, -1, conv.out_channels), library.panel_width(), bf16)
-            for rows, columns in itertools.product(groups, groups)
-        ]
-        super().__init__(conv, torch.cat(panels), relu, library, bf16)
+        basis = _basis(conv.weight.detach(), kernel_numbers(stride), library.panel_width(), bf16)
+        if stride == 2:  # the numbers of taps 0 and 2, and of tap 1, at one point follow each other
+            groups = [[0], *([point, point + 4] for point in range(1, 5))]
+            panels = [
+                basis[rows][:, columns].flatten(0, 1).transpose(0, 1).flatten()
+                for rows, columns in itertools.product(groups, groups)
+            ]
+            basis = torch.cat(panels)
+        super().__init__(conv, basis.flatten(), relu, library, bf16)
 
     def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         """Convolve, add, clip."""
@@ -240,6 +243,23 @@ def _panels(basis: torch.Tensor, width: int, bf16: bool) -> torch.Tensor:
         return panels.flatten()
     pairs = panels.reshape(*panels.shape[:2], -1, 2, width).transpose(3, 4)
     return pairs.to(torch.bfloat16).flatten()
+
+
+def _basis(weight: torch.Tensor, g: torch.Tensor, width: int, bf16: bool) -> torch.Tensor:
+    """[K, C, 3, 3] at all points, as `_panels` has one: [P, P, K / width, C, width]; in bf16 [..., C / 2, width, 2].
+
+    The taps are laid out before they are multiplied: there are nine of them, and 36 or 81 products.
+    """
+    padded = nn.functional.pad(weight.flatten(2), (0, 0, 0, 0, 0, -len(weight) % width))
+    taps = padded.reshape(-1, width, *padded.shape[1:]).permute(3, 0, 2, 1)
+    if bf16:
+        taps = taps.reshape(*taps.shape[:2], -1, 2, width).transpose(3, 4)
+    flat = taps.double().flatten(1)
+    points = torch.empty((len(g) ** 2, flat.shape[1]), dtype=torch.bfloat16 if bf16 else torch.float32)
+    both = torch.kron(g, g)
+    for some in range(0, flat.shape[1], _COLUMNS):
+        points[:, some : some + _COLUMNS] = both @ flat[:, some : some + _COLUMNS]
+    return points.reshape(len(g), len(g), *taps.shape[1:])
 
 
 def _at(tensor: torch.Tensor | None) -> int | None:

@@ -13,9 +13,39 @@ import pytest
 import torch
 import torchvision
 from smartbatch_worker.forward.compilers import winograd
-from smartbatch_worker.kernels.convolutions import layers
+from smartbatch_worker.kernels.convolutions import compiled, layers, transforms
 
 from tests.unit.networks import needs_bf16, torch_threads, with_lively_statistics
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("num_in", "num_out", "stride"), [(64, 48, 1), (32, 32, 1), (32, 48, 2), (64, 32, 2)])
+def test_weights_lie_as_the_product_reads_them(
+    tmp_path_factory: pytest.TempPathFactory,
+    num_in: int,
+    num_out: int,
+    stride: int,
+    memory_format: torch.memory_format,
+    bf16: bool,
+) -> None:
+    library = compiled.build(tmp_path_factory.getbasetemp() / "libraries")
+    conv = torch.nn.Conv2d(num_in, num_out, 3, stride, 1).to(memory_format=memory_format)
+    width, g = library.panel_width(), transforms.kernel_numbers(stride)
+    basis = torch.einsum("ia,kcab,jb->ijck", g, conv.weight.detach().double(), g)
+    points = [[0], [1, 5], [2, 6], [3, 7], [4, 8]] if stride == 2 else [[point] for point in range(6)]
+    expected = []
+    for rows, columns in itertools.product(points, points):
+        numbers = torch.cat([basis[row, column] for row in rows for column in columns])  # [points * C, K]
+        for first in range(0, num_out, width):
+            panel = torch.zeros(len(numbers), width, dtype=torch.float64)
+            panel[:, : min(width, num_out - first)] = numbers[:, first : first + width]
+            if bf16:  # two inputs side by side
+                panel = torch.stack((panel[::2], panel[1::2]), dim=2)
+            expected.append(panel.flatten())
+    weight = layers.WinogradConv2d(conv, relu=False, library=library, bf16=bf16).weight
+    assert weight.dtype == (torch.bfloat16 if bf16 else torch.float32)
+    torch.testing.assert_close(weight, torch.cat(expected).to(weight.dtype))
 
 
 @pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=needs_bf16)])
