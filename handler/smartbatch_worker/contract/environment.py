@@ -16,6 +16,8 @@ FORK_SERVER = "SMARTBATCH_FORK_SERVER"
 names the socket of a fork server that runs, for all servers and archive checks that are told of it."""
 FRONTEND_PID = "SMARTBATCH_FRONTEND_PID"
 """For a worker that was forked, from what forked it: the process of the frontend, which is not its parent."""
+FORKED_PYTHON = "SMARTBATCH_FORKED_PYTHON"
+"""For a worker that was forked, from what forked it: what to type for a Python that has PyTorch loaded already."""
 FRONTEND = "SMARTBATCH_FRONTEND"
 """For the frontend's jar: "stock" leaves TorchServe as it came, "mended" (the default) does not."""
 CACHE_DIR = "SMARTBATCH_CACHE_DIR"
@@ -46,6 +48,7 @@ RESERVED = frozenset(
         FORK_SERVER,
         FRONTEND,
         FRONTEND_PID,
+        FORKED_PYTHON,
         CACHE_DIR,
         MAX_BYTES_IN_FLIGHT,
         CLIENT_TIMEOUT_S,

@@ -16,7 +16,7 @@ import torch
 
 from smartbatch_worker.contract.shapes import Sample
 from smartbatch_worker.forward.batches import first_items
-from smartbatch_worker.forward.later import Order
+from smartbatch_worker.forward.later import Order, give_way
 from smartbatch_worker.forward.managed import ManagedModel
 from smartbatch_worker.process import heap
 
@@ -27,6 +27,7 @@ def main() -> None:
     Raises:
         ModelUnavailable: it could not.
     """
+    give_way(os.getpid())
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
     order = pickle.load(sys.stdin.buffer)
     assert isinstance(order, Order)

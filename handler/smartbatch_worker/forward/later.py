@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import shlex
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ from typing import Any
 
 import smartbatch_worker
 from smartbatch_worker.contract.config import WorkerConfig
+from smartbatch_worker.contract.environment import FORKED_PYTHON
 from smartbatch_worker.contract.shapes import ItemShape
 from smartbatch_worker.process import cache as kept_files
 
@@ -75,8 +77,9 @@ def have_measured(order: Order, key: str, is_kept: Callable[[], bool]) -> None:
 def _measure(order: Order) -> None:
     """What the process says goes into this worker's log."""
     package = Path(smartbatch_worker.__file__).parent.parent
+    python = shlex.split(os.environ.get(FORKED_PYTHON, "")) or [sys.executable]
     process = subprocess.Popen(
-        [sys.executable, "-m", PROGRAM],
+        [*python, "-m", PROGRAM],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -90,7 +93,7 @@ def _measure(order: Order) -> None:
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        _give_way(process.pid)
+        give_way(process.pid)
         with suppress(BrokenPipeError):  # it has ended, and says why
             pickle.dump(order, process.stdin)
             process.stdin.flush()  # and left open: its end tells the process that this worker is gone
@@ -109,7 +112,8 @@ def _measure(order: Order) -> None:
         raise NotMeasuredError(f"the process for it ended with {status}: {' | '.join(last)}")
 
 
-def _give_way(pid: int) -> None:
+def give_way(pid: int) -> None:
+    """Have a process get what others leave; one that was forked elsewhere does so by itself, too."""
     with suppress(OSError):  # it has ended, or this system has no such thing
         os.setpriority(os.PRIO_PROCESS, pid, NICENESS)
         Path(f"/proc/{pid}/oom_score_adj").write_text(_KILLED_FIRST, encoding="ascii")

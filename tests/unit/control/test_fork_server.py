@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -35,6 +36,7 @@ import json, os, sys, time
 if sys.argv[1] == "tell":
     told = {"arguments": sys.argv, "folder": os.getcwd(), "variable": os.environ.get("A_VARIABLE"), "path": sys.path}
     told["frontend"] = os.environ["SMARTBATCH_FRONTEND_PID"]
+    told["python"] = os.environ["SMARTBATCH_FORKED_PYTHON"]
     print(json.dumps({**told, "main": sys.modules["__main__"].__file__, "input": sys.stdin.read()}))
     print("to stderr", file=sys.stderr)
 elif sys.argv[1] == "exit":
@@ -122,6 +124,14 @@ def test_a_worker_is_what_torchserve_started(server: ForkServer, worker: Path, t
     assert str(FILE.parent) not in told["path"]
     assert errors == "to stderr\n"
     assert server.process.poll() is None
+    children = psutil.Process(server.process.pid).children
+    again = subprocess.Popen([*shlex.split(told["python"]), worker, "hang"], stdout=subprocess.PIPE, text=True)
+    assert again.stdout is not None
+    pid = int(again.stdout.readline())
+    assert pid in [child.pid for child in children()], "forked as the worker was that asked for it"
+    again.kill()
+    assert again.wait(60) == -signal.SIGKILL
+    again.stdout.close()
 
 
 COUNTING = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import shlex
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 from smartbatch_worker.contract.config import WorkerConfig
+from smartbatch_worker.contract.environment import FORKED_PYTHON
 from smartbatch_worker.forward import calibrate, later, managed
 from smartbatch_worker.forward.managed import ManagedModel
 from smartbatch_worker.forward.measurements import Measurements
@@ -181,6 +183,22 @@ def test_what_is_not_measured_is_said_once_and_changes_nothing(
         "not measured,"
     ]
     assert "No module named smartbatch_worker.no_such" in caplog.text
+
+
+def test_the_process_is_made_by_what_made_the_worker(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache, python = tmp_path / "cache", tmp_path / "a python"
+    cache.mkdir()
+    python.write_text('#!/bin/sh\necho "made for $*"\nexit 3\n')
+    python.chmod(0o700)
+    monkeypatch.setenv(FORKED_PYTHON, shlex.join(["/usr/bin/env", str(python)]))
+    caplog.set_level(logging.INFO)
+    model = of_torchvision(folder, cache)
+    answer(model, torch.zeros((1, *SHAPE)))
+    wait_settled(model)
+    assert f"measuring: made for -m {later.PROGRAM}" in caplog.messages
+    assert "the process for it ended with 3" in caplog.text
 
 
 def test_a_slow_model_is_calibrated_by_a_process_apart_and_a_quick_one_by_the_way(

@@ -57,7 +57,7 @@ _NOT_THEN = {"PYTHONPATH", "PYTHONFAULTHANDLER", "PYTHONDONTWRITEBYTECODE", "TOR
 _NOT_THEN |= {"KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK"}
 """Of these, Python's are applied after the fork; torch and scikit-learn set the others when they are imported."""
 
-_FRONTEND_PID = "SMARTBATCH_FRONTEND_PID"  # as in the handler's contract/environment.py
+_FRONTEND_PID, _FORKED_PYTHON = "SMARTBATCH_FRONTEND_PID", "SMARTBATCH_FORKED_PYTHON"  # as contract/environment.py
 _BEGIN_TIMEOUT_S = 5.0
 _ANSWER_TIMEOUT_S = 60.0
 _STATUS_TIMEOUT_S = 10.0
@@ -105,7 +105,7 @@ def server_command(python: str, address: Path, imports: Sequence[str] = ()) -> l
 def stand_in(address: str, python: str, arguments: Sequence[str]) -> NoReturn:
     """Have a worker forked and end as it ends; or become it, where that cannot be."""
     try:
-        status = _forked(address, arguments)
+        status = _forked(python, address, arguments)
     except (OSError, ValueError, _Refused) as error:
         print(f"this worker starts without the fork server, in seconds: {error}", file=sys.stderr, flush=True)
         os.execv(python, [python, *arguments])
@@ -114,14 +114,15 @@ def stand_in(address: str, python: str, arguments: Sequence[str]) -> NoReturn:
     os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 
 
-def _forked(address: str, arguments: Sequence[str]) -> int:
+def _forked(python: str, address: str, arguments: Sequence[str]) -> int:
     """Wait for a worker that the fork server makes; its status as `os.waitpid` has it.
 
     Raises:
         OSError: there is no fork server.
         _Refused: it is there and makes none.
     """
-    environment = {**os.environ, _FRONTEND_PID: str(os.getppid())}
+    itself = shlex.join(python_command(python, Path(address)))
+    environment = {**os.environ, _FRONTEND_PID: str(os.getppid()), _FORKED_PYTHON: itself}
     ignored = [number for number in (signal.SIGHUP, signal.SIGTERM) if signal.getsignal(number) == signal.SIG_IGN]
     request = {"arguments": arguments, "environment": environment, "folder": str(Path.cwd()), "ignored": ignored}
     payload = json.dumps(request).encode() + b"\n"
