@@ -32,7 +32,7 @@ from smartbatch.server.starting import start_server
 from smartbatch.simulation.costs import Setting
 from smartbatch.simulation.score import grid
 from smartbatch.tuning import report
-from smartbatch.tuning.run import TuneSettings, tune
+from smartbatch.tuning.run import SECONDS, TuneSettings, tune
 from smartbatch.tuning.search import Objective
 
 from bench.load import Body, warm_up_jvm
@@ -42,7 +42,6 @@ from bench.work import Work
 
 CLIENTS = 8
 """Unless said: as many as two cores answer well within the objective; where p95 is just at it, chance decides."""
-SECONDS = 5.0
 LONGEST_JVM_S = 60.0
 NUM_COMPARISONS = 3
 STARTS: dict[str, tuple[Setting, str]] = {
@@ -85,7 +84,7 @@ class Race:
 
     def tune(self) -> dict[str, Any]:
         """As the command does it."""
-        settings = TuneSettings(model=self.model, objective=self.objective, seconds=SECONDS, apply=True)
+        settings = TuneSettings(model=self.model, objective=self.objective, apply=True)
         found = tune(self.target, settings, self._probe(), say)
         return report.as_dict(found)
 

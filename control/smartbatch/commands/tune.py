@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from smartbatch.retune.targets import RetuneTarget
 
 NUM_CLIENTS = 32
-SECONDS, MOST_S = 5.0, 60.0
+MOST_S = 60.0
 
 
 @composed
@@ -52,7 +52,7 @@ def tune(
     seconds: Annotated[
         float | None,
         typer.Option(
-            help="That a setting is measured for.", show_default="5; of --trace once, at most 60", min=1, max=120
+            help="That a setting is measured for.", show_default="8; of --trace once, at most 60", min=1, max=120
         ),
     ] = None,
     allow: Annotated[
@@ -103,7 +103,7 @@ def tune(
     from smartbatch.doctor.probe import OpenProbe, Probe, probe_body
     from smartbatch.tuning import report
     from smartbatch.tuning.arrivals import by_chance, from_trace
-    from smartbatch.tuning.run import MAY_CHANGE, TuneSettings
+    from smartbatch.tuning.run import MAY_CHANGE, SECONDS, TuneSettings
     from smartbatch.tuning.run import tune as run
     from smartbatch.tuning.search import MOST_TRIALS, Objective
 

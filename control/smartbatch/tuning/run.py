@@ -23,6 +23,8 @@ from smartbatch.tuning.search import FREE, ONCE_MORE, TO_TIME_BATCHES, Measured,
 MAY_CHANGE = {"micro_batch": "auto", "compile": "auto", "precision": "bf16"}
 """Of the handler's configuration, what may be tried if it is allowed, and as what. With `compile: auto` a machine that
 is faster in fp32 computes in that."""
+SECONDS = 8.0
+"""That a setting is looked at, unless it is said otherwise: of six, with their retunes, a minute and a half."""
 SETTLE_S = 1.5
 """After a switch: clients find the new version, and the queue its level."""
 
@@ -37,7 +39,7 @@ class TuneSettings:
 
     model: str
     objective: Objective
-    seconds: float = 5.0
+    seconds: float = SECONDS
     """That a setting is measured for."""
     allowed: frozenset[str] = frozenset({"micro_batch"})
     """Of `MAY_CHANGE`, what a trial may change: the first leaves answers as they are, the last does not."""
