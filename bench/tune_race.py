@@ -4,8 +4,8 @@
 
 A ResNet18 server is started badly (batches of one, a long delay, more threads than cores, large batches of JSON), and
 tuned. With --oracle, 24 settings are measured as well for each kind of body, each as a trial is, and the tuned setting
-is held against the best of them: both are measured again, one after the other, three times. Writes tune_race.json, and
-with --oracle tune_race.png.
+is held against the best of them: both are measured again, one after the other, three times. All rates of a race are
+given at the machine's pace of its first look, as tune's are. Writes tune_race.json, and with --oracle tune_race.png.
 """
 
 from __future__ import annotations
@@ -62,6 +62,8 @@ class Race:
         self.clients = clients
         self.body: Body = work.bodies[self.workload]
         self.model = "threaded" if self.start.threads else "smartbatch"
+        self.pace_s: float | None = None
+        """Of the machine at the first look of all, at which rates are given."""
         folder = work.folder / name.replace(" ", "_")
         self.server: RunningServer = start_server(
             ServerSettings(model_store=work.store, run_dir=folder, inference_port=0, management_port=0, metrics_port=0)
@@ -101,8 +103,9 @@ class Race:
         retune(self.endpoints, wanted, self.target.model_store, self.target.canary)
         with self._probe():
             (evidence,) = Observer(self.endpoints, self.model, self.clients).watch(SECONDS)
-        view = evidence.view
-        return self.objective.worth(view.rps - view.errors_per_s, view.p95_s or float("inf"))
+        self.pace_s = self.pace_s or evidence.pace_s
+        view, longer = evidence.view, evidence.times_at(self.pace_s)
+        return self.objective.worth((view.rps - view.errors_per_s) / longer, (view.p95_s or float("inf")) * longer)
 
     def _probe(self) -> Probe:
         return Probe(self.endpoints, self.model, (self.body.payloads[0], self.body.content_type), self.clients)

@@ -50,28 +50,6 @@ def test_sigkill_of_a_worker_under_load(serve: Serve, figures: dict[str, Any]) -
         }
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
-def test_the_fork_server_killed_under_load(serve: Serve, figures: dict[str, Any]) -> None:
-    """No request notices; a worker that is started later starts by itself, and the log says so."""
-    with serve(batch_size=BATCH_SIZE) as service:
-        (first,) = service.worker_pids()
-        fork_server = psutil.Process(first).parent()
-        assert fork_server is not None
-        assert "serve" in fork_server.cmdline()
-        with Load(service, 16, sleeping) as load:
-            load.wait_for(32)
-            fork_server.kill()
-            load.wait_for(64)
-        assert all(reply.is_right for reply in load.replies)
-        os.kill(first, signal.SIGKILL)
-        service.wait_workers(lambda now: bool(now - {first}))
-        with Load(service, 4, good) as load:
-            load.wait_for(8)
-        assert all(reply.is_right for reply in load.replies)
-        logs = "".join(path.read_text(errors="replace") for path in (service.server.run_dir / "logs").glob("*.log"))
-        assert "this worker starts without the fork server" in logs
-
-
 def test_queued_requests_outlive_the_only_worker(serve: Serve, figures: dict[str, Any]) -> None:
     with serve(batch_size=BATCH_SIZE) as service:
         (victim,) = service.worker_pids()
@@ -144,6 +122,31 @@ def test_weights_lost_before_the_lazy_load(
         assert service.post(good(1)).is_right
         assert service.worker_pids() == pids  # no crash, no restart
         figures.setdefault("weights lost before the lazy load", {})[damage] = "503, then 200 when back; same worker"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
+def test_the_fork_server_killed_under_load(serve: Serve, figures: dict[str, Any]) -> None:
+    """No request notices; a worker that is started later starts by itself, and the log says so.
+
+    The last of the faults: all workers that this server has from then on import PyTorch by themselves.
+    """
+    with serve(batch_size=BATCH_SIZE) as service:
+        (first,) = service.worker_pids()
+        fork_server = psutil.Process(first).parent()
+        assert fork_server is not None
+        assert "serve" in fork_server.cmdline()
+        with Load(service, 16, sleeping) as load:
+            load.wait_for(32)
+            fork_server.kill()
+            load.wait_for(64)
+        assert all(reply.is_right for reply in load.replies)
+        os.kill(first, signal.SIGKILL)
+        service.wait_workers(lambda now: bool(now - {first}))
+        with Load(service, 4, good) as load:
+            load.wait_for(8)
+        assert all(reply.is_right for reply in load.replies)
+        logs = "".join(path.read_text(errors="replace") for path in (service.server.run_dir / "logs").glob("*.log"))
+        assert "this worker starts without the fork server" in logs
 
 
 def _weights_of(service: Service) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -79,6 +80,8 @@ class Evidence:
     """That it may hold."""
     memory: Memory | None = None
     """Of the workers; None where that is not known."""
+    pace_s: float | None = None
+    """CPU seconds that a fixed piece of work took meanwhile; None where nobody looked, or the server is elsewhere."""
     server: ServerEvidence
 
     @property
@@ -114,6 +117,18 @@ class Evidence:
     def busy(self) -> float:
         """The share of the time for which a worker of this model computes."""
         return self.view.batches_per_s * self.batch_s / max(1, len(self.status.workers))
+
+    def times_at(self, pace_s: float | None) -> float:
+        """What its times would be in terms of what they are, at another pace: of the share for which cores compute."""
+        worker, cores = self.worker, self.server.cores
+        known = self.cpu is not None and worker is not None and worker["device"] == "cpu" and cores is not None
+        if not known or self.pace_s is None or pace_s is None:
+            return 1.0
+        assert self.cpu is not None
+        assert cores is not None
+        used_s = self.cpu.workers + (self.cpu.frontend or 0.0) + self.cpu.own
+        share = min(1.0, used_s / (cores * self.seconds))
+        return share * pace_s / self.pace_s + 1.0 - share
 
     @property
     def queue_capacity(self) -> int:
@@ -153,14 +168,20 @@ class Observer:
     _before: Snapshot | None = field(init=False, default=None)
 
     def watch(self, seconds: float) -> list[Evidence]:
-        """Start, wait, finish.
+        """Start, wait, finish; where the server is on this machine, its pace meanwhile is measured, too.
 
         Raises:
             SmartBatchError: as `start` has it.
         """
         self.start()
-        time.sleep(seconds)
-        return self.finish()
+        if self._processes is None:
+            time.sleep(seconds)
+            return self.finish()
+        from smartbatch.doctor.pace import Pacer  # and with it NumPy
+
+        with Pacer() as pacer:
+            time.sleep(seconds)
+        return [dataclasses.replace(evidence, pace_s=pacer.pace_s) for evidence in self.finish()]
 
     def start(self) -> None:
         """Look for the first time.

@@ -164,23 +164,24 @@ def counted(observed: Observed) -> Costs:
     if observed.waits:
         # Next to nothing of a forward is CPU then, and how long it takes is what was seen.
         seen_s = observed.stage_s["forward"] * observed.avg_forward_size / (batch * observed.items)
-        return _scaled(costs, seen_s / costs.forward(observed.avg_forward_size), only_forward=True)
+        return scaled(costs, seen_s / costs.forward(observed.avg_forward_size), only_forward=True)
     forward_cpu_s = cpu_s * observed.stage_s["forward"] / stages_s
     serial_s = costs.serial_s
     divided_s = (costs.forward(observed.avg_forward_size) - serial_s) * costs.forward_threads
     predicted_s = (serial_s + divided_s) / observed.avg_forward_size * observed.items
-    return _scaled(costs, forward_cpu_s / predicted_s if predicted_s else 1.0, only_forward=True)
+    return scaled(costs, forward_cpu_s / predicted_s if predicted_s else 1.0, only_forward=True)
 
 
 def _towards(costs: Costs, observed: Observed, load: Load, found: Outcome) -> Costs:
     """Closer to what was seen: the workers' speed by the rate of clients that wait, else by the latency."""
     if isinstance(load, ClosedLoop) and not load.think_s:  # else their pause is what the rate is explained by
-        costs = _scaled(costs, _bounded(found.requests_per_s / observed.requests_per_s))
+        costs = scaled(costs, _bounded(found.requests_per_s / observed.requests_per_s))
     off_s = observed.p50_s - found.p50_s
     return dataclasses.replace(costs, edge_s=max(LEAST_EDGE_S, costs.edge_s + off_s / 2))
 
 
-def _scaled(costs: Costs, factor: float, *, only_forward: bool = False) -> Costs:
+def scaled(costs: Costs, factor: float, *, only_forward: bool = False) -> Costs:
+    """With the workers' times, or the forward's alone, so much longer."""
     forward_s = {items: seconds * factor for items, seconds in costs.forward_s.items()}
     if only_forward:
         return dataclasses.replace(costs, forward_s=forward_s)

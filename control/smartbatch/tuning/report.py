@@ -15,6 +15,8 @@ from smartbatch.simulation.load import ClosedLoop
 from smartbatch.tuning.run import Tuning, spelled
 from smartbatch.tuning.search import Trial
 
+UNEVEN = 1.03
+"""A machine whose pace changes by so much is told of."""
 JSON_FILE, PICTURE = "tuning.json", "tuning.png"
 
 
@@ -57,6 +59,12 @@ def text(found: Tuning) -> str:
         rate, p95_ms = trial.measured.requests_per_s, 1000 * trial.measured.p95_s
         what = f"{spelled(trial.setting)} ({trial.why})"
         lines.append(f"{number}{mark} {rate:10.1f} {p95_ms:8.0f}   {predicted:<14}   {what}")
+    paces = [trial.measured.pace for trial in found.trials]
+    if max(paces) > UNEVEN * min(paces):
+        lines.append(
+            "the machine's pace changed meanwhile, between "
+            f"{min(paces):.2f} and {max(paces):.2f} of the first's, at which all rates and p95 are given"
+        )
     lines += _misses(found, best)
     lost = {status: count for status, count in found.outcomes.items() if not status.startswith("2")}
     answered = sum(found.outcomes.values()) - sum(lost.values())
@@ -130,6 +138,7 @@ def _trial(trial: Trial) -> dict[str, Any]:
         "p50_ms": _ms(trial.measured.p50_s),
         "p95_ms": _ms(trial.measured.p95_s),
         "avg_batch_size": round(trial.measured.avg_batch_size, 2),
+        "pace": round(trial.measured.pace, 3),
         "predicted": None if said is None else _outcome(said),
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from smartbatch.doctor.evidence import Evidence, Observer
@@ -16,8 +16,8 @@ from smartbatch.retune.run import RetuneSettings, retune
 from smartbatch.retune.targets import RetuneTarget
 from smartbatch.simulation.batches import Outcome
 from smartbatch.simulation.costs import Costs, Setting
-from smartbatch.simulation.fit import Observed, counted, fit
-from smartbatch.simulation.load import Load
+from smartbatch.simulation.fit import Observed, counted, fit, scaled
+from smartbatch.simulation.load import ClosedLoop, Load
 from smartbatch.tuning.search import FREE, ONCE_MORE, TO_TIME_BATCHES, Measured, Objective, Search, Trial
 
 MAY_CHANGE = {"micro_batch": "auto", "compile": "auto", "precision": "bf16"}
@@ -93,6 +93,8 @@ class _Run:
         self._target, self._settings, self._probe, self._say = target, settings, probe, say
         self._found = Tuning(settings, probe.load)
         self._at: Setting | None = None
+        self._pace_s: float | None = None
+        """Of the machine when the present setting was looked at."""
         self._registered: dict[str, str] = {}
         """The handler's configuration as it was, of what is allowed to change."""
 
@@ -121,7 +123,8 @@ class _Run:
             )
         now = self._at = observed.setting
         load, objective = self._probe.load, self._settings.objective
-        measured = _measured(evidence)
+        self._pace_s = evidence.pace_s
+        measured = self._measured(evidence)
         told = {key: evidence.config(key) for key in self._settings.allowed}
         self._registered = {key: str(value) for key, value in told.items() if value is not None}
         held = {key: MAY_CHANGE[key] for key, value in self._registered.items() if value != MAY_CHANGE[key]}
@@ -144,7 +147,7 @@ class _Run:
             self._probe.begin_again()
             time.sleep(SETTLE_S)
             evidence = self._watch()
-            self._record(setting, why, _measured(evidence))
+            self._record(setting, why, self._measured(evidence))
             self._learn(evidence)
 
     def _learn(self, evidence: Evidence) -> None:
@@ -161,8 +164,8 @@ class _Run:
             return
         costs = self._costs(observed, trial.measured)
         if trial.why != FREE:
-            forward_s = with_larger(costs.forward_s, search.costs.forward_s)
-            search.learn(dataclasses.replace(costs, forward_s=forward_s), search.handler)
+            is_free = evidence.config("micro_batch") in ("auto", None)
+            search.learn(with_larger(costs, search.costs, is_free=is_free), search.handler)
         elif any(evidence.config(key) not in (None, value) for key, value in trial.setting.handler):
             self._say(f"the server's environment beats {spelled_handler(trial.setting)}, so it is left as it is")
             search.trials[-1] = dataclasses.replace(trial, setting=dataclasses.replace(trial.setting, handler=()))
@@ -173,9 +176,27 @@ class _Run:
 
     def _costs(self, observed: Observed, measured: Measured) -> Costs:
         # What arrives faster than it is answered piles up: then no steady load explains what was seen.
-        if self._settings.objective.bears(measured.requests_per_s):
-            return fit(observed, self._probe.load)
-        return counted(observed)
+        is_borne = self._settings.objective.bears(measured.requests_per_s)
+        costs = fit(observed, self._probe.load) if is_borne else counted(observed)
+        return dataclasses.replace(
+            scaled(costs, measured.pace),
+            edge_s=costs.edge_s * measured.pace,
+            edge_cpu_s=costs.edge_cpu_s * measured.pace,
+        )
+
+    def _measured(self, evidence: Evidence) -> Measured:
+        view, pace = evidence.view, evidence.times_at(self._pace_s)
+        if view.p50_s is None or view.p95_s is None or view.avg_batch_size is None:
+            raise NothingSeenError(f"nothing was answered in {evidence.seconds:.0f} s")
+        good = view.rps - view.errors_per_s
+        return Measured(
+            # Requests that wait for nobody come as often at any pace.
+            requests_per_s=good / pace if isinstance(self._probe.load, ClosedLoop) else good,
+            p50_s=view.p50_s * pace,
+            p95_s=view.p95_s * pace,
+            avg_batch_size=view.avg_batch_size,
+            pace=pace,
+        )
 
     def _record(self, setting: Setting, why: str, measured: Measured) -> None:
         search = self._found.search
@@ -237,11 +258,19 @@ class _Run:
         return evidence
 
 
-def with_larger(forward_s: Mapping[int, float], known_s: Mapping[int, float]) -> dict[int, float]:
-    """Forwards' seconds by items, and of those that were timed before alone, what they would be as fast as these."""
-    both = forward_s.keys() & known_s.keys()
-    faster = forward_s[max(both)] / known_s[max(both)] if both else 1.0
-    return {items: faster * seconds for items, seconds in known_s.items()} | dict(forward_s)
+def with_larger(costs: Costs, known: Costs, *, is_free: bool) -> Costs:
+    """With forwards that were timed before alone, as they would be if they were as much faster as the others are now.
+
+    Args:
+        costs: of workers whose batches may be small, and with them the forwards that they have timed.
+        known: of the same model, before.
+        is_free: each worker finds out how many items are the fastest at a time, as others would of larger batches.
+    """
+    both = costs.forward_s.keys() & known.forward_s.keys()
+    faster = costs.forward_s[max(both)] / known.forward_s[max(both)] if both else 1.0
+    forward_s = {items: faster * seconds for items, seconds in known.forward_s.items()} | dict(costs.forward_s)
+    fastest = min(forward_s, key=lambda items: (forward_s[items] / items, -items))
+    return dataclasses.replace(costs, forward_s=forward_s, micro_batch=fastest if is_free else costs.micro_batch)
 
 
 def spelled(setting: Setting) -> str:
@@ -257,11 +286,3 @@ def spelled_handler(setting: Setting) -> str:
 
 def _threads(setting: Setting) -> dict[str, str]:
     return {"threads": "auto" if setting.threads is None else str(setting.threads)}
-
-
-def _measured(evidence: Evidence) -> Measured:
-    view = evidence.view
-    if view.p50_s is None or view.p95_s is None or view.avg_batch_size is None:
-        raise NothingSeenError(f"nothing was answered in {evidence.seconds:.0f} s")
-    good = view.rps - view.errors_per_s
-    return Measured(requests_per_s=good, p50_s=view.p50_s, p95_s=view.p95_s, avg_batch_size=view.avg_batch_size)

@@ -77,12 +77,17 @@ class Objective:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measured:
-    """What a setting did on the server; latency in seconds, as the server counts it."""
+    """What a setting did on the server; latency in seconds, as the server counts it.
+
+    At the machine's pace when the present setting was looked at: from one look to the next it may differ by a fifth.
+    """
 
     requests_per_s: float
     p50_s: float
     p95_s: float
     avg_batch_size: float
+    pace: float = 1.0
+    """Of the requests' time, what the pace made of it: `requests_per_s` times this were seen."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
