@@ -128,7 +128,8 @@ class Found:
     Attributes:
         made: its illness; empty where it is well.
         found: the worst that the doctor named, without notes; empty where there was none.
-        predicted, realised: the figure with the change, as the doctor said and as it was; None where there is no gain.
+        predicted, realised: the figure with the change, as the doctor said, and as it was, at the machine's pace when
+            the doctor looked; None where there is no gain.
         cured: the illness was gone after the command; None where there was no command.
     """
 
@@ -172,7 +173,8 @@ def run_case(clinic: Clinic, number: int, made: Sequence[tuple[str, Kind]], rng:
         for finding in curable:
             clinic.cure(finding)
         after = _watch(clinic, loads) if curable else None
-    return [_judged(number, names[name], worst[name], name, after) for name in names]
+    paces = {one.model: one.pace_s for one in report.evidence}
+    return [_judged(number, names[name], worst[name], name, after, paces[name]) for name in names]
 
 
 def _watch(clinic: Clinic, loads: dict[str, Load]) -> Report:
@@ -185,13 +187,17 @@ def _worst(report: Report, model: str) -> Finding | None:
     return next((f for f in of_model(report, model) if f.severity > Severity.NOTE), None)
 
 
-def _judged(number: int, made: str, finding: Finding | None, model: str, after: Report | None) -> Found:
+def _judged(
+    number: int, made: str, finding: Finding | None, model: str, after: Report | None, pace_s: float | None
+) -> Found:
     if finding is None:
         return Found(case=number, made=made, found="", evidence="")
     gain, realised = finding.gain, None
     if after is not None and gain is not None:
-        view = next(one.view for one in after.evidence if one.model == model)
-        realised = view.rps if gain.figure == "requests/s" else None if view.p50_s is None else 1000 * view.p50_s
+        evidence = next(one for one in after.evidence if one.model == model)
+        view, longer = evidence.view, evidence.times_at(pace_s)
+        p50_ms = None if view.p50_s is None else 1000 * view.p50_s * longer
+        realised = view.rps / longer if gain.figure == "requests/s" else p50_ms
     return Found(
         case=number,
         made=made,

@@ -5,7 +5,8 @@
 Before each setting of the grid a ResNet18 server is watched for ten seconds at another one under one load, as
 `smartbatch doctor` watches it, and the model is fitted to that; then the setting is registered, loaded and measured
 under each load, and compared with what the model said of it. So a prediction is a minute old, as a doctor's or tune's
-is: machines differ from one quarter of an hour to the next. Latencies are the server's own.
+is. What was measured is given at the machine's pace when it was watched, as tune gives it: that changes by a fifth from
+one look to the next. Latencies are the server's own.
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ class Point:
     clients: int
     measured_per_s: float
     measured_p95_s: float
+    pace: float
+    """Of the machine, in terms of what it was at the fit: `measured_per_s` times this were seen."""
     predicted_per_s: float
     predicted_p95_s: float
 
@@ -132,17 +135,18 @@ class Bench:
             thread.join()
 
 
-def fitted(bench: Bench, setting: Setting, clients: int) -> tuple[Observed, Costs]:
-    """What was seen in ten seconds of watching, and the model of it.
+def fitted(bench: Bench, setting: Setting, clients: int) -> tuple[Observed, Costs, float | None]:
+    """What was seen in ten seconds of watching, the model of it, and the machine's pace meanwhile.
 
     Raises:
         RuntimeError: too little was seen.
     """
     bench.register(setting)
-    observed = observe(bench.watch(clients, WATCH_S))
+    evidence = bench.watch(clients, WATCH_S)
+    observed = observe(evidence)
     if observed is None:
         raise RuntimeError("nothing to fit to")
-    return observed, fit(observed, ClosedLoop(clients))
+    return observed, fit(observed, ClosedLoop(clients)), evidence.pace_s
 
 
 def grid() -> list[Setting]:
@@ -161,25 +165,28 @@ def measure(bench: Bench, seconds: float) -> list[tuple[dict[str, Any], list[Poi
     seen: list[list[dict[str, Any]]] = [[] for _ in WATCHED]
     for number, setting in enumerate(grid()):
         which = number % len(WATCHED)
-        observed, costs = fitted(bench, *WATCHED[which])
+        observed, costs, pace_s = fitted(bench, *WATCHED[which])
         seen[which].append({"observed": asdict(observed), "costs": asdict(costs)})
         bench.register(setting)
         for clients in CLIENTS:
-            view = bench.watch(clients, seconds).view
+            evidence = bench.watch(clients, seconds)
+            view, longer = evidence.view, evidence.times_at(pace_s)
             if view.p95_s is None:
                 raise RuntimeError(f"no latencies at {setting}")
             predicted = simulate(ClosedLoop(clients), setting, costs)
             point = Point(
                 setting=setting,
                 clients=clients,
-                measured_per_s=view.rps,
-                measured_p95_s=view.p95_s,
+                measured_per_s=view.rps / longer,
+                measured_p95_s=view.p95_s * longer,
+                pace=longer,
                 predicted_per_s=predicted.requests_per_s,
                 predicted_p95_s=predicted.p95_s,
             )
             found[which].append(point)
             say(
-                f"{_name(setting)}, {clients} clients: {view.rps:.1f}/s at {1000 * view.p95_s:.0f} ms; predicted "
+                f"{_name(setting)}, {clients} clients: {point.measured_per_s:.1f}/s at "
+                f"{1000 * point.measured_p95_s:.0f} ms, at {longer:.2f} of the pace; predicted "
                 f"{point.predicted_per_s:.1f} at {1000 * point.predicted_p95_s:.0f}"
             )
     return [

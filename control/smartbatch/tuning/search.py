@@ -7,7 +7,7 @@
     3  the best that is unlike it, in case the model is wrong: another number of workers, or a batch of another kind
     4… the best by the model as corrected by what was measured, while that promises more than the best so far, or would,
        where nothing like it was tried, if the model errs
-    …  of the two best, where chance may have told them apart, each once more
+    …  of the two best, where chance may have told them apart, each once more; before what only might be better
 
 An objective that the model puts out of reach is said to be so before anything is tried.
 """
@@ -44,7 +44,7 @@ DOUBT = 0.1
 MOST_LOOKS = 2
 """At one setting."""
 NEW_ONES_FIRST = 4
-"""So many settings are tried before a second look, where there is need of one, comes before another new one."""
+"""So many are tried before a second look comes before a new one that only might be better."""
 TO_TIME_BATCHES = "to time batches"
 FREE = "the forward as it is measured"
 ONCE_MORE = "once more"
@@ -176,7 +176,9 @@ class Search:
         if len(self.trials) >= MOST_TRIALS:
             return None
         new, num_tried = self._new_setting(), len(self._tried())
-        return new if new is not None and num_tried < NEW_ONES_FIRST else self._once_more() or new
+        if new is not None and (num_tried < NEW_ONES_FIRST or self._is_worth(new[0])):
+            return new
+        return self._once_more() or new
 
     def _new_setting(self) -> tuple[Setting, str] | None:
         tried = {trial.setting for trial in self.trials}

@@ -266,12 +266,24 @@ def test_what_chance_may_have_told_apart_is_looked_at_again_and_the_mean_decides
 
 def test_what_misses_the_objective_by_no_more_than_chance_is_looked_at_again() -> None:
     search = Search(LATE, FITTED, LOAD, Objective(0.5), cores=2)
-    for size, rate, p95_s in ((8, 40.0, 0.4), (16, 60.0, 0.52), (32, 70.0, 0.9), (4, 30.0, 0.3)):
+    for size, rate, p95_s in ((8, 55.0, 0.4), (16, 60.0, 0.52), (32, 70.0, 0.9), (4, 30.0, 0.3)):
         seen(search, size, rate, p95_s)
     following = search.next_setting()
     assert following is not None
     assert following[1] == ONCE_MORE
     assert following[0].batch_size in (8, 16)
+
+
+def test_what_promises_more_is_tried_before_anything_is_looked_at_again() -> None:
+    search = Search(LATE, FITTED, LOAD, Objective(None), cores=2)
+    for size, rate in ((8, 36.0), (16, 35.0), (2, 34.0), (4, 35.5)):
+        seen(search, size, rate, 0.4)
+    cheap = dataclasses.replace(FITTED, forward_s=FEW)
+    search.learn(cheap)
+    search.predicted |= {trial.setting: simulate(LOAD, trial.setting, FITTED) for trial in search.trials}
+    following = search.next_setting()
+    assert following is not None
+    assert following[1] == "best by the model, corrected"
 
 
 def test_larger_forwards_that_were_timed_before_are_scaled_to_those_timed_now() -> None:
