@@ -65,17 +65,14 @@ def compiler() -> list[str]:
     """The command that compiles Java here, ecj before javac; empty where there is neither."""
     if ECJ.exists():
         main_class = "org.eclipse.jdt.internal.compiler.batch.Main"
-        return [
-            str(java_home() / "bin" / "java"),
-            "-cp",
-            str(ECJ),
-            main_class,
-            "-proc:none",
-            "-warn:none",
-            f"-{_RELEASE}",
-        ]
+        return [*_java(), "-cp", str(ECJ), main_class, "-proc:none", "-warn:none", f"-{_RELEASE}"]
     javac = shutil.which("javac", path=os.pathsep.join([str(java_home() / "bin"), os.environ.get("PATH", "")]))
     return [] if javac is None else [javac, "-proc:none", "-nowarn", "--release", _RELEASE]
+
+
+def _java() -> list[str]:
+    """For seconds of work, which Java's second compiler would only take part of."""
+    return [str(java_home() / "bin" / "java"), "-XX:TieredStopAtLevel=1"]
 
 
 def compile_sources(sources: Path, classes: Path, class_path: Sequence[Path]) -> None:
@@ -125,7 +122,7 @@ def run_tests(folder: Path, jar: Path) -> int:
     compile_sources(tests, classes, [jar])
     names = [".".join(path.relative_to(tests).with_suffix("").parts) for path in sorted(tests.rglob("*Test.java"))]
     jars = [classes, jar, site_dir() / "ts" / "frontend" / "model-server.jar"]
-    command = [str(java_home() / "bin" / "java"), "-cp", os.pathsep.join(map(str, jars)), "org.junit.runner.JUnitCore"]
+    command = [*_java(), "-cp", os.pathsep.join(map(str, jars)), "org.junit.runner.JUnitCore"]
     return subprocess.run([*command, *names], check=False).returncode
 
 

@@ -189,7 +189,9 @@ class Search:
             return dataclasses.replace(self.now, handler=self.free), FREE
         number = sum(trial.why not in (TO_TIME_BATCHES, FREE, ONCE_MORE) for trial in self.trials)
         if number == 1 and self.is_blind:
-            return self._first(one for one in left if one.batch_size >= TELLING), TO_TIME_BATCHES
+            # On as many workers as now: forwards are timed on as many threads as those that are known.
+            telling = [one for one in left if one.batch_size >= TELLING and one.workers == self.now.workers]
+            return self._first(telling), TO_TIME_BATCHES
         if number == 1:
             first = self._first(left)
             return (first, "best by the model") if self._is_worth(first) else self._unlike(left, self.now)

@@ -24,7 +24,7 @@ TESTS = {
 SANITIZED = """
 import sys, pytest
 from smartbatch_worker.kernels import native
-native._FLAGS = ("-O0", "-g1", "-march=native", "-fPIC", "-shared", "-pthread",
+native._FLAGS = ("-O1", "-g1", "-march=native", "-fPIC", "-shared", "-pthread",
                  "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 sys.exit(pytest.main(sys.argv[1:]))
 """

@@ -130,6 +130,7 @@ def test_what_batches_gain_is_found_where_none_was_ever_timed(slo_s: float | Non
         if why == TO_TIME_BATCHES:
             search.learn(truth)
     assert [trial.why for trial in search.trials][:2] == ["as it is", TO_TIME_BATCHES]
+    assert search.trials[1].setting.workers == ONE_BY_ONE.workers, "what is timed is of as many threads as before"
     outcomes = [one.outcome for one in score(settings(ONE_BY_ONE, 2), LOAD, truth)]
     oracle = max(search.objective.worth(outcome.requests_per_s, outcome.p95_s) for outcome in outcomes)
     found = simulate(LOAD, search.best().setting, truth)
