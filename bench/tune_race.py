@@ -87,11 +87,11 @@ class Race:
     def tune(self) -> dict[str, Any]:
         """As the command does it."""
         settings = TuneSettings(model=self.model, objective=self.objective, apply=True)
-        found = tune(self.target, settings, self._probe(), say)
+        found = tune(self.target, settings, self.probe(), say)
         return report.as_dict(found)
 
-    def measure(self, setting: Setting) -> float:
-        """What a setting is worth, measured as a trial is."""
+    def serve(self, setting: Setting) -> None:
+        """Go over to it."""
         overrides = {"threads": "auto"} if self.start.threads else {}
         wanted = RetuneSettings(
             model=self.model,
@@ -101,13 +101,18 @@ class Race:
             overrides=overrides,
         )
         retune(self.endpoints, wanted, self.target.model_store, self.target.canary)
-        with self._probe():
+
+    def measure(self, setting: Setting) -> float:
+        """What a setting is worth, measured as a trial is."""
+        self.serve(setting)
+        with self.probe():
             (evidence,) = Observer(self.endpoints, self.model, self.clients).watch(SECONDS)
         self.pace_s = self.pace_s or evidence.pace_s
         view, longer = evidence.view, evidence.times_at(self.pace_s)
         return self.objective.worth((view.rps - view.errors_per_s) / longer, (view.p95_s or float("inf")) * longer)
 
-    def _probe(self) -> Probe:
+    def probe(self) -> Probe:
+        """The load."""
         return Probe(self.endpoints, self.model, (self.body.payloads[0], self.body.content_type), self.clients)
 
 
