@@ -41,6 +41,7 @@ class Pacer:
         return statistics.mean(self._taken_s)
 
     def _work(self) -> None:
+        np.matmul(self._left, self._right, out=self._out)  # the first takes many times as long
         while True:
             start_s = time.thread_time()
             np.matmul(self._left, self._right, out=self._out)
