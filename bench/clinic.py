@@ -113,7 +113,9 @@ class Clinic:
     def examine(self, loads: Mapping[str, Load], seconds: float = WATCH_S) -> Report:
         """What the doctor says of the models meanwhile."""
         with self.asking(loads):
-            return examine(Observer(self.endpoints).watch(seconds), f"--run-dir {self.server.state.run_dir}")
+            return examine(
+                Observer(self.endpoints).watch(seconds, paced=True), f"--run-dir {self.server.state.run_dir}"
+            )
 
     def cure(self, finding: Finding) -> None:
         """Type what is printed.

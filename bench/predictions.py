@@ -120,7 +120,7 @@ class Bench:
         """What the doctor sees under the load of so many clients."""
         with self._load(clients, seconds + WARM_UP_S):
             time.sleep(WARM_UP_S / 2)
-            (evidence,) = Observer(self.endpoints, MODEL, clients).watch(seconds)
+            (evidence,) = Observer(self.endpoints, MODEL, clients).watch(seconds, paced=True)
         return evidence
 
     @contextmanager

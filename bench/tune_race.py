@@ -106,7 +106,7 @@ class Race:
         """What a setting is worth, measured as a trial is."""
         self.serve(setting)
         with self.probe():
-            (evidence,) = Observer(self.endpoints, self.model, self.clients).watch(SECONDS)
+            (evidence,) = Observer(self.endpoints, self.model, self.clients).watch(SECONDS, paced=True)
         self.pace_s = self.pace_s or evidence.pace_s
         view, longer = evidence.view, evidence.times_at(self.pace_s)
         return self.objective.worth((view.rps - view.errors_per_s) / longer, (view.p95_s or float("inf")) * longer)

@@ -40,7 +40,7 @@ def measure(work: Work, num_looks: int, seconds: float) -> list[dict[str, float]
         first_s: float | None = None
         with runner.probe():
             for _ in range(num_looks):
-                (evidence,) = Observer(runner.endpoints, runner.model, CLIENTS).watch(seconds)
+                (evidence,) = Observer(runner.endpoints, runner.model, CLIENTS).watch(seconds, paced=True)
                 first_s = first_s or evidence.pace_s
                 longer = evidence.times_at(first_s)
                 looks.append(

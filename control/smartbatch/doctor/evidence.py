@@ -120,14 +120,12 @@ class Evidence:
 
     def times_at(self, pace_s: float | None) -> float:
         """What its times would be in terms of what they are, at another pace: of the share for which cores compute."""
-        worker, cores = self.worker, self.server.cores
-        known = self.cpu is not None and worker is not None and worker["device"] == "cpu" and cores is not None
-        if not known or self.pace_s is None or pace_s is None:
+        cpu, cores, worker = self.cpu, self.server.cores, self.worker
+        if cpu is None or cores is None or worker is None or worker["device"] != "cpu":
             return 1.0
-        assert self.cpu is not None
-        assert cores is not None
-        used_s = self.cpu.workers + (self.cpu.frontend or 0.0) + self.cpu.own
-        share = min(1.0, used_s / (cores * self.seconds))
+        if self.pace_s is None or pace_s is None:
+            return 1.0
+        share = min(1.0, cpu.total / (cores * self.seconds))
         return share * pace_s / self.pace_s + 1.0 - share
 
     @property
@@ -167,14 +165,18 @@ class Observer:
     _log: WorkerLog = field(init=False, default_factory=lambda: WorkerLog(None))
     _before: Snapshot | None = field(init=False, default=None)
 
-    def watch(self, seconds: float) -> list[Evidence]:
-        """Start, wait, finish; where the server is on this machine, its pace meanwhile is measured, too.
+    def watch(self, seconds: float, *, paced: bool = False) -> list[Evidence]:
+        """Start, wait, finish.
+
+        Args:
+            seconds: to wait.
+            paced: where the server is on this machine, the pace of that is measured meanwhile.
 
         Raises:
             SmartBatchError: as `start` has it.
         """
         self.start()
-        if self._processes is None:
+        if not paced or self._processes is None:
             time.sleep(seconds)
             return self.finish()
         from smartbatch.doctor.pace import Pacer  # and with it NumPy

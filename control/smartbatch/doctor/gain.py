@@ -156,7 +156,7 @@ def _waits(evidence: Evidence, cpu: CpuSeconds, cores: int) -> float:
 
 
 def _is_crowded(evidence: Evidence, cpu: CpuSeconds, cores: int) -> bool:
-    return cpu.workers + (cpu.frontend or 0.0) + cpu.own > CROWDED * cores * evidence.seconds
+    return cpu.total > CROWDED * cores * evidence.seconds
 
 
 def _edge_cpu_s(evidence: Evidence, cpu: CpuSeconds) -> float:

@@ -26,6 +26,11 @@ class CpuSeconds:
     own: float
     """Of this process, which is the clients' where it probes."""
 
+    @property
+    def total(self) -> float:
+        """Of all whose processes are known."""
+        return self.workers + (self.frontend or 0.0) + self.own
+
     def minus(self, earlier: CpuSeconds) -> CpuSeconds:
         """Spent since then; of workers that have been restarted meanwhile, no less than nothing."""
         known = self.frontend is not None and earlier.frontend is not None

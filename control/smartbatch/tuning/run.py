@@ -254,7 +254,7 @@ class _Run:
 
     def _watch(self) -> Evidence:
         observer = Observer(self._target.endpoints, self._settings.model, self._probe.num_clients)
-        (evidence,) = observer.watch(self._settings.seconds)
+        (evidence,) = observer.watch(self._settings.seconds, paced=True)
         return evidence
 
 

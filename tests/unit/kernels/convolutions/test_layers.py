@@ -22,14 +22,14 @@ from tests.unit.networks import needs_bf16, torch_threads, with_lively_statistic
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(("num_in", "num_out", "stride"), [(64, 48, 1), (32, 32, 1), (32, 48, 2), (64, 32, 2)])
 def test_weights_lie_as_the_product_reads_them(
-    tmp_path_factory: pytest.TempPathFactory,
+    built: Path,
     num_in: int,
     num_out: int,
     stride: int,
     memory_format: torch.memory_format,
     bf16: bool,
 ) -> None:
-    library = compiled.build(tmp_path_factory.getbasetemp() / "libraries")
+    library = compiled.build(built)
     conv = torch.nn.Conv2d(num_in, num_out, 3, stride, 1).to(memory_format=memory_format)
     width, g = library.panel_width(), transforms.kernel_numbers(stride)
     basis = torch.einsum("ia,kcab,jb->ijck", g, conv.weight.detach().double(), g)
