@@ -1,8 +1,9 @@
 """What a running server's figures say about its costs.
 
 The forward's shape over its items is what a worker measured when it loaded the model; how much CPU it and the rest
-really take comes from what the server did meanwhile. Then three numbers are moved until the model, asked for the
-setting that was watched, gives what was seen: the workers' speed, the time spent outside them, and the spread.
+really take comes from what the server did meanwhile. Then two numbers are moved until the model, asked for the setting
+that was watched, gives what was seen: where clients wait for their answers and ask again at once the workers' speed,
+else the time spent outside the workers; and the spread.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from smartbatch.simulation.costs import Costs, Setting
 from smartbatch.simulation.load import ClosedLoop, Load, OpenLoop
 
 NUM_ROUNDS = 5
-SPREADS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
+SPREADS = (0.0, 0.05, 0.1)
+"""A p95 that these do not explain was some hiccup of the moment, which says nothing of other settings."""
 LEAST_EDGE_S = 0.0005
 ERROR = 0.4
 """Nine of ten predictions of a rate or a p50 are within this of what was measured afterwards: docs/tuning.md."""
@@ -116,17 +118,31 @@ def explain(observed: Observed) -> tuple[Load, Costs]:
             )
         )
 
-    explanations = [(load, fit(observed, load)) for load in observed.loads()]
-    return explanations[0] if len(explanations) == 1 else min(explanations, key=misses)
+    explanations = [(load, _matching(observed, load)) for load in observed.loads()]
+    load, _ = explanations[0] if len(explanations) == 1 else min(explanations, key=misses)
+    return load, fit(observed, load)
 
 
 def fit(observed: Observed, load: Load) -> Costs:
-    """The costs that explain what was seen.
+    """The costs that explain what was seen, as far as that is the server's and not the moment's.
+
+    CPU seconds that were counted and the rate are two measurements of the workers' speed. What they differ by is partly
+    what else ran on the cores just then: the middle of the two predicts what is seen a minute later best.
 
     Args:
         observed: of the server.
         load: what it served meanwhile.
     """
+    costs = _matching(observed, load)
+    if observed.worker_cpu_s is None:
+        return costs
+    items = max(costs.forward_s)
+    seen_s, counted_s = costs.forward_s[items], counted(observed).forward_s[items]
+    return scaled(costs, math.sqrt(counted_s / seen_s)) if seen_s else costs
+
+
+def _matching(observed: Observed, load: Load) -> Costs:
+    """By which the replay gives what was seen."""
     costs = counted(observed)
     for _ in range(NUM_ROUNDS):
         found = simulate(load, observed.setting, costs)
@@ -173,9 +189,13 @@ def counted(observed: Observed) -> Costs:
 
 
 def _towards(costs: Costs, observed: Observed, load: Load, found: Outcome) -> Costs:
-    """Closer to what was seen: the workers' speed by the rate of clients that wait, else by the latency."""
-    if isinstance(load, ClosedLoop) and not load.think_s:  # else their pause is what the rate is explained by
-        costs = scaled(costs, _bounded(found.requests_per_s / observed.requests_per_s))
+    """Closer to what was seen: the workers' speed by the rate of clients that wait, else the edge by the latency.
+
+    Of clients that wait without a pause, the rate says how long an answer takes on average (Little): a latency says
+    nothing more, and what is outside workers and queue is known by how much of it the server counts.
+    """
+    if isinstance(load, ClosedLoop) and not load.think_s:
+        return scaled(costs, _bounded(found.requests_per_s / observed.requests_per_s))
     off_s = observed.p50_s - found.p50_s
     return dataclasses.replace(costs, edge_s=max(LEAST_EDGE_S, costs.edge_s + off_s / 2))
 

@@ -31,7 +31,10 @@ MIN_LARGEST = 8
 MAX_LARGEST = 64
 _SIZES = tuple(1 << power for power in range(MAX_LARGEST.bit_length()))
 CONTENDS = 1.15
-"""Sizes further than this from the fastest of the first round are not measured again."""
+"""Sizes further than this from the fastest of the first round cannot win, whatever disturbed that round."""
+ROUNDS_OF_SMALLER = 3
+"""Of sizes that cannot win, but are smaller than one that may: batches do not always fill up, and one time may be off
+by half."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +191,7 @@ def measure(
 
     Rounds rather than repeats: a moment of other load then slows one sample of each size and not all of one. The
     first round always reaches MIN_LARGEST items; beyond that, the budget and a clear loss end it. Later rounds spend
-    what is left of the budget on the sizes that may still win.
+    what is left of the budget on the sizes that may still win, and some of them on those that are smaller.
     """
     forward(sample.batch(1))  # the first call sets things up
     seconds_per_item: dict[int, float] = {}
@@ -204,10 +207,11 @@ def measure(
             break
     limit = CONTENDS * min(seconds_per_item.values())
     contenders = [size for size, seconds in seconds_per_item.items() if seconds <= limit]
-    for _ in range(NUM_ROUNDS - 1):
+    up_to_them = [size for size in seconds_per_item if size <= max(contenders)]
+    for number in range(1, NUM_ROUNDS):
         if is_over_budget():
             break
-        for size in contenders:
+        for size in up_to_them if number < ROUNDS_OF_SMALLER else contenders:
             seconds = time_forward(forward, sample.batch(size), device) / size
             seconds_per_item[size] = min(seconds, seconds_per_item[size])
     calibration = Calibration(sample.shape, seconds_per_item)

@@ -73,6 +73,25 @@ def test_sizes_that_lost_are_not_measured_for_larger_batches_either(
     assert len(list(tmp_path.glob("*.json"))) == 1
 
 
+def test_one_disturbed_time_of_a_size_that_cannot_win_is_not_what_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches may not fill up: what is predicted of those is told by the smaller sizes."""
+    timed: list[int] = []
+
+    def seconds(_forward: object, batch: torch.Tensor, _device: torch.device) -> float:
+        size = len(batch)
+        timed.append(size)
+        disturbed = 2.0 if timed.count(size) == 1 and size in (2, 4) else 1.0
+        return disturbed * (0.010 + 0.005 * size)
+
+    monkeypatch.setattr(calibrate, "time_forward", seconds)
+    found = of_size(tmp_path, 32).measured(torch.zeros_like, CPU)
+    assert found is not None
+    assert found.seconds() == pytest.approx({size: 0.010 + 0.005 * size for size in (1, 2, 4, 8, 16, 32)})
+    assert timed.count(1) < timed.count(32)
+
+
 def test_a_forward_that_waits_is_timed_by_the_wall_clock() -> None:
     assert time_forward(lambda _: time.sleep(0.02), torch.zeros(1), CPU) >= 0.02
 

@@ -8,7 +8,7 @@ from statistics import median
 import pytest
 from smartbatch.simulation.batches import simulate
 from smartbatch.simulation.costs import Costs, Setting
-from smartbatch.simulation.fit import Observed, explain, fit
+from smartbatch.simulation.fit import Observed, counted, explain, fit
 from smartbatch.simulation.load import ClosedLoop, Load, OpenLoop
 from smartbatch.simulation.score import grid
 
@@ -86,6 +86,29 @@ def test_a_fit_gives_back_what_it_was_fitted_to(users: int) -> None:
     again = simulate(load, setting, fit(seen, load))
     assert again.requests_per_s == pytest.approx(seen.requests_per_s, rel=0.03)
     assert again.p50_s == pytest.approx(seen.p50_s, rel=0.05)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_ran_beside_it_is_half_believed_where_cpu_was_counted(workers: int) -> None:
+    """A fifth fewer answers than the CPU that they took accounts for: of other settings a tenth fewer are predicted."""
+    load = ClosedLoop(32)
+    now, other = (Setting(batch_size=size, max_batch_delay_ms=10, workers=workers) for size in (8, 1))
+    seen = observed(load, now)
+    cpu_s = sum(TRUE.batch(8)) / 8
+    slower = {name: 1.25 * getattr(seen, name) for name in ("mean_s", "p50_s", "p95_s", "queue_s")}
+    quiet = dataclasses.replace(seen, worker_cpu_s=cpu_s)
+    disturbed = dataclasses.replace(quiet, requests_per_s=seen.requests_per_s / 1.25, **slower)
+    less, much = (simulate(load, other, fit(each, load)).requests_per_s for each in (disturbed, quiet))
+    assert much / less == pytest.approx(1.25**0.5, rel=0.02)
+
+
+@pytest.mark.parametrize("skewed", [0.8, 1.0, 1.2])
+def test_of_clients_that_wait_a_latency_says_no_more_than_the_rate(skewed: float) -> None:
+    """By Little's law it is the same: what is outside workers and queue is what the server counts of it."""
+    load, setting = ClosedLoop(8), Setting(batch_size=4, max_batch_delay_ms=10, workers=2)
+    seen = observed(load, setting)
+    costs = fit(dataclasses.replace(seen, p50_s=skewed * seen.p50_s), load)
+    assert costs.edge_s == pytest.approx(counted(seen).edge_s)
 
 
 def test_without_measured_times_a_forward_costs_what_was_seen() -> None:
