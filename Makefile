@@ -20,11 +20,9 @@ setup: .venv/.runtime  ## create .venv and install SmartBatch into it
 serve: model_store/$(MODEL).mar  ## serve $(MODEL) on http://127.0.0.1:8080 until Ctrl-C
 	@exec $(BIN)/smartbatch serve --model $(MODEL)
 
-# The tests wait for servers half of the time, so twice as many at a time as there are cores; those that compare
-# measurements follow alone.
+# The tests wait for servers half of the time, so twice as many at a time as there are cores.
 test: .venv/.dev  ## all tests, with real servers on free ports
-	$(PYTEST) -m 'not slow and not alone' -n 4
-	$(PYTEST) -m 'not slow and alone' $$(grep -rl --include='*.py' mark.alone tests)
+	$(PYTEST) -m 'not slow' -n 4
 
 check: .venv/.dev  ## what CI runs: format, lint, types, tests
 	@$(MAKE) --no-print-directory -j 2 --output-sync=recurse $(FIRST) types style jar
@@ -57,7 +55,7 @@ figures: .venv/.runtime model_store/resnet18.mar  ## every picture and figure of
 	bench/.venv/bin/python -m bench.figures $(FIGURES)
 
 stock: .venv/.dev  ## the tests with real servers once more, on TorchServe's frontend as it came
-	SMARTBATCH_FRONTEND=stock $(PYTEST) tests/e2e -m 'not slow and not alone' -n 2
+	SMARTBATCH_FRONTEND=stock $(PYTEST) tests/e2e -m 'not slow' -n 2
 
 fuzz: .venv/.dev  ## a million executions over the decoders
 	$(BIN)/python -m pip install -q atheris

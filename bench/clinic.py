@@ -46,10 +46,12 @@ class Load(NamedTuple):
     """Attributes:
     clients: how many ask at once, each again when it is answered.
     body: what each of them sends: a JPEG, or JSON.
+    pause_s: of each, after an answer.
     """
 
     clients: int
     body: bytes
+    pause_s: float = 0.0
 
 
 class Clinic:
@@ -87,16 +89,17 @@ class Clinic:
         """Clients that each wait for an answer before they ask again."""
         ended = threading.Event()
 
-        def client(model: str, body: bytes) -> None:
+        def client(model: str, load: Load) -> None:
             with requests.Session() as session:
-                session.headers["Content-Type"] = "image/jpeg" if body[:1] == b"\xff" else "application/json"
+                session.headers["Content-Type"] = "image/jpeg" if load.body[:1] == b"\xff" else "application/json"
                 while not ended.is_set():
-                    reply = session.post(f"{self.server.inference_url}/predictions/{model}", body, timeout=60)
-                    if reply.status_code == 503:
-                        ended.wait(0.05)
+                    reply = session.post(f"{self.server.inference_url}/predictions/{model}", load.body, timeout=60)
+                    pause_s = 0.05 if reply.status_code == 503 else load.pause_s
+                    if pause_s:
+                        ended.wait(pause_s)
 
         threads = [
-            threading.Thread(target=client, args=(model, load.body))
+            threading.Thread(target=client, args=(model, load))
             for model, load in loads.items()
             for _ in range(load.clients)
         ]

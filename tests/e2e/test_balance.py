@@ -26,7 +26,7 @@ from tests.e2e.listening import wait_until_listens
 CONFIG = Path(__file__).parents[2] / "deploy" / "haproxy-servers.cfg"
 NUM_CLIENTS = 24
 BATCH_SIZE = 4
-FORWARD_S = 0.03
+FORWARD_S = 0.06
 SLOW_S = 3 * FORWARD_S
 """Of a server with a third of the speed."""
 

@@ -209,10 +209,10 @@ def test_answers_by_default_and_on_request(url: str) -> None:
     assert (wrong.status_code, wrong.json()["error"]["code"]) == (400, "malformed")
 
 
-@pytest.mark.alone
 def test_summary_latencies_agree_with_a_clients_own(start: StartServer) -> None:
-    """Any client: this one sends no timing header. A forward of known length, so the machine's speed tells little."""
-    server = start(env={"TINY_SLEEP_S": "0.3", "SMARTBATCH_MICRO_BATCH": "8", "SMARTBATCH_COMPILE": "off"})
+    """Any client: this one sends no timing header. A forward of known length, and a second batch that waits for it, so
+    that the machine's speed tells little."""
+    server = start(env={"TINY_SLEEP_S": "0.5", "SMARTBATCH_MICRO_BATCH": "8", "SMARTBATCH_COMPILE": "off"})
     with server.management() as client:
         client.register("tiny.mar", batch_size=8, max_batch_delay_ms=20, workers=1)
         client.wait_ready("tiny", TIMEOUT_S)
@@ -228,10 +228,12 @@ def test_summary_latencies_agree_with_a_clients_own(start: StartServer) -> None:
                 seconds.append(time.perf_counter() - start)
                 assert response.status_code == 200, response.text
 
-    # One request of 121 waits for the weights. If eight did, the 95th percentile would fall among them, anywhere.
+    # One request of 81 waits for the weights. If eight did, the 95th percentile would fall among them, anywhere.
     loop(1)
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        list(pool.map(loop, [15] * 8))
-    result = summary(settled(server, 121, "tiny"), "tiny")
-    assert result["p50_latency"] == pytest.approx(float(np.quantile(seconds, 0.50)), rel=0.15)
-    assert result["p95_latency"] == pytest.approx(float(np.quantile(seconds, 0.95)), rel=0.15)
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        list(pool.map(loop, [5] * 16))
+    result = summary(settled(server, 81, "tiny"), "tiny")
+    p50_s, p95_s = (float(np.quantile(seconds, share)) for share in (0.50, 0.95))
+    assert p50_s > 0.8, "most waited for a worker"
+    assert result["p50_latency"] == pytest.approx(p50_s, rel=0.25)
+    assert result["p95_latency"] == pytest.approx(p95_s, rel=0.25)

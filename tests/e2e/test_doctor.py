@@ -39,6 +39,8 @@ wants_the_machine = pytest.mark.slow
 """What is found by how much CPU there is, and what a model of the server says: not beside other tests."""
 
 BODY = json.dumps({"data": [1.0, 2.0, 3.0, 4.0]}).encode()
+SELDOM_S = 0.03
+"""Where a few requests tell: a client's pause, which leaves the processor to the tests beside."""
 
 
 class InProcess(Clinic):
@@ -78,7 +80,7 @@ def test_what_a_registration_says(clinic: Clinic) -> None:
     with ExitStack() as stack:
         for name, (archive, _, settings) in ill.items():
             stack.enter_context(clinic.registered(archive, name, **settings))
-        loads = {name: Load(1, BODY) for name in ill if name != "none"}
+        loads = {name: Load(1, BODY, SELDOM_S) for name in ill if name != "none"}
         found = clinic.examine(loads, 1.0)
         for name, (_, illness, _) in ill.items():
             assert illnesses(found, name)[:1] == [illness], found.text()
@@ -193,7 +195,8 @@ def test_answers_that_are_none(clinic: Clinic) -> None:
         clinic.server.management() as client,
     ):
         poison = json.dumps({"data": [666.0, 2.0, 3.0, 4.0]}).encode()
-        loads = {"quick_random": Load(1, BODY), "dies": Load(1, BODY), "fails": Load(1, poison)}
+        sent = {"quick_random": BODY, "dies": BODY, "fails": poison}
+        loads = {name: Load(1, body, SELDOM_S) for name, body in sent.items()}
         (worker,) = client.describe("dies").workers
         killer = threading.Timer(1.0, os.kill, (worker.pid, signal.SIGKILL))
         killer.start()

@@ -21,7 +21,7 @@ TOP = [sys.executable, "-m", "loadtest.cli", "top"]
 
 
 class Load:
-    """One client that sends until it is told to stop."""
+    """One client that sends now and then until it is told to stop."""
 
     def __init__(self, url: str) -> None:
         self._url, self._done = url, threading.Event()
@@ -29,7 +29,7 @@ class Load:
 
     def _run(self) -> None:
         with requests.Session() as session:
-            while not self._done.is_set():
+            while not self._done.wait(0.05):
                 session.post(self._url, json={"data": [1, 2, 3, 4]}, timeout=60)
 
     def __enter__(self) -> Load:

@@ -41,7 +41,7 @@ def test_slow_clients_starve_nobody(service: Service, figures: dict[str, Any]) -
     sent = request(service, good(1))
     slow = [connect(service) for _ in range(NUM_BAD_CLIENTS)]
     try:
-        with Load(service, 4, pause_s=0.02) as load:
+        with Load(service, 4, pause_s=0.1) as load:
             for at in range(40):
                 for number, client in enumerate(slow):
                     first = 0 if number % 2 else len(sent) - 45  # so many bytes come in one piece

@@ -12,12 +12,19 @@ from typing import Any
 import psutil
 import pytest
 from smartbatch.server.running import RunningServer
+from smartbatch_worker.contract.environment import FORK_SERVER
 
+from tests.conftest import fork_server_path
 from tests.faults.serving import Load, Service, good
 
 LOGS = ("access_log.log", "model_log.log", "ts_log.log")
 
 Start = Callable[..., RunningServer]
+
+
+def shared_fork_server() -> dict[str, str]:
+    """Of the session, for a server whose own is not what is looked at: that would import PyTorch once more."""
+    return {FORK_SERVER: str(fork_server_path())} if fork_server_path().exists() else {}
 
 
 def register(server: RunningServer) -> Service:
@@ -47,7 +54,8 @@ def test_the_frontend_killed_under_load(start_faulty: Start, tmp_path: Path, fig
     assert not alive  # no worker outlives its frontend
     orphans_s = time.monotonic() - killed
 
-    service = register(start_faulty(run_dir))  # the same folder: what the dead one left does not hinder the next
+    # The same folder: what the dead one left does not hinder the next.
+    service = register(start_faulty(run_dir, **shared_fork_server()))
     assert service.post(good(5)).is_right
     figures["frontend killed by SIGKILL"] = {
         "workers ended by themselves": len(gone),
@@ -62,7 +70,7 @@ def test_no_space_for_logs(start_faulty: Start, tmp_path: Path, figures: dict[st
     logs.mkdir(parents=True)
     for name in LOGS:
         (logs / name).symlink_to("/dev/full")  # every write fails: no space left on device
-    service = register(start_faulty(tmp_path / "run"))
+    service = register(start_faulty(tmp_path / "run", **shared_fork_server()))
     with Load(service, 4) as load:
         load.wait_for(400)
     assert all(reply.is_right for reply in load.replies), load.statuses()

@@ -79,8 +79,8 @@ def test_a_model_that_hangs(serve: Serve, figures: dict[str, Any]) -> None:
         pids = service.worker_pids()
         with Load(service, 1, lambda _: [HANGS, 0.0, 0.0, 0.0], once=True) as hanging:
             time.sleep(0.5)
-            with Load(service, 4, pause_s=0.02) as load:
-                load.wait_for(200)
+            with Load(service, 4, pause_s=0.1) as load:
+                load.wait_for(100)
                 while not hanging.replies:
                     load.wait_for(10)
         assert all(reply.is_right for reply in load.replies), load.statuses()

@@ -80,7 +80,7 @@ def prometheus(models: ModelServer, tmp_path_factory: pytest.TempPathFactory) ->
         while not done.is_set():
             models.post("shades", data=stream.getvalue())
             models.post("nobody" if number else "sum", data=b"{")
-            time.sleep(0.05)
+            time.sleep(0.1)
 
     try:
         with ThreadPoolExecutor(NUM_CLIENTS) as pool:
