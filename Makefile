@@ -8,7 +8,7 @@ PIP_INSTALL := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pip install --dis
 C_SOURCES := $(shell find handler -name '*.[ch]')
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 
-.PHONY: help setup serve test check bytecode style types jar format frontend stock bench figures soak fuzz audit clean FORCE
+.PHONY: help setup serve test check bytecode style types jar tested format frontend stock bench figures soak fuzz audit clean FORCE
 .DELETE_ON_ERROR:
 .PRECIOUS: model_store/.%.settings model_store/%.mar
 
@@ -24,8 +24,11 @@ serve: model_store/$(MODEL).mar  ## serve $(MODEL) on http://127.0.0.1:8080 unti
 test: .venv/.dev  ## all tests, with real servers on free ports
 	$(PYTEST) -m 'not slow' -n 4
 
+# Types are checked in what the tests leave of the processor.
 check: .venv/.dev  ## what CI runs: format, lint, types, tests
-	@$(MAKE) --no-print-directory -j 2 --output-sync=recurse $(FIRST) types style jar
+	@$(MAKE) --no-print-directory -j 3 tested types
+
+tested: $(FIRST) style jar
 	@$(MAKE) --no-print-directory test
 
 # In a new environment: bytecode of what tests import, and of the tests, which else each of their processes writes.
@@ -38,7 +41,7 @@ style:
 	$(BIN)/ruff check .
 
 types:
-	$(BIN)/mypy
+	nice $(BIN)/mypy
 
 jar:
 	$(BIN)/python frontend/build.py --check --test

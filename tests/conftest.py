@@ -163,7 +163,17 @@ OWN_FORK_SERVER = {
 WITHOUT_FIGURES = {f"tests/faults/test_{name}.py" for name in ("answers", "start")}
 
 # What takes longest begins first, so that nothing is left to be waited for at the end.
-ORDER = ("tests/faults/", "tests/unit/kernels/test_strict.py", "tests/e2e/", "tests/contract/", "tests/")
+ORDER = (
+    "tests/faults/",
+    "tests/unit/kernels/test_strict.py",
+    "tests/e2e/",
+    "tests/contract/",
+    "tests/unit/forward/test_managed.py",
+    "tests/unit/kernels/convolutions/",
+    "tests/unit/control/test_cli.py",
+    "tests/unit/flow/",
+    "tests/",
+)
 
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]
