@@ -1,4 +1,4 @@
-"""10,000 good and hostile requests at once (1,500 in CI): the good answered right, the hostile alone."""
+"""10,000 good and hostile requests at once (800 in CI): the good answered right, the hostile alone."""
 
 from __future__ import annotations
 
@@ -71,6 +71,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         running.stop(grace_s=0)
 
 
+@pytest.fixture(scope="module")
+def from_workers() -> list[str]:
+    """Which kind each request was that a worker answered, not the frontend by itself, since the server's start.
+
+    So many are the workers' count in the end. What it was when a test began, nobody can ask: it lags by a moment.
+    """
+    return []
+
+
 def worker_pids(server: RunningServer) -> set[int]:
     with server.management() as client:
         return {worker.pid for name in WORKERS for worker in client.describe(name).workers}
@@ -79,20 +88,20 @@ def worker_pids(server: RunningServer) -> set[int]:
 class Client:
     """One kept-alive connection."""
 
-    def __init__(self, server: RunningServer) -> None:
+    def __init__(self, server: RunningServer, from_workers: list[str]) -> None:
         url = urlsplit(server.inference_url)
         assert url.hostname is not None
         self._connection = http.client.HTTPConnection(url.hostname, url.port, timeout=TIMEOUT_S)
         self.close = self._connection.close
-        self.num_from_workers = 0
-        """Answers that the frontend did not give by itself."""
+        self._from_workers = from_workers
 
     def complaint(self, name: str, sent: Sent) -> str | None:
         """What is wrong with the answer; None where nothing is."""
         self._connection.request("POST", sent.path, sent.body, dict(sent.headers))
         reply = self._connection.getresponse()
         body = reply.read()
-        self.num_from_workers += "X-SmartBatch-Batch-Size" in reply.headers
+        if "X-SmartBatch-Batch-Size" in reply.headers:
+            self._from_workers.append(name)
         if reply.status != sent.status:
             return f"{name}: {reply.status} instead of {sent.status}: {body[:200]!r}"
         if sent.status != 200:
@@ -110,36 +119,38 @@ class Client:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_each_kind_alone(server: RunningServer, name: str) -> None:
-    with closing(Client(server)) as client:
+def test_each_kind_alone(server: RunningServer, from_workers: list[str], name: str) -> None:
+    with closing(Client(server, from_workers)) as client:
         for n in (0, 3):
             assert client.complaint(name, KINDS[name](n)) is None
 
 
 @pytest.mark.parametrize("count", [800, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_all_kinds_at_once(server: RunningServer, count: int) -> None:
+def test_all_kinds_at_once(server: RunningServer, from_workers: list[str], count: int) -> None:
     before = worker_pids(server)
     scraped_before = scrape(server.metrics_url)
     order = np.random.default_rng(0).permutation(count)
     names = list(KINDS)
 
-    def send(numbers: Sequence[int]) -> tuple[list[str], int]:
-        with closing(Client(server)) as client:
+    def send(numbers: Sequence[int]) -> list[str]:
+        with closing(Client(server, from_workers)) as client:
             sent = [(name := names[n % len(names)], KINDS[name](int(n) // len(names))) for n in numbers]
-            complaints = [complaint for entry in sent if (complaint := client.complaint(*entry)) is not None]
-            return complaints, client.num_from_workers
+            return [complaint for entry in sent if (complaint := client.complaint(*entry)) is not None]
 
     with ThreadPoolExecutor(NUM_CLIENTS) as pool:
-        sent = list(pool.map(send, np.array_split(order, NUM_CLIENTS)))
-    complaints = [text for of_one, _ in sent for text in of_one]
+        complaints = [text for of_one in pool.map(send, np.array_split(order, NUM_CLIENTS)) for text in of_one]
     assert not complaints, (len(complaints), Counter(text.partition(":")[0] for text in complaints), complaints[:5])
     assert worker_pids(server) == before
     # The frontend's account has every request, the workers' those that it let through.
-    expected = {scraped_before.request_counter(): count, "smartbatch_requests_total": sum(n for _, n in sent)}
+    http_requests = scraped_before.request_counter()
+    expected = {
+        http_requests: scraped_before.total(http_requests) + count,
+        "smartbatch_requests_total": len(from_workers),
+    }
 
     def answered() -> dict[str, float]:
         now = scrape(server.metrics_url)
-        return {name: now.total(name) - scraped_before.total(name) for name in expected}
+        return {name: now.total(name) for name in expected}
 
     deadline = time.monotonic() + TIMEOUT_S
     while answered() != expected and time.monotonic() < deadline:
