@@ -106,6 +106,11 @@ def fork_server_path() -> Path:
     return Path(os.environ[_FOLDER]) / "fork-server"
 
 
+def fork_server_environment() -> dict[str, str]:
+    """For a server to share it, if there is one: its own would import PyTorch once more."""
+    return {FORK_SERVER: str(fork_server_path())} if fork_server_path().exists() else {}
+
+
 _UNTIL_PARENT_DIES = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)
@@ -211,8 +216,9 @@ def shared_fork_server(request: pytest.FixtureRequest) -> Iterator[None]:
     """Workers and archive checks of the module are forked from the session's fork server, if it shares it."""
     with pytest.MonkeyPatch.context() as patch:
         file = request.path.relative_to(request.config.rootpath).as_posix()
-        if fork_server_path().exists() and file not in OWN_FORK_SERVER:
-            patch.setenv(FORK_SERVER, str(fork_server_path()))
+        if file not in OWN_FORK_SERVER:
+            for name, value in fork_server_environment().items():
+                patch.setenv(name, value)
         yield
 
 

@@ -12,19 +12,13 @@ from typing import Any
 import psutil
 import pytest
 from smartbatch.server.running import RunningServer
-from smartbatch_worker.contract.environment import FORK_SERVER
 
-from tests.conftest import fork_server_path
+from tests.conftest import fork_server_environment
 from tests.faults.serving import Load, Service, good
 
 LOGS = ("access_log.log", "model_log.log", "ts_log.log")
 
 Start = Callable[..., RunningServer]
-
-
-def shared_fork_server() -> dict[str, str]:
-    """Of the session, for a server whose own is not what is looked at: that would import PyTorch once more."""
-    return {FORK_SERVER: str(fork_server_path())} if fork_server_path().exists() else {}
 
 
 def register(server: RunningServer) -> Service:
@@ -55,7 +49,7 @@ def test_the_frontend_killed_under_load(start_faulty: Start, tmp_path: Path, fig
     orphans_s = time.monotonic() - killed
 
     # The same folder: what the dead one left does not hinder the next.
-    service = register(start_faulty(run_dir, **shared_fork_server()))
+    service = register(start_faulty(run_dir, **fork_server_environment()))
     assert service.post(good(5)).is_right
     figures["frontend killed by SIGKILL"] = {
         "workers ended by themselves": len(gone),
@@ -70,7 +64,7 @@ def test_no_space_for_logs(start_faulty: Start, tmp_path: Path, figures: dict[st
     logs.mkdir(parents=True)
     for name in LOGS:
         (logs / name).symlink_to("/dev/full")  # every write fails: no space left on device
-    service = register(start_faulty(tmp_path / "run", **shared_fork_server()))
+    service = register(start_faulty(tmp_path / "run", **fork_server_environment()))
     with Load(service, 4) as load:
         load.wait_for(400)
     assert all(reply.is_right for reply in load.replies), load.statuses()

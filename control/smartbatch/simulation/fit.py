@@ -119,21 +119,26 @@ def explain(observed: Observed) -> tuple[Load, Costs]:
         )
 
     explanations = [(load, _matching(observed, load)) for load in observed.loads()]
-    load, _ = explanations[0] if len(explanations) == 1 else min(explanations, key=misses)
-    return load, fit(observed, load)
+    load, costs = explanations[0] if len(explanations) == 1 else min(explanations, key=misses)
+    return load, _half_believed(observed, costs)
 
 
 def fit(observed: Observed, load: Load) -> Costs:
     """The costs that explain what was seen, as far as that is the server's and not the moment's.
 
-    CPU seconds that were counted and the rate are two measurements of the workers' speed. What they differ by is partly
-    what else ran on the cores just then: the middle of the two predicts what is seen a minute later best.
-
     Args:
         observed: of the server.
         load: what it served meanwhile.
     """
-    costs = _matching(observed, load)
+    return _half_believed(observed, _matching(observed, load))
+
+
+def _half_believed(observed: Observed, costs: Costs) -> Costs:
+    """The workers' speed half of the way between what was counted and what was seen.
+
+    CPU seconds that were counted and the rate are two measurements of it. What they differ by is partly what else ran
+    on the cores just then: the middle of the two predicts what is seen a minute later best.
+    """
     if observed.worker_cpu_s is None:
         return costs
     items = max(costs.forward_s)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from smartbatch_worker.contract.environment import FORK_SERVER
 
-from tests.conftest import fork_server_path
+from tests.conftest import fork_server_environment
 from tests.e2e.models import brought_along
 from tests.e2e.models.model_server import ModelServer
 from tests.e2e.serve_process import served
@@ -19,7 +18,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
     folder = tmp_path_factory.mktemp("models")
     server = ModelServer(folder / "store")
     brought_along.build(server, folder)
-    env = {FORK_SERVER: str(fork_server_path())} if fork_server_path().exists() else {}
+    env = fork_server_environment()
     with served(server.store, folder, env=env, models=("sum", "old", "masks", "shades")) as running:
         server.served = running
         yield server
