@@ -32,12 +32,13 @@ from typing import Any
 import torch
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.flow.decode import decode as decode_body
+from smartbatch_worker.flow.decoder_pool import DecoderPool
 
 from bench import machine
 from bench.experiments.gpu import bare_rate, device_rate, handler_rates, make_model_dir, rate, stage_shares
 from bench.experiments.slots import Slots
 from bench.identical import Worker
-from bench.images import jpeg, uint8_npy
+from bench.images import SIZES, jpeg, uint8_npy
 
 Row = dict[str, Any]
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -124,10 +125,10 @@ def forward(plan: Plan) -> Iterator[Row]:
 
 def decode(plan: Plan) -> Iterator[Row]:
     """JPEGs of a common size: the handler's way on threads of the CPU, to what models take; then nvJPEG, to RGB."""
-    bodies = [jpeg(375, 500, seed) for seed in range(8)] * 8
+    bodies = [jpeg(*size, seed) for seed, size in enumerate(SIZES)] * 8
     config = WorkerConfig.resolve({}, {})
     for threads in sorted({1, 4, os.cpu_count() or 1}):
-        with ThreadPoolExecutor(threads) as pool:
+        with ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1)) as pool:
 
             def on_threads(pool: ThreadPoolExecutor = pool) -> int:
                 return sum(1 for _ in pool.map(lambda body: decode_body(body, "", config), bodies))
@@ -160,19 +161,22 @@ def handler(plan: Plan) -> Iterator[Row]:
     is_cuda = plan.device.type == "cuda"
     most = max(plan.batches)
     for model, (precision, compiler) in itertools.product(
-        plan.models, (("bf16", "cuda_graphs"), ("bf16", "off")) if is_cuda else (("fp32", "off"),)
+        plan.models, (("bf16", "auto"), ("bf16", "off")) if is_cuda else (("fp32", "off"),)
     ):
         row = {"part": "handler", "model": model, "precision": precision, "compile": compiler}
         if not plan.has_time(30):
             yield {**row, "left_out": "no time was left"}
             continue
         with tempfile.TemporaryDirectory(prefix="smartbatch-bench-") as scratch:
-            model_dir = make_model_dir(Path(scratch), model, precision, compiler, str(plan.device))
+            model_dir = make_model_dir(
+                Path(scratch), model, precision, compiler, str(plan.device), image_decoder="gpu" if is_cuda else "cpu"
+            )
             worker = Worker(model_dir, most, torch.get_num_threads(), 0 if is_cuda else None)
-            for kind, bodies in {
-                "uint8 .npy": [uint8_npy(plan.side, seed) for seed in range(most)],
-                "JPEG": [jpeg(375, 500, seed % 8) for seed in range(most)],
-            }.items():
+            pictures = [jpeg(*SIZES[seed % len(SIZES)], seed % len(SIZES)) for seed in range(most)]
+            kinds = {"uint8 .npy": [uint8_npy(plan.side, seed) for seed in range(most)], "JPEG": pictures}
+            if is_cuda:
+                kinds = {"JPEG, decoded on the GPU": pictures, **kinds}
+            for kind, bodies in kinds.items():
                 batched, single = handler_rates(worker, bodies, plan.seconds)
                 yield {
                     **row,
@@ -183,6 +187,7 @@ def handler(plan: Plan) -> Iterator[Row]:
                     "batched_over_single": round(batched / single, 3),
                     "stage_ms_per_batch": stage_shares(worker, bodies, num_batches=10 if is_cuda else 2),
                 }
+                worker.handler._decoders = DecoderPool()  # of the CPU alone from here on
             size, bare = bare_rate(worker, most, plan.side, plan.seconds)
             yield {**row, "body": "none: the bare forward", "batch": size, "images_per_s": round(bare, 1)}
 
@@ -241,30 +246,36 @@ PARTS: dict[str, Callable[[Plan], Iterator[Row]]] = {
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Images a second by batch, a line for each model, precision and way; the handler's as points."""
+    """Images a second: the bare forward by batch, and what of it the handler leaves."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
-    lines: dict[str, list[tuple[int, float]]] = {}
+    figure, (axes, bars) = plt.subplots(1, 2, figsize=(13, 6), layout="constrained")
+    lines: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for row in rows:
         if row["part"] == "forward" and "images_per_s" in row:
-            lines.setdefault(f"{row['model']} {row['precision']} {row['way']}", []).append(
-                (row["batch"], row["images_per_s"])
-            )
-    for name, points in lines.items():
-        axes.plot(*zip(*points, strict=True), marker=".", label=name)
-    for row in rows:
-        if row["part"] == "handler" and "images_per_s" in row:
-            name = f"handler, {row['model']} {row['precision']} {row['compile']}, {row['body']}"
-            axes.plot(row["batch"], row["images_per_s"], "x", label=name)
-    axes.set(
-        xlabel="batch", ylabel="images/s", xscale="log", yscale="log", title=next(iter(rows)).get("gpu", "on the CPU")
-    )
-    axes.legend(fontsize="xx-small", ncols=2)
-    axes.grid(alpha=0.3)
+            place = lines.setdefault((f"{row['model']} {row['precision']}", row["way"]), [])
+            place.append((row["batch"], row["images_per_s"]))
+    colours = {network: f"C{number}" for number, network in enumerate(dict.fromkeys(name for name, _ in lines))}
+    styles = {"eager": "--", "graphs": "-", "inductor": ":"}
+    for (network, way), points in lines.items():
+        places = zip(*points, strict=True)
+        axes.plot(*places, styles[way], marker=".", color=colours[network], label=f"{network} {way}")
+    axes.set(xlabel="batch", ylabel="images/s", xscale="log", yscale="log", title="the bare forward")
+    if lines:
+        axes.legend(fontsize="x-small", ncols=2)
+    handlers = [row for row in rows if row["part"] == "handler" and "images_per_s" in row]
+    names = [f"{row['model']} {row['precision']}, compile: {row['compile']}\n{row['body']}" for row in handlers]
+    drawn = bars.barh(names, [row["images_per_s"] for row in handlers])
+    bars.bar_label(drawn, fmt="{:,.0f}", fontsize="x-small")
+    bars.tick_params("y", labelsize="x-small")
+    bars.invert_yaxis()
+    bars.set(xlabel="images/s", title="one worker's handler")
+    for each in (axes, bars):
+        each.grid(alpha=0.3)
+    figure.suptitle(next(iter(rows)).get("gpu", "on the CPU"))
     figure.savefig(path, dpi=120)
     plt.close(figure)
 

@@ -10,6 +10,9 @@ import numpy as np
 from PIL import Image
 from smartbatch_worker.contract.shapes import IMAGENET_MEAN, IMAGENET_STD
 
+SIZES = ((375, 500), (500, 375), (333, 500), (500, 500), (480, 640), (400, 300), (256, 341), (427, 640))
+"""Of the pictures, as ImageNet has them: height and width."""
+
 
 @lru_cache(maxsize=64)
 def pixels(height: int, width: int, seed: int) -> np.ndarray:

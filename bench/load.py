@@ -53,6 +53,7 @@ class LoadResult:
     requests_per_s: float
     p50_ms: float
     p95_ms: float
+    p99_ms: float
     num_ok: int
     num_failed: int
     """Answers other than 200, timeouts, broken connections."""
@@ -99,6 +100,7 @@ def run_wrk(url: str, body: Body, connections: int, seconds: float, server_pid: 
         requests_per_s=steady_rate(times, started, wall_s),
         p50_ms=summary["p50_ms"],
         p95_ms=summary["p95_ms"],
+        p99_ms=summary["p99_ms"],
         num_ok=len(times),
         num_failed=len(lines) - len(times) + summary["timeouts"] + summary["broken"],
         generator_cpu_share=cpu_s / wall_s / num_cores(),

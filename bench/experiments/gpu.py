@@ -24,14 +24,14 @@ from bench.identical import Worker
 from bench.images import uint8_npy
 
 
-def make_model_dir(folder: Path, model: str, precision: str, compiler: str, device: str) -> Path:
+def make_model_dir(folder: Path, model: str, precision: str, compiler: str, device: str, **keys: str) -> Path:
     """An unpacked archive with random weights, without building one."""
     import torchvision
 
     torch.manual_seed(0)
     torch.save(torchvision.models.get_model(model, weights=None).state_dict(), folder / "weights.pth")
     section = {"model": model, "weights": "weights.pth", "weights_source": "random", "precision": precision}
-    section |= {"compile": compiler, "device": device, "output": "topk"}
+    section |= {"compile": compiler, "device": device, "output": "topk", **keys}
     (folder / "model-config.yaml").write_text(yaml.safe_dump({"handler": section}))
     return folder
 
