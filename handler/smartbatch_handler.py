@@ -31,6 +31,7 @@ from smartbatch_worker.contract.description import Description, ExampleBody, exa
 from smartbatch_worker.contract.shapes import ItemShape, Sample, spelled
 from smartbatch_worker.errors import RowError, blame_server
 from smartbatch_worker.flow import decode, examples, recover
+from smartbatch_worker.flow.answers import outputs
 from smartbatch_worker.flow.answers.open_inference import Served
 from smartbatch_worker.flow.batch import Item, MicroBatch
 from smartbatch_worker.flow.batchers import Batcher, ListBatcher, NamedBatcher, TensorBatcher
@@ -70,7 +71,7 @@ class SmartBatchHandler:
         pixels.prepare(cache_dir)
         decode.prepare(self.config)
         self._texts = TextReader.of(self.model_dir, self.config)
-        self.labels = _read_labels(self.model_dir, self.config)
+        self.labels = outputs.read_labels(self.model_dir, self.config.labels)
         self.telemetry = Telemetry(context.model_name, _worker_name(sys.argv), write_metrics)
         self._traces = tracing.open_traces(context.model_name, os.environ)
         self.device = device = _pick_device(self.config.device, properties.get("gpu_id"))
@@ -87,7 +88,7 @@ class SmartBatchHandler:
             None if write_metrics is None else weights.folder_of(self.model_dir),
         )
         self._threads = ThreadShare(self.config.threads)
-        self._decoders = DecoderPool()
+        self._decoders = DecoderPool.of(self.config, device, self._overridden)
         self._batcher = self._named_or_tensor(device.type == "cuda")
         self._target = BatchTarget(
             self.config.target_p95_ms,
@@ -101,13 +102,13 @@ class SmartBatchHandler:
             self.config,
             self.labels,
             self.postprocess_item,
-            self._overrides("postprocess_item"),
+            "postprocess_item" in self._overridden,
             max_response_bytes(),
             Served(context.model_name, str(context.manifest["model"].get("modelVersion", ""))),
             None if self._texts is None else self._texts.spell,
         )
         # The model sees to its own; what a user computes beside it needs no gradients either.
-        self._infer = torch.inference_mode()(self.inference) if self._overrides("inference") else self.inference
+        self._infer = torch.inference_mode()(self.inference) if "inference" in self._overridden else self.inference
         self.telemetry.add(self.telemetry.zeros())
         # Of one tensor, any size runs as it is, but where CUDA graphs pad; dashboards of padding servers expect it.
         self.telemetry.gauge(names.PADDING_RATIO, 0)
@@ -249,7 +250,9 @@ class SmartBatchHandler:
             rows[item.row].put(item.position, answer, require_finite=self.config.nonfinite == "error")
 
     def _named_or_tensor(self, pin_memory: bool) -> Batcher:
-        self._stacker = Stacker(self.config.image_mean, self.config.image_std, pin_memory)
+        # What a user computes beside the model is promised float32 on the CPU.
+        keeps_pixels = pin_memory and self.config.inputs is None and "inference" not in self._overridden
+        self._stacker = Stacker(self.config.image_mean, self.config.image_std, pin_memory, keeps_pixels)
         if self.config.inputs is None:
             return TensorBatcher(self._stacker)
         return NamedBatcher(self.config, self._stacker, lambda: self.model.timings(), pin_memory)
@@ -306,8 +309,11 @@ class SmartBatchHandler:
         self.telemetry.gauge(names.MODEL_LOADED, 0, per_worker=True)
         self.telemetry.gauge(names.MODEL_MEASURING, 0, per_worker=True)
 
-    def _overrides(self, method: str) -> bool:
-        return getattr(type(self), method) is not getattr(SmartBatchHandler, method)
+    @cached_property
+    def _overridden(self) -> set[str]:
+        """What a subclass has of its own."""
+        hooks = ("preprocess_item", "inference", "postprocess_item")
+        return {name for name in hooks if getattr(type(self), name) is not getattr(SmartBatchHandler, name)}
 
 
 def _fail(rows: Sequence[Row], error: RowError) -> None:
@@ -326,14 +332,6 @@ def _take_over_worker() -> Callable[[str], None] | None:
         return None
     wire.install(protocol)
     return worker_output.guard()
-
-
-def _read_labels(model_dir: Path, config: WorkerConfig) -> list[str] | None:
-    """Class names in index order, from `{"0": "tench", …}`; None where the archive has none."""
-    if config.labels is None or not (model_dir / config.labels).is_file():
-        return None
-    mapping = json.loads((model_dir / config.labels).read_text(encoding="utf-8"))
-    return [mapping[str(index)] for index in range(len(mapping))]
 
 
 def _pick_device(wanted: str, gpu_id: int | None) -> torch.device:

@@ -18,6 +18,7 @@ OUTPUTS = ("auto", "raw", "topk", "labels", "boxes", "mask", "embedding", "text"
 _ENVELOPES = ("result", "bare")
 _NONFINITE = ("error", "allow")
 _ORIENTATIONS = ("exif", "ignore")
+_DECODERS = ("cpu", "gpu")
 TASKS = ("text-classification", "token-classification", "feature-extraction", "image-classification", "text-generation")
 """As Hugging Face calls them."""
 _POOLINGS = ("mean", "cls")
@@ -61,6 +62,8 @@ class WorkerConfig:
     """What of that is shown: the centre, a square's side or [height, width]; none shows all of it."""
     image_interpolation: str = "bilinear"
     """bilinear, bicubic or nearest."""
+    image_decoder: str = "cpu"
+    """cpu, or gpu: usual JPEGs are read on the worker's GPU, where it has one; pixels differ by 1 of 255 on average."""
     image_mean: tuple[float, ...] = IMAGENET_MEAN
     """Per-channel mean subtracted from images and uint8 tensors scaled to 0-1."""
     image_std: tuple[float, ...] = IMAGENET_STD
@@ -127,6 +130,7 @@ class WorkerConfig:
         _one_of("nonfinite", self.nonfinite, _NONFINITE)
         _one_of("image_interpolation", self.image_interpolation, _INTERPOLATIONS)
         _one_of("image_orientation", self.image_orientation, _ORIENTATIONS)
+        _one_of("image_decoder", self.image_decoder, _DECODERS)
         _one_of("pooling", self.pooling, _POOLINGS)
         if self.task is not None:
             _one_of("task", self.task, TASKS)
@@ -299,6 +303,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "image_fit": _str,
     "image_crop": parse_sides,
     "image_interpolation": _str,
+    "image_decoder": _str,
     "image_mean": _floats,
     "image_std": _floats,
     "image_orientation": _str,

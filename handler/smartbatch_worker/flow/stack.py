@@ -1,10 +1,14 @@
-"""Tensors of the items of a micro-batch to one an input: stacked into a reused buffer, uint8 normalised on the way."""
+"""Tensors of the items of a micro-batch to one an input: stacked into a reused buffer, uint8 normalised on the way.
+
+For a GPU, uint8 stays uint8: a quarter of the bytes to copy, and `pixels.DeviceNormaliser` does the rest there.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -19,21 +23,54 @@ _MAX_BUFFER_BYTES = 256 * 2**20  # a larger buffer is not kept: one client's odd
 
 
 class Stacker:
-    """Stacks items into float32 buffers that are kept per shape, channels last for [C, H, W] items.
+    """Stacks items into buffers that are kept per shape, channels last for [C, H, W] items.
 
     A returned tensor is valid until the next `stack` of the same shape.
+
+    Args:
+        mean, std: of pixels from 0 to 1, one a channel.
+        pin_memory: for copies to a GPU that need not be waited for.
+        keeps_pixels: batches of nothing but uint8 stay uint8, for who normalises them later.
     """
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float], pin_memory: bool = False) -> None:
-        self._scale = torch.tensor([1 / (255 * s) for s in std])
-        self._offset = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)])
+    def __init__(
+        self, mean: Sequence[float], std: Sequence[float], pin_memory: bool = False, keeps_pixels: bool = False
+    ) -> None:
+        self._scale, self._offset = pixels.scale_and_offset(mean, std)
+        self._keeps_pixels = keeps_pixels
         self._rows: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._pin_memory = pin_memory
-        self._buffers: OrderedDict[tuple[int, ...], torch.Tensor] = OrderedDict()
+        self._buffers: OrderedDict[tuple[Any, ...], torch.Tensor] = OrderedDict()
+        """By shape, dtype and layout."""
 
     def stack(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Stack tensors of one shape to float32 [N, ...]; uint8 is scaled to 0-1 and normalised on the way."""
-        out = self._buffer(tuple(tensors[0].shape), len(tensors))
+        """Stack tensors of one shape.
+
+        Returns:
+            float32 [N, ...], uint8 scaled to 0-1 and normalised on the way; uint8 where `keeps_pixels` says so. On the
+            GPU where some of them are there.
+        """
+        device = next((tensor.device for tensor in tensors if tensor.is_cuda), None)
+        if self._keeps_pixels and all(tensor.dtype == torch.uint8 for tensor in tensors):
+            if device is not None:
+                return torch.stack([tensor.to(device) for tensor in tensors])
+            return self._pixels(tensors)
+        if device is not None:
+            return torch.stack([self._normalised([tensor.cpu()])[0].to(device) for tensor in tensors])
+        return self._normalised(tensors)
+
+    def _pixels(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        """In the order in which the first has them: a GPU turns planes to pixels in no time."""
+        shape = tuple(tensors[0].shape)
+        layout = torch.contiguous_format if tensors[0].is_contiguous() else memory_format_of(shape)
+        out = self._buffer(shape, len(tensors), torch.uint8, layout)
+        for target, tensor in zip(out, tensors, strict=True):
+            target.copy_(tensor)
+        return out
+
+    def _normalised(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        shape = tuple(tensors[0].shape)
+        out = self._buffer(shape, len(tensors), torch.float32, memory_format_of(shape))
         for target, tensor in zip(out, tensors, strict=True):
             if tensor.dtype == torch.uint8 and pixels.normalise(tensor, self._scale, self._offset, target):
                 continue
@@ -58,20 +95,20 @@ class Stacker:
         rows = image.permute(1, 2, 0).view(height, width * num_channels)
         torch.addcmul(offset, rows, scale, out=rows)
 
-    def _buffer(self, shape: tuple[int, ...], count: int) -> torch.Tensor:
-        kept = self._buffers.get(shape)
+    def _buffer(
+        self, shape: tuple[int, ...], count: int, dtype: torch.dtype, layout: torch.memory_format
+    ) -> torch.Tensor:
+        key = shape, dtype, layout
+        kept = self._buffers.get(key)
         if kept is None or kept.shape[0] < count:
-            kept = self._allocate(shape, count)
-            if kept.numel() * 4 <= _MAX_BUFFER_BYTES:
-                self._buffers[shape] = kept
+            kept = torch.empty((count, *shape), dtype=dtype, memory_format=layout, pin_memory=self._pin_memory)
+            if kept.nbytes <= _MAX_BUFFER_BYTES:
+                self._buffers[key] = kept
                 while len(self._buffers) > _MAX_BUFFERS:
                     self._buffers.popitem(last=False)
-        if shape in self._buffers:
-            self._buffers.move_to_end(shape)
+        if key in self._buffers:
+            self._buffers.move_to_end(key)
         return kept[:count]
-
-    def _allocate(self, shape: tuple[int, ...], count: int) -> torch.Tensor:
-        return torch.empty((count, *shape), memory_format=memory_format_of(shape), pin_memory=self._pin_memory)
 
 
 class NamedStacker:

@@ -1,10 +1,11 @@
 """Body formats: one file each, and one table of them; how to add one stands in CONTRIBUTING.md.
 
 A reader turns one whole body into one tensor, or one for each named input of the model; of model and request it knows
-the settings only. This room imports from kernels, contract and errors. From elsewhere: `recognise`, `ACCEPTED`,
-`unknown`, `prepare_pictures` and `prepare_sounds` are what `flow/decode.py` asks, `read_open_inference` what
-`flow/texts/` does, `FORMATS` is what tests and fuzz targets follow
-from, `texts` what `flow/texts/` makes items of, and `content_encoding` undoes a body's compression before any of it.
+the settings only. This room imports from kernels, contract and errors. From elsewhere:
+`recognise`, `ACCEPTED`, `unknown`, `prepare_pictures` and `prepare_sounds` are what `flow/decode.py` asks,
+`open_usual_jpeg` and `read_on_gpu` what `flow/decoder_pool.py` does, `read_open_inference` what `flow/texts/` does,
+`FORMATS` is what tests and fuzz targets follow from, `texts` what `flow/texts/` makes items of, and `content_encoding`
+undoes a body's compression before any of it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.errors import UnknownFormat
 from smartbatch_worker.formats import foreign, json_inputs, json_lists, msgpack_lists, npy, npz, safetensors_bodies
 from smartbatch_worker.formats.audio import flac_files, sounds, wav_files
-from smartbatch_worker.formats.images import fit, jpeg_files, pictures, png_files, webp_files
+from smartbatch_worker.formats.images import fit, gpu_jpegs, jpeg_files, pictures, png_files, webp_files
 from smartbatch_worker.formats.open_inference import request
 
 Body = bytes | bytearray
@@ -57,6 +58,8 @@ class Format:
     """Content-Types that say so, the usual one first: looked at where no format's first bytes do."""
     resembles: Callable[[Body], bool] | None = None
     """Whether the body may be taken for one, where neither its first bytes nor its Content-Type say anything."""
+    is_copied: bool = False
+    """Reading it is hardly more than a copy of its numbers."""
     is_image: bool = False
     """The body is one picture for a model of images, not a tensor of any shape."""
 
@@ -74,13 +77,14 @@ FORMATS = (
     Format(name="jpeg", told="JPEG", read=pictures.read_jpeg, begins=jpeg_files.begins, is_image=True),
     Format(name="png", told="PNG", read=pictures.read_png, begins=png_files.begins, is_image=True),
     Format(name="webp", told="WebP", read=pictures.read_webp, begins=webp_files.begins, is_image=True),
-    Format(name="npy", told=".npy", read=npy.read, read_named=npy.read_named, begins=npy.begins),
+    Format(name="npy", told=".npy", read=npy.read, read_named=npy.read_named, begins=npy.begins, is_copied=True),
     Format(
         name="safetensors",
         told=f'{media_types.SAFETENSORS} (tensor "data")',
         read=safetensors_bodies.read,
         read_named=safetensors_bodies.read_named,
         media_types=(media_types.SAFETENSORS,),
+        is_copied=True,
     ),
     Format(
         name="msgpack",
@@ -94,6 +98,7 @@ FORMATS = (
         read=npz.read,
         read_named=npz.read_named,
         begins=npz.begins,
+        is_copied=True,
         media_types=(media_types.NPZ,),
     ),
     Format(name="wav", told="WAV", read=sounds.read_wav, begins=wav_files.begins),
@@ -108,6 +113,9 @@ FORMATS = (
 """In the order in which a client is told them."""
 
 read_open_inference = request.read
+UsualJpeg = gpu_jpegs.UsualJpeg
+open_usual_jpeg = gpu_jpegs.open_usual
+read_on_gpu = gpu_jpegs.read
 prepare_pictures = fit.prepare
 prepare_sounds = sounds.prepare
 

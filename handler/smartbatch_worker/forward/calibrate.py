@@ -28,7 +28,9 @@ QUICK_S = 0.25
 """Of measuring: what is done by the way, before the first answer."""
 NUM_ROUNDS = 6
 MIN_LARGEST = 8
-MAX_LARGEST = 64
+MAX_LARGEST = 256
+"""Of any device; a CPU gains nothing beyond MAX_ON_CPU."""
+MAX_ON_CPU = 64
 _SIZES = tuple(1 << power for power in range(MAX_LARGEST.bit_length()))
 CONTENDS = 1.15
 """Sizes further than this from the fastest of the first round cannot win, whatever disturbed that round."""
@@ -82,13 +84,18 @@ class Calibrations:
         return min(self.measured, key=lambda one: abs(math.log(num_numbers(one.shape) / numbers)))
 
 
-def random_sample(shape: tuple[int, ...], largest: int) -> Sample:
-    """Normally distributed float32 [N, *shape], N up to `largest`; made when it is first asked for."""
+def most_measured(device: torch.device) -> int:
+    """Items that are worth measuring at once."""
+    return MAX_ON_CPU if device.type == "cpu" else MAX_LARGEST
+
+
+def random_sample(shape: tuple[int, ...], largest: int, device: torch.device) -> Sample:
+    """Normally distributed float32 [N, *shape] on the device, N up to `largest`; made when it is first asked for."""
 
     @cache
     def whole() -> torch.Tensor:
         batch = torch.randn((largest, *shape), generator=torch.Generator().manual_seed(0))
-        return batch.contiguous(memory_format=memory_format_of(shape))
+        return batch.contiguous(memory_format=memory_format_of(shape)).to(device)
 
     return Sample(shape, lambda size: whole()[:size])
 

@@ -22,7 +22,7 @@ from smartbatch_worker.models import kind_of
 
 logger = logging.getLogger(__name__)
 
-PLAIN = "off"
+PLAIN, GRAPHS = "off", "cuda_graphs"
 """The compiler that the others are compared with: PyTorch itself."""
 
 FP32_TOLERANCE = 1e-4
@@ -100,11 +100,25 @@ def compile_forward(
         choice = Choice(task, shape, measurements)
         return choice.plain() if at_once else choice.measured()
     warn_if_emulated(config.precision, device)
+    if config.compile == "auto" and device.type == "cuda" and task.is_ours and shape is not None:
+        return _recorded_or_plain(task)
     compiler = COMPILERS[PLAIN if config.compile == "auto" else config.compile]
     built = compiler.take(task)
     if compiler.reads_once:
         _check_alike(built.forward, task.plain, shape or ())
     return Compiled(built.forward, compiler.name, config.precision, built.padding, built.modules)
+
+
+def _recorded_or_plain(task: Task) -> Compiled:
+    """CUDA graphs, of a model whose source is known: no slower, and several times as fast for a few items."""
+    name = GRAPHS
+    try:
+        built = COMPILERS[GRAPHS].take(task)
+    except (RuntimeError, ValueError) as error:
+        logger.warning("%s is not used: %s", GRAPHS, (str(error).splitlines() or [""])[0])
+        torch.cuda.empty_cache()  # of what was recorded until then
+        name, built = PLAIN, COMPILERS[PLAIN].take(task)
+    return Compiled(built.forward, name, task.precision, built.padding, built.modules)
 
 
 class Choice:

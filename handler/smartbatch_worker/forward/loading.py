@@ -108,7 +108,7 @@ def load_model(
     if config.inputs is not None:
         module = ByName(module)
     is_measured = config.micro_batch == "auto"
-    most = min(max_batch_size, calibrate.MAX_LARGEST) if is_measured else int(config.micro_batch)
+    most = min(max_batch_size, calibrate.most_measured(device)) if is_measured else int(config.micro_batch)
     most = min(most, bound or most)
     shape = calibrate.known_shape(config)
     with torch.inference_mode():
@@ -118,7 +118,11 @@ def load_model(
         except Exception as error:  # compilers run the model, which may raise anything
             logger.exception("cannot compile the model")
             raise ModelUnavailable(f"the model cannot be compiled: {error}") from error
-        random = [] if shape is None else [calibrate.random_sample(shape, min(most, calibrate.MAX_LARGEST))]
+        random = (
+            []
+            if shape is None
+            else [calibrate.random_sample(shape, min(most, calibrate.most_measured(device)), device)]
+        )
         tried = (samples() if config.inputs is not None else random) if is_measured else []
         loaded = Loaded(made, measurements, device, bound, most, takes_list, tried)
         if made.choice is None:

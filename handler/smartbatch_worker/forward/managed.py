@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from smartbatch_worker.forward.choose import Compiled
 from smartbatch_worker.forward.later import NotMeasuredError, Order, have_measured
 from smartbatch_worker.forward.loading import Loaded, load_model
 from smartbatch_worker.forward.weights import share
+from smartbatch_worker.kernels.pixels import DeviceNormaliser
 from smartbatch_worker.models.load import describe_weights
 from smartbatch_worker.process import heap
 
@@ -134,7 +136,17 @@ class ManagedModel:
             self._num_items += len(batch)
             self._num_padded += self._compiled.padding(batch.shape) or 0
         with torch.inference_mode():
-            return self._compiled.forward(each(lambda tensor: tensor.to(self.device, non_blocking=True), batch))
+            return self._compiled.forward(each(self._arrived, batch))
+
+    def _arrived(self, tensor: torch.Tensor) -> torch.Tensor:
+        """On the device; the one input of a model is float32, so that what comes as uint8 are pixels."""
+        there = tensor.to(self.device, non_blocking=True)
+        is_pixels = there.dtype == torch.uint8 and self._config.inputs is None
+        return self._normalised(there) if is_pixels else there
+
+    @cached_property
+    def _normalised(self) -> DeviceNormaliser:
+        return DeviceNormaliser(self._config.image_mean, self._config.image_std, self.device)
 
     def __call__(self, *batch: Batch, **named: torch.Tensor) -> Any:
         """As `forward`, or with named inputs by name: how a handler's own `inference` calls its model."""

@@ -1,8 +1,9 @@
-"""uint8 images to normalised float32 in one pass of C (pixels.c), where torch needs three."""
+"""uint8 images to normalised float32: on the CPU in one pass of C (pixels.c), where torch needs three; or on a GPU."""
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -17,6 +18,28 @@ class Normalise(Arguments):
 
 FUNCTIONS: Functions = {"normalise_image": (Normalise, None)}
 _library: ctypes.CDLL | None = None
+
+
+def scale_and_offset(mean: Sequence[float], std: Sequence[float]) -> tuple[torch.Tensor, torch.Tensor]:
+    """float32 [C] each: (x / 255 - mean) / std is x * scale + offset."""
+    return torch.tensor([1 / (255 * s) for s in std]), torch.tensor([-m / s for m, s in zip(mean, std, strict=True)])
+
+
+class DeviceNormaliser:
+    """uint8 [..., C, H, W] on a device to float32 there, channels last.
+
+    Args:
+        mean, std: of pixels from 0 to 1, one a channel.
+        device: where the pixels are.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device) -> None:
+        self._scale, self._offset = (factors.view(-1, 1, 1).to(device) for factors in scale_and_offset(mean, std))
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Normalise one image or a batch."""
+        layout = torch.channels_last if pixels.ndim == 4 else torch.contiguous_format
+        return torch.addcmul(self._offset, pixels.to(torch.float32, memory_format=layout), self._scale)
 
 
 def prepare(cache_dir: Path) -> None:

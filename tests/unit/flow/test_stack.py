@@ -55,6 +55,27 @@ def test_uint8_images_of_any_layout_are_normalised(channels: int, size: tuple[in
         assert torch.allclose(stacked, torch.stack([expected] * 2), atol=1e-5), name
 
 
+@pytest.mark.parametrize("layout", ["planes", "pixels"])
+def test_pixels_may_be_normalised_later_on_a_device(layout: str) -> None:
+    mean, std = [0.5, 0.25, 0.0], [0.5, 0.25, 1.0]
+    images = list(torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)))
+    if layout == "pixels":
+        images = [image.permute(1, 2, 0).contiguous().permute(2, 0, 1) for image in images]
+    later = Stacker(mean, std, keeps_pixels=True)
+    stacked = later.stack(images)
+    assert stacked.dtype == torch.uint8
+    assert torch.equal(stacked, torch.stack(images))
+    normalise = pixels.DeviceNormaliser(mean, std, torch.device("cpu"))
+    expected = Stacker(mean, std).stack(images)
+    normalised = normalise(stacked)
+    assert torch.allclose(normalised, expected, atol=1e-6)
+    assert normalised.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(normalise(images[0]), expected[0], atol=1e-6)
+    mixed = later.stack([images[0], torch.ones(3, 4, 5)])  # one that is no picture: all are float32
+    assert torch.allclose(mixed[0], expected[0], atol=1e-6)
+    assert torch.equal(mixed[1], torch.ones(3, 4, 5))
+
+
 def test_stack_reuses_its_buffer_per_shape() -> None:
     stacker = Stacker([0.0], [1.0])
     first = stacker.stack([torch.ones(4)] * 3)

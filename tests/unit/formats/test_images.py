@@ -314,6 +314,28 @@ def test_scans_are_those_of_the_picture() -> None:
     assert b"\xff\xda" * 9 not in jpeg_files.read(JPEG[:2] + thumbnail + JPEG[2:], 64).picture
 
 
+@pytest.mark.parametrize(
+    ("options", "is_usual"),
+    [
+        ({}, True),
+        ({"subsampling": 0}, True),
+        ({"subsampling": 1, "optimize": True}, True),
+        ({"restart_marker_blocks": 1}, True),
+        ({"progressive": True}, False),
+        ({"keep_rgb": True}, False),
+    ],
+    ids=str,
+)
+def test_usual_files_are_told_from_others(options: dict[str, Any], is_usual: bool) -> None:
+    body = encoded(half(), "JPEG", **options)
+    file = jpeg_files.read(body, 64)
+    assert (file.is_usual, file.size) == (is_usual, half().size)
+    assert not jpeg_files.read(body[:-2], 64).is_usual
+    assert jpeg_files.read(b"\xff\xd8\xff", 64).size == (0, 0)
+    for mode in ("L", "CMYK"):
+        assert not jpeg_files.read(encoded(half().convert(mode), "JPEG"), 64).is_usual
+
+
 @pytest.mark.parametrize("disguise", [b"", b"\xff\x02\xff\xff", b"\xff\xff\xff", b"\xff\x00\xff\xd3"])
 def test_no_scan_hides_from_the_count(disguise: bytes) -> None:
     """libjpeg steps over invalid and restart markers in the data, and meets the scans behind them."""

@@ -23,7 +23,7 @@ def test_calibration_is_measured_once_and_remembered(tmp_path: Path) -> None:
         sizes.append(batch.shape[0])
         return batch
 
-    question = Question(Measurements(tmp_path), "fp32", random_sample((3, 8, 8), 8), 8)
+    question = Question(Measurements(tmp_path), "fp32", random_sample((3, 8, 8), 8, CPU), 8)
     assert question.kept() is None
     first = question.measured(forward, CPU)
     count = len(sizes)
@@ -35,7 +35,7 @@ def test_calibration_is_measured_once_and_remembered(tmp_path: Path) -> None:
 
 
 def of_size(tmp_path: Path, max_size: int) -> Question:
-    return Question(Measurements(tmp_path), "fp32", random_sample((4,), 64), max_size)
+    return Question(Measurements(tmp_path), "fp32", random_sample((4,), 64, CPU), max_size)
 
 
 @pytest.mark.parametrize(

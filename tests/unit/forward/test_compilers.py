@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from smartbatch_worker.contract import config
+from smartbatch_worker.contract.config import WorkerConfig
+from smartbatch_worker.forward.choose import Compiled, compile_forward
 from smartbatch_worker.forward.compilers import COMPILERS, cuda_graphs
 from smartbatch_worker.forward.compilers.compiler import Compiler, Task
+from smartbatch_worker.forward.compilers.cuda_graphs import GraphedForward
+from smartbatch_worker.forward.measurements import Measurements
+from smartbatch_worker.forward.precision import Forward
 
 ROOT = Path(__file__).parents[3]
 
@@ -84,3 +90,38 @@ def test_cuda_graphs_tell_what_they_pad(tmp_path: Path, monkeypatch: pytest.Monk
     assert built.padding((3, 3, 8, 8)) == 5
     assert isinstance(built.forward, Recorded)
     assert built.forward.given == (given.folded, (3, 8, 8), 4, given.device)
+
+
+def test_on_a_gpu_a_known_model_is_recorded_and_not_folded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tensors are on the CPU, the task says otherwise: what is chosen depends on no more than that."""
+
+    def rerun(forward: Forward, batch: torch.Tensor, pool: object) -> tuple[Callable[[], object], torch.Tensor]:
+        output = forward(batch)
+        return lambda: output.copy_(forward(batch)), output
+
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(cuda_graphs, "record_cuda_graph", rerun)
+    monkeypatch.setattr(cuda_graphs, "GraphedForward", on_cpu)
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8)).eval().requires_grad_(False)
+    given, measurements = WorkerConfig(), Measurements(tmp_path)
+
+    def compiled(shape: tuple[int, ...] | None) -> Compiled:
+        return compile_forward(network, given, torch.device("cuda"), shape, measurements, 4)
+
+    made = compiled((3, 8, 8))
+    assert (made.name, made.padding((3, 3, 8, 8))) == ("cuda_graphs", 0)
+    batch = torch.rand(3, 3, 8, 8)
+    assert torch.allclose(made.forward(batch), network(batch), atol=1e-6)
+    assert isinstance(network[1], torch.nn.BatchNorm2d)
+    assert compiled(None).name == "off"  # nothing to record
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(cuda_graphs, "record_cuda_graph", fail)
+    assert compiled((3, 8, 8)).name == "off"
+
+
+def on_cpu(forward: Forward, shape: tuple[int, ...], largest: int, device: torch.device) -> GraphedForward:
+    return GraphedForward(forward, shape, largest, torch.device("cpu"))

@@ -11,7 +11,9 @@ text         what tokens stand for                   of [T], whole numbers; by t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,6 +36,14 @@ _NEEDS = {
     "embedding": "one floating-point vector",
     "text": "token numbers [T], and a tokenizer in the archive",
 }
+
+
+def read_labels(model_dir: Path, name: str | None) -> list[str] | None:
+    """Class names in index order, from `{"0": "tench", …}` in an archive; None where it has no such file."""
+    if name is None or not (model_dir / name).is_file():
+        return None
+    mapping = json.loads((model_dir / name).read_text(encoding="utf-8"))
+    return [mapping[str(index)] for index in range(len(mapping))]
 
 
 def needs_words(form: str) -> bool:

@@ -27,6 +27,24 @@ def fit(image: torch.Tensor, config: WorkerConfig) -> torch.Tensor:
     return _centre(_resize(image, config), config)
 
 
+def size_resized(image: torch.Tensor, config: WorkerConfig) -> tuple[int, int]:
+    """Height and width of a picture [C, H, W] that is resized, before the centre is cut out of it."""
+    box = height_and_width(config.image_resize)
+    own = image.shape[-2], image.shape[-1]
+    if box is None:
+        return own
+    if not _covers_a_square(box, config):
+        height, width = _target(image, box, config.image_fit)
+        return height, width
+    longer = int(box[0] * max(own) / min(own))
+    return (longer, box[0]) if own[0] > own[1] else (box[0], longer)
+
+
+def _covers_a_square(box: tuple[int, int], config: WorkerConfig) -> bool:
+    """torchvision's ImageClassification preset, which cuts the longer side's length to a whole number."""
+    return config.image_fit == "crop" and box[0] == box[1]
+
+
 def _resize(image: torch.Tensor, config: WorkerConfig) -> torch.Tensor:
     box = height_and_width(config.image_resize)
     if box is None:
@@ -34,9 +52,8 @@ def _resize(image: torch.Tensor, config: WorkerConfig) -> torch.Tensor:
     from torchvision.transforms.v2 import InterpolationMode
     from torchvision.transforms.v2 import functional as transforms
 
-    # On uint8, where it is native and exact: for a square that is to be covered, torchvision's ImageClassification
-    # preset, which cuts the longer side's length to a whole number; timm, for all else, takes the nearest.
-    sides = [box[0]] if config.image_fit == "crop" and box[0] == box[1] else _target(image, box, config.image_fit)
+    # On uint8, where it is native and exact. What torchvision has no preset for is timm's, which takes the nearest.
+    sides = [box[0]] if _covers_a_square(box, config) else _target(image, box, config.image_fit)
     interpolation = InterpolationMode(config.image_interpolation)  # named alike
     resized: torch.Tensor = transforms.resize(image, sides, interpolation=interpolation, antialias=True)
     return resized
@@ -62,7 +79,7 @@ def _centre(image: torch.Tensor, config: WorkerConfig) -> torch.Tensor:
     if (height, width) == canvas and config.image_resize is not None:
         return cut
     # A copy: a corner of a large picture must not keep all of it in memory.
-    filled = _background(config, image.shape[0]).repeat(*canvas, 1).permute(2, 0, 1)
+    filled = _background(config, image.shape[0]).to(image.device).repeat(*canvas, 1).permute(2, 0, 1)
     top, left = (canvas[0] - height) // 2, (canvas[1] - width) // 2
     filled[:, top : top + height, left : left + width] = cut
     return filled
