@@ -1,11 +1,13 @@
 """`smartbatch tune` from bad starts, against the best of an exhaustive grid.
 
-    python -m bench.tune_race [--slo-p95-ms 300] [--clients 8] [--oracle] [--starts NAME ...] [--out bench/results]
+    python -m bench.tune_race [--slo-p95-ms 300] [--clients 8] [--oracle] [--points 24|240] [--starts NAME ...]
+                              [--out bench/results]
 
 A ResNet18 server is started badly (batches of one, a long delay, more threads than cores, large batches of JSON), and
-tuned. With --oracle, 24 settings are measured as well for each kind of body, each as a trial is, and the tuned setting
-is held against the best of them: both are measured again, one after the other, three times. All rates of a race are
-given at the machine's pace of its first look, as tune's are. Writes tune_race.json, and with --oracle tune_race.png.
+tuned. With --oracle, 24 settings (or 240, which take an hour) are measured as well for each kind of body, each as a
+trial is, and the tuned setting is held against the best of them: both are measured again, one after the other, three
+times. All rates of a race are given at the machine's pace of its first look, as tune's are. Writes tune_race.json, and
+with --oracle tune_race.png.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,10 @@ STARTS: dict[str, tuple[Setting, str]] = {
     "threads over cores": (Setting(batch_size=8, max_batch_delay_ms=10, workers=2, threads=2), "jpeg224"),
     "large batches of JSON": (Setting(batch_size=64, max_batch_delay_ms=10, workers=2), "json"),
 }
-ORACLE = tuple(grid((1, 4, 16, 32), (1, 10, 40), (1, 2)))
+GRIDS = {
+    24: tuple(grid((1, 4, 16, 32), (1, 10, 40), (1, 2))),
+    240: tuple(grid((1, 2, 4, 8, 12, 16, 24, 32, 48, 64), (1, 3, 5, 10, 20, 40), (1, 2, 3, 4))),
+}
 
 
 class Race:
@@ -116,12 +121,17 @@ class Race:
         return Probe(self.endpoints, self.model, (self.body.payloads[0], self.body.content_type), self.clients)
 
 
-Grids = dict[str, dict[Setting, float]]
-"""By kind of body: what each setting is worth."""
+@dataclass(frozen=True, slots=True)
+class Oracle:
+    """What settings are worth, measured one after the other."""
+
+    settings: tuple[Setting, ...]
+    worths: dict[str, dict[Setting, float]] = field(default_factory=dict)
+    """By kind of body, and setting."""
 
 
-def race(work: Work, name: str, objective: Objective, clients: int, grids: Grids | None) -> dict[str, Any]:
-    """One start: what tuning found, and how near that is to the best there is, if `grids` is to tell."""
+def race(work: Work, name: str, objective: Objective, clients: int, oracle: Oracle | None) -> dict[str, Any]:
+    """One start: what tuning found, and how near that is to the best there is, if an oracle is to tell."""
     say(f"{name}: starting")
     runner = Race(work, name, objective, clients)
     try:
@@ -136,20 +146,20 @@ def race(work: Work, name: str, objective: Objective, clients: int, grids: Grids
             "tuned": found,
         }
         say(f"{name}: {result['trials']} trials in {result['seconds']:.0f} s, {lost} lost, best {found['best']}")
-        if grids is not None:
-            result |= _against_the_best(runner, Setting(**found["best"]), grids)
+        if oracle is not None:
+            result |= _against_the_best(runner, Setting(**found["best"]), oracle)
             say(f"{name}: {result['of_the_best']} of the best, {result['oracle']}")
         return result
     finally:
         runner.server.stop(grace_s=0)
 
 
-def _against_the_best(runner: Race, tuned: Setting, grids: Grids) -> dict[str, Any]:
-    worths = grids.setdefault(runner.workload, {})
-    for number, setting in enumerate(ORACLE, 1):
+def _against_the_best(runner: Race, tuned: Setting, oracle: Oracle) -> dict[str, Any]:
+    worths = oracle.worths.setdefault(runner.workload, {})
+    for number, setting in enumerate(oracle.settings, 1):
         if setting not in worths:
             worths[setting] = runner.measure(setting)
-            say(f"  {number}/{len(ORACLE)} {setting}: {worths[setting]:.1f}")
+            say(f"  {number}/{len(oracle.settings)} {setting}: {worths[setting]:.1f}")
     best = max(worths, key=worths.__getitem__)
     grid_found = [{**asdict(setting), "worth": round(worth, 2)} for setting, worth in worths.items()]
     if worths[best] <= 0:  # then no setting keeps the objective, and how far two miss it is no ratio
@@ -177,7 +187,7 @@ def plot(races: Sequence[dict[str, Any]], path: Path) -> None:
         first = place == 0
         worths = [max(0.0, at["worth"]) for at in one["grid"]]
         axis.scatter(
-            [place - 0.2] * len(worths), worths, s=14, color="#bbbbbb", label="24 settings, once" if first else None
+            [place - 0.2] * len(worths), worths, s=14, color="#bbbbbb", label="each setting, once" if first else None
         )
         ours, its = zip(*one["comparisons"], strict=True)
         axis.scatter([place] * len(its), its, s=34, color="#0072b2", label="the best of them, again" if first else None)
@@ -196,7 +206,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--slo-p95-ms", type=float, default=300.0)
     parser.add_argument("--clients", type=int, default=CLIENTS)
-    parser.add_argument("--oracle", action="store_true", help="measure 24 settings as well: six minutes a body")
+    parser.add_argument("--oracle", action="store_true", help="measure a grid of settings as well")
+    parser.add_argument("--points", type=int, default=24, choices=list(GRIDS), help="of it: 6 or 60 minutes a body")
     parser.add_argument("--starts", nargs="+", choices=list(STARTS), default=list(STARTS))
     parser.add_argument("--out", type=Path, default=Path("bench/results"))
     args = parser.parse_args(argv)
@@ -206,8 +217,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         work.build()
         work.archive("threaded", {"threads": "2"})
         objective = Objective(args.slo_p95_ms / 1000)
-        grids: Grids | None = {} if args.oracle else None
-        results = [race(work, name, objective, args.clients, grids) for name in args.starts]
+        oracle = Oracle(GRIDS[args.points]) if args.oracle else None
+        results = [race(work, name, objective, args.clients, oracle) for name in args.starts]
     args.out.mkdir(parents=True, exist_ok=True)
     whole = {"machine": describe(), "slo_p95_ms": args.slo_p95_ms, "clients": args.clients, "races": results}
     (args.out / "tune_race.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
