@@ -36,7 +36,7 @@ from smartbatch_worker.flow.answers.open_inference import Served
 from smartbatch_worker.flow.batch import Item, MicroBatch
 from smartbatch_worker.flow.batchers import Batcher, ListBatcher, NamedBatcher, TensorBatcher
 from smartbatch_worker.flow.decoder_pool import DecoderPool
-from smartbatch_worker.flow.rows import Row, check_deadline, inflate
+from smartbatch_worker.flow.rows import Row, check_deadline, fail_unanswered, inflate
 from smartbatch_worker.flow.split import AnswerSplitter
 from smartbatch_worker.flow.stack import Stacker
 from smartbatch_worker.flow.texts.reader import TextReader
@@ -214,11 +214,15 @@ class SmartBatchHandler:
                     self._batcher = ListBatcher(self._stacker)
                 for micro_batch in self._batcher.plan(items, self._micro_batch_size):
                     self._run_micro_batch(micro_batch, rows, timer)
-        except RowError as error:  # the weights cannot be loaded: every row that needs them says so
-            _fail(rows, error)
+        except RowError as error:  # no weights, or no GPU: every row that needs them says so
+            fail_unanswered(rows, error)
         except Exception as error:  # each row is answered and counted, and not failed by TorchServe as a batch
             logger.exception("a batch failed")
-            _fail(rows, blame_server(error))
+            fail_unanswered(rows, blame_server(error))
+        else:
+            return
+        if recover.is_lost(self.device):
+            wire.end_after_reply("its GPU is lost")
 
     def _run_micro_batch(self, micro_batch: MicroBatch, rows: Sequence[Row], timer: StageTimer) -> None:
         for item in micro_batch.items:
@@ -245,7 +249,7 @@ class SmartBatchHandler:
                 rows[item.row].ran_among(len(items))
             return self._batcher.cut_back(answers, items)
 
-        answers = recover.run_isolated(run, live, micro_batch.shape, self._ceilings, self._count_split)
+        answers = recover.run_isolated(run, live, micro_batch.shape, self._ceilings, self._count_split, self.device)
         for item, answer in zip(live, answers, strict=True):
             rows[item.row].put(item.position, answer, require_finite=self.config.nonfinite == "error")
 
@@ -314,11 +318,6 @@ class SmartBatchHandler:
         """What a subclass has of its own."""
         hooks = ("preprocess_item", "inference", "postprocess_item")
         return {name for name in hooks if getattr(type(self), name) is not getattr(SmartBatchHandler, name)}
-
-
-def _fail(rows: Sequence[Row], error: RowError) -> None:
-    for row in rows:
-        row.error = row.error or error
 
 
 def _take_over_worker() -> Callable[[str], None] | None:

@@ -109,6 +109,13 @@ class ModelUnavailable(RowError):
     retry_after_s = 1
 
 
+class DeviceLost(RowError):
+    """The GPU gave up while it computed a batch, and computes nothing any more until the worker has started anew."""
+
+    status, code = 503, "device_lost"
+    retry_after_s = 1
+
+
 class DeadlinePassed(RowError):
     """The caller's deadline passed before the forward started."""
 

@@ -18,9 +18,11 @@ import torch
 from smartbatch.archive.context import FRONTENDS_HEADERS, Request
 from smartbatch_handler import SmartBatchHandler
 from smartbatch_worker.contract import metrics as names
+from smartbatch_worker.flow import recover
 from smartbatch_worker.forward import managed
 from smartbatch_worker.forward.later import NotMeasuredError
 from smartbatch_worker.forward.managed import ManagedModel
+from smartbatch_worker.torchserve import wire
 
 from tests import golden
 from tests.contract.in_process import DESCRIBE, Worker, request
@@ -235,6 +237,21 @@ def test_a_failure_that_nobody_foresaw_is_answered_and_counted(serve: Serve, mon
     replies = worker.answer(request([1.0]), request(b"{"))
     assert [reply.error for reply in replies] == [(500, "internal"), (400, "malformed")]
     assert counted[worker.handler.telemetry.key(names.REQUESTS, status="500")] == 1
+
+
+def test_a_lost_gpu_costs_its_batch_and_then_the_worker(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a kernel's assertion does to CUDA cannot be had without one; all that follows is real."""
+    ended: list[str] = []
+    monkeypatch.setattr(wire, "end_after_reply", ended.append)
+    worker = serve("Ids")
+    assert worker.answer(request([1.0, 2.0]))[0].status == 200
+    assert not ended
+    monkeypatch.setattr(recover, "is_lost", lambda device: True)
+    good, bad, malformed = worker.answer(request([1.0, 2.0]), request([1.0, 500.0]), request(b"{"))
+    assert good.error == bad.error == (503, "device_lost")
+    assert good.headers["Retry-After"] == "1"
+    assert malformed.error == (400, "malformed")
+    assert ended == ["its GPU is lost"]
 
 
 def test_a_metric_tells_whether_workers_measure_in_the_background(

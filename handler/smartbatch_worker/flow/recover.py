@@ -1,6 +1,7 @@
 """Run a micro-batch so that one bad item costs only itself.
 
     out of memory ─▶ halve, run the halves, remember the ceiling for this shape, raise it again slowly
+    the GPU lost  ─▶ all fail: whose item did it cannot be told, and nothing runs there before the worker starts anew
     anything else ─▶ bisect until only the poison items fail
 
 A micro-batch of n with one poison item costs at most 2·log2(n) forwards more than a clean one.
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 
 from smartbatch_worker.contract.shapes import ItemShape, spelled
-from smartbatch_worker.errors import DoesNotFit, ModelFailed, ModelRejected, RowError
+from smartbatch_worker.errors import DeviceLost, DoesNotFit, ModelFailed, ModelRejected, RowError
 from smartbatch_worker.flow.failures import cause_of
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ def run_isolated(
     shape: ItemShape,
     ceilings: MemoryCeilings,
     on_split: Callable[[str], None],
+    device: torch.device,
 ) -> list[Any]:
     """Run items together, splitting on failure.
 
@@ -71,9 +73,13 @@ def run_isolated(
         shape: of one item.
         ceilings: learns what fits.
         on_split: told "oom" or "poison" at every split.
+        device: where `run` computes.
 
     Returns:
         One entry an item, in order: its answer, or the RowError that only it deserves.
+
+    Raises:
+        DeviceLost: the device computes nothing any more.
     """
     try:
         answers = list(run(items))
@@ -90,6 +96,9 @@ def run_isolated(
             on_split("oom")
             if len(items) == 1:
                 return [DoesNotFit(f"one item of shape {_told(shape)} does not fit in memory")]
+        elif is_lost(device):
+            logger.exception("the GPU is lost, and with it all that this worker has there")
+            raise DeviceLost("the GPU failed while it computed a batch; this worker starts anew") from error
         else:
             if len(items) == 1:
                 logger.warning("the model failed on one item of shape %s", spelled(shape), exc_info=True)
@@ -102,8 +111,23 @@ def run_isolated(
     return [
         answer
         for half in (items[:middle], items[middle:])
-        for answer in run_isolated(run, half, shape, ceilings, on_split)
+        for answer in run_isolated(run, half, shape, ceilings, on_split, device)
     ]
+
+
+def is_lost(device: torch.device) -> bool:
+    """Whether a GPU is of no use to this process any more.
+
+    After an assertion in a kernel, as of an index beyond a table, or an address that is not there, every call fails
+    until the process ends. Waiting for the GPU is such a call, and fails for nothing else.
+    """
+    if device.type != "cuda":
+        return False
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError:
+        return True
+    return False
 
 
 def is_out_of_memory(error: BaseException) -> bool:

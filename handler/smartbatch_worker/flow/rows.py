@@ -161,6 +161,13 @@ def check_deadline(row: Row) -> None:
         raise DeadlinePassed("the deadline (X-Request-Deadline-Ms) passed before the forward started")
 
 
+def fail_unanswered(rows: Sequence[Row], error: RowError) -> None:
+    """Of rows that were read, those that have not all of their outputs by now."""
+    for row in rows:
+        if any(output is None for output in row.outputs):
+            row.error = row.error or error
+
+
 def inflate(row: Row) -> None:
     """Undo what the client compressed; whoever reads the body then finds no header that says it still is."""
     encoding = row.headers.get("content-encoding")

@@ -28,6 +28,7 @@ TOO_MANY_FIELDS = "smartbatch: too many fields"
 
 _BUFFER_BYTES = 256 * 1024
 _INT = struct.Struct("!i")
+_ended_because: list[str] = []
 _END_OF_LIST = -1
 
 Field = dict[str, Any]
@@ -146,6 +147,19 @@ def _read_fields(reader: Reader) -> list[Field]:
     return fields
 
 
+def end_after_reply(reason: str) -> None:
+    """End this worker when the frontend has its answers, and have the frontend start another."""
+    _ended_because.append(reason)
+
+
+def _next_field(reader: Reader, num_bytes: int) -> bytearray:
+    """What a message begins with: the one before has been answered."""
+    if _ended_because:
+        logger.error("this worker ends: %s", _ended_because[0])
+        sys.exit(1)
+    return reader.take(num_bytes)
+
+
 def install(protocol: ModuleType) -> bool:
     """Make `ts.protocol.otf_message_handler` read through a Reader; False where it is not the code we know.
 
@@ -163,7 +177,7 @@ def install(protocol: ModuleType) -> bool:
         return reader
 
     replacements = {
-        "_retrieve_buffer": lambda connection, length: reader_of(connection).take(length),
+        "_retrieve_buffer": lambda connection, length: _next_field(reader_of(connection), length),
         "_retrieve_int": lambda connection: reader_of(connection).integer(),
         "_retrieve_inference_msg": lambda connection: read_batch(reader_of(connection)),
     }

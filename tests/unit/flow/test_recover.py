@@ -6,10 +6,17 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from smartbatch_worker.errors import RowError
-from smartbatch_worker.flow.recover import RAISE_CEILING_AFTER, MemoryCeilings, is_out_of_memory, run_isolated
+from smartbatch_worker.errors import DeviceLost, RowError
+from smartbatch_worker.flow.recover import (
+    RAISE_CEILING_AFTER,
+    MemoryCeilings,
+    is_lost,
+    is_out_of_memory,
+    run_isolated,
+)
 
 SHAPE = (4,)
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
 class Model:
@@ -31,7 +38,7 @@ class Model:
 def isolate(model: Model, count: int) -> tuple[list[object], list[str], MemoryCeilings]:
     splits: list[str] = []
     ceilings = MemoryCeilings()
-    return run_isolated(model, range(count), SHAPE, ceilings, splits.append), splits, ceilings
+    return run_isolated(model, range(count), SHAPE, ceilings, splits.append, CPU), splits, ceilings
 
 
 def test_a_clean_batch_costs_one_forward() -> None:
@@ -86,13 +93,34 @@ def test_one_item_that_never_fits_gets_507() -> None:
     assert answers[0].status == 507
 
 
+def test_a_lost_gpu_fails_all_and_blames_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    def run(items: Sequence[int]) -> list[int]:
+        calls.append(len(items))
+        fail()
+        return []
+
+    monkeypatch.setattr(torch.cuda, "synchronize", fail)
+    with pytest.raises(DeviceLost, match="this worker starts anew"):
+        run_isolated(run, range(8), SHAPE, MemoryCeilings(), lambda reason: None, GPU)
+    assert calls == [8]
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    assert not is_lost(GPU)
+    answers = run_isolated(run, range(2), SHAPE, MemoryCeilings(), lambda reason: None, GPU)
+    assert [isinstance(answer, RowError) for answer in answers] == [True, True]
+
+
 def test_the_word_cuda_fails_nobody_else() -> None:
     def run(items: Sequence[int]) -> list[int]:
         if 1 in items:
             raise RuntimeError("CUDA error: device-side assert")
         return list(items)
 
-    answers = run_isolated(run, range(3), SHAPE, MemoryCeilings(), lambda reason: None)
+    answers = run_isolated(run, range(3), SHAPE, MemoryCeilings(), lambda reason: None, CPU)
     assert answers[0] == 0
     assert answers[2] == 2
     assert isinstance(answers[1], RowError)

@@ -14,6 +14,7 @@ from smartbatch_worker.errors import ModelFailed, RowError, WrongAnswerCount
 from smartbatch_worker.flow.recover import MemoryCeilings, run_isolated
 from smartbatch_worker.flow.split import AnswerSplitter
 
+CPU = torch.device("cpu")
 Model = Callable[[torch.Tensor], Any]
 Pair = namedtuple("Pair", "double more")
 
@@ -184,7 +185,7 @@ def test_rows_of_a_nested_tensor_are_each_items_own(monkeypatch: pytest.MonkeyPa
 def test_a_wrong_length_fails_all_at_once_with_both_numbers(model: Model, count: int) -> None:
     run = Runner(model)
     splits: list[str] = []
-    answers = run_isolated(run, [float(n) for n in range(count)], (1,), MemoryCeilings(), splits.append)
+    answers = run_isolated(run, [float(n) for n in range(count)], (1,), MemoryCeilings(), splits.append, CPU)
     assert len(answers) == count
     assert {(type(answer).status, answer.code) for answer in answers} == {(500, "model_failed")}
     assert isinstance(answers[0], RowError)
@@ -195,7 +196,7 @@ def test_a_wrong_length_fails_all_at_once_with_both_numbers(model: Model, count:
 def test_a_list_whose_length_fits_some_batch_is_never_cut_to_it() -> None:
     """Two tensors of all rows: cut to two items, each would have got both rows."""
     run = Runner(lambda x: [x[: len(x) - 1], x[: len(x) - 1]])
-    answers = run_isolated(run, [float(n) for n in range(16)], (1,), MemoryCeilings(), lambda _: None)
+    answers = run_isolated(run, [float(n) for n in range(16)], (1,), MemoryCeilings(), lambda _: None, CPU)
     assert all(isinstance(answer, ModelFailed) for answer in answers)
     assert "2 answers, tensors of 15, 15 rows" in answers[0].message
 

@@ -141,6 +141,20 @@ def test_installed_torchserve_reads_whole_messages_through_it(torchserve: Module
         assert batch[0]["parameters"][0]["value"] == b"[1]"
 
 
+def test_a_worker_of_no_more_use_ends_once_it_has_answered(
+    torchserve: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "_ended_because", [])
+    plain = {"id": b"1", "headers": [], "fields": [(b"body", b"", b"x")]}
+    connection = Chunks((b"I" + message([plain])) * 2, [1])
+    assert wire.install(torchserve)
+    torchserve.retrieve_msg(connection)
+    wire.end_after_reply("its GPU is lost")
+    with pytest.raises(SystemExit) as ended:
+        torchserve.retrieve_msg(connection)
+    assert ended.value.code == 1
+
+
 def test_another_torchserve_is_left_alone() -> None:
     module = ModuleType("otf_message_handler")
     assert not wire.install(module)
