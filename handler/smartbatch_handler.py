@@ -256,6 +256,7 @@ class SmartBatchHandler:
     def _named_or_tensor(self, pin_memory: bool) -> Batcher:
         # What a user computes beside the model is promised float32 on the CPU.
         keeps_pixels = pin_memory and self.config.inputs is None and "inference" not in self._overridden
+        self.model.takes_pixels = keeps_pixels
         self._stacker = Stacker(self.config.image_mean, self.config.image_std, pin_memory, keeps_pixels)
         if self.config.inputs is None:
             return TensorBatcher(self._stacker)

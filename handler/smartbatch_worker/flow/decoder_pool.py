@@ -16,10 +16,10 @@ from smartbatch_worker.flow.rows import Row, check_deadline
 
 logger = logging.getLogger(__name__)
 
-MAX_THREADS = 4
-"""Of one worker. Image decoders release the GIL some twenty times a picture, and each time that it is taken back all
-other threads are in the way: on 16 cores JPEGs were decoded at 293 a second by one thread, 493 by two, 677 by four, 417
-by sixteen; by sixteen processes at 3,971. More cores are used by more workers."""
+MOST_FOR_PICTURES = 4
+"""Threads. Image decoders release the GIL some twenty times a picture, and each time that it is taken back all other
+threads are in the way: on 16 cores JPEGs were decoded at 293 a second by one thread, 493 by two, 677 by four, 417 by
+sixteen; by sixteen processes at 3,971. More cores are used by more workers."""
 QUICK_BYTES = 2**20
 """A body that is hardly more than copied takes less time than to hand it to a thread, unless it is long."""
 
@@ -28,7 +28,7 @@ _NUM_COLOURS = 3
 
 
 class DecoderPool:
-    """Decodes a batch's rows in as many threads as the forward may use, MAX_THREADS at most.
+    """Decodes a batch's rows in as many threads as the forward may use, and pictures in MOST_FOR_PICTURES at most.
 
     Args:
         gpu: reads what it can before; None: all is decoded on the CPU.
@@ -50,9 +50,10 @@ class DecoderPool:
             overridden: the handler's methods that are a user's own: they are given what they were promised, which is
                 bodies, and tensors on the CPU.
         """
-        is_whole = overridden.isdisjoint(("preprocess_item", "inference"))
-        gpu = GpuDecoder.of(config, device) if is_whole else None
-        return cls(gpu, is_customised="preprocess_item" in overridden)
+        own = overridden & {"preprocess_item", "inference"}
+        if own and config.image_decoder == "gpu":
+            logger.warning("image_decoder: gpu is not used: the handler has its own %s", min(own))
+        return cls(None if own else GpuDecoder.of(config, device), is_customised="preprocess_item" in own)
 
     def run(self, decode: Callable[[Row], None], rows: Sequence[Row]) -> None:
         """Attempt `decode` on every row that the GPU leaves; a failure stays in its row."""
@@ -60,9 +61,13 @@ class DecoderPool:
             rows = self._gpu.run(rows)
         at_once: list[Row] = []
         slow: list[Row] = []
+        most = torch.get_num_threads()
         for row in rows:
-            (at_once if not self._is_customised and _is_quick(row) else slow).append(row)
-        size = min(torch.get_num_threads(), len(slow), MAX_THREADS)
+            found = None if self._is_customised else _format_of(row)
+            (at_once if found and found.is_copied and len(row.body) <= QUICK_BYTES else slow).append(row)
+            if found and found.is_image:
+                most = min(most, MOST_FOR_PICTURES)
+        size = min(most, len(slow))
         for row in rows if size <= 1 else at_once:
             row.attempt(decode, row)
         if size <= 1:
@@ -93,7 +98,8 @@ class GpuDecoder:
         """The one that `image_decoder: gpu` asks for; None, and a line in the log, where there can be none."""
         if config.image_decoder != "gpu":
             return None
-        if device.type != "cuda" or config.inputs is not None or len(config.image_mean) != _NUM_COLOURS:
+        takes_colours = config.inputs is None and config.takes_pictures and len(config.image_mean) == _NUM_COLOURS
+        if device.type != "cuda" or not takes_colours:
             logger.warning("image_decoder: gpu needs a GPU and one input of colour pictures: JPEGs are read on the CPU")
             return None
         return cls(config, device)
@@ -125,11 +131,11 @@ class GpuDecoder:
             return None
 
 
-def _is_quick(row: Row) -> bool:
-    if len(row.body) > QUICK_BYTES or "content-encoding" in row.headers:
-        return False
-    found = formats.recognise(row.body, row.headers.get("content-type", "").lower())
-    return found is not None and found.is_copied
+def _format_of(row: Row) -> formats.Format | None:
+    """None where only decoding tells."""
+    if "content-encoding" in row.headers:
+        return None
+    return formats.recognise(row.body, row.headers.get("content-type", "").lower())
 
 
 def _decoders(size: int) -> ThreadPoolExecutor:

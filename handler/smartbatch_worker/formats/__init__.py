@@ -98,7 +98,6 @@ FORMATS = (
         read=npz.read,
         read_named=npz.read_named,
         begins=npz.begins,
-        is_copied=True,
         media_types=(media_types.NPZ,),
     ),
     Format(name="wav", told="WAV", read=sounds.read_wav, begins=wav_files.begins),

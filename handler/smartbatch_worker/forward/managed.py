@@ -88,6 +88,8 @@ class ManagedModel:
         self.calibrations: Calibrations | None = None
         self.takes_list = False
         """Whether the model is called with a list of items, of any shapes; known once it was loaded."""
+        self.takes_pixels = False
+        """Whether uint8 [..., C, H, W] are pixels, to be normalised on the device; else they are the model's own."""
         self._num_items = self._num_padded = 0
         self.num_loads = 0
         self.load_seconds = 0.0
@@ -139,10 +141,9 @@ class ManagedModel:
             return self._compiled.forward(each(self._arrived, batch))
 
     def _arrived(self, tensor: torch.Tensor) -> torch.Tensor:
-        """On the device; the one input of a model is float32, so that what comes as uint8 are pixels."""
+        """On the device, pixels normalised."""
         there = tensor.to(self.device, non_blocking=True)
-        is_pixels = there.dtype == torch.uint8 and self._config.inputs is None
-        return self._normalised(there) if is_pixels else there
+        return self._normalised(there) if self.takes_pixels and there.dtype == torch.uint8 else there
 
     @cached_property
     def _normalised(self) -> DeviceNormaliser:

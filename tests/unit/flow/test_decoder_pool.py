@@ -69,7 +69,8 @@ def test_a_users_own_decoding_may_take_long_whatever_the_body_is() -> None:
     assert {name.rpartition("_")[0] for name in who_decodes(pool, [numbers()] * 4).values()} == {"smartbatch-decode"}
 
 
-def test_more_threads_than_help_are_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("body", "most"), [(photo(8, 8), decoder_pool.MOST_FOR_PICTURES), (b'{"data": [1]}', 9)])
+def test_more_threads_than_help_are_not_made(body: bytes, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
     made: list[int] = []
     decoders = decoder_pool._decoders
@@ -79,8 +80,8 @@ def test_more_threads_than_help_are_not_made(monkeypatch: pytest.MonkeyPatch) ->
         return decoders(size)
 
     monkeypatch.setattr(decoder_pool, "_decoders", make)
-    DecoderPool().run(lambda row: None, [Row(photo(8, 8), {}) for _ in range(9)])
-    assert made == [decoder_pool.MAX_THREADS]
+    DecoderPool().run(lambda row: None, [Row(body, {}) for _ in range(9)])
+    assert made == [most]
 
 
 def test_usual_jpegs_are_read_together_and_all_else_is_left() -> None:
@@ -135,5 +136,8 @@ def test_without_a_gpu_jpegs_are_read_as_ever(caplog: pytest.LogCaptureFixture) 
     assert "image_decoder: gpu needs a GPU" in caplog.text
     assert GpuDecoder.of(asked, torch.device("cuda")) is not None
     assert DecoderPool.of(asked, torch.device("cuda"), {"inference"})._gpu is None
+    assert "has its own inference" in caplog.text
+    numbers_only = WorkerConfig.resolve({"image_decoder": "gpu", "input_shape": [16]}, {})
+    assert GpuDecoder.of(numbers_only, torch.device("cuda")) is None
     with pytest.raises(ValueError, match="image_decoder must be one of cpu, gpu"):
         WorkerConfig.resolve({"image_decoder": "tpu"}, {})

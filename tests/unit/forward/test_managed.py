@@ -126,6 +126,16 @@ def test_it_answers_at_once_and_goes_over_to_the_fastest(
     assert len(list(tmp_path.glob("smartbatch-weights-*.bin"))) == 1, "of the way that serves, and of no other"
 
 
+def test_pixels_are_normalised_where_they_are_expected_and_else_the_models_own(tmp_path: Path, built: Path) -> None:
+    model = slow(tmp_path / "slow", built, micro_batch=4, image_mean=(0.5,), image_std=(0.25,))
+    pixels = torch.tensor([[[[0, 255, 51, 102]]]], dtype=torch.uint8)
+    assert torch.equal(answer(model, pixels), 2 * pixels + 1)
+    model.takes_pixels = True
+    assert torch.allclose(answer(model, pixels), 2 * (pixels / 255 - 0.5) / 0.25 + 1)
+    floats = torch.rand(1, 1, 1, 4)
+    assert torch.equal(answer(model, floats), 2 * floats + 1)
+
+
 def test_it_goes_over_between_two_batches(folder: Path, built: Path, measured: Measured) -> None:
     event = measured({"off fp32": 2.0, "winograd fp32": 1.0})
     model = of_torchvision(folder, built)

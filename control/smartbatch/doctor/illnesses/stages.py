@@ -23,6 +23,11 @@ def decode_bound(evidence: Evidence, prognosis: Prognosis | None) -> Finding | N
         if pictures
         else "send tensors as .npy, safetensors or binary tensors of /v2 instead of JSON"
     )
+    cure = f"{how} (docs/formats.md); `smartbatch stress --format npy` shows what that gives"
+    on_gpu = evidence.worker is not None and evidence.worker["device"].startswith("cuda")
+    if on_gpu and pictures and evidence.config("image_decoder") == "cpu":
+        there = f"smartbatch retune {evidence.model} --set image_decoder=gpu"
+        cure = f"{there}, where they are JPEGs (docs/batching.md#on-a-gpu); or {cure}"
     return Finding(
         illness="decode-bound",
         model=evidence.model,
@@ -30,7 +35,7 @@ def decode_bound(evidence: Evidence, prognosis: Prognosis | None) -> Finding | N
         share=share,
         evidence=f"reading the bodies is {share:.0%} of a batch's {1000 * evidence.batch_s:.1f} ms",
         consequence="no batch size and no faster model helps: what is sent costs more than what is computed",
-        cure=f"{how} (docs/formats.md); `smartbatch stress --format npy` shows what that gives",
+        cure=cure,
     )
 
 

@@ -211,6 +211,19 @@ def test_an_illness_is_the_first_thing_found(name: str) -> None:
     assert finding.cure in report.text()
 
 
+def test_on_a_gpu_jpegs_are_to_be_read_there() -> None:
+    bound = with_view(stage_s={"decode": 0.030, "stack": 0.001, "forward": 0.005, "encode": 0.001})
+
+    def cure(device: str, decoder: str, resize: int | None = 256) -> str:
+        config = {**DESCRIBED["config"], "image_resize": resize, "image_decoder": decoder}
+        described: Any = {**DESCRIBED, "device": device, "config": config}
+        return examine([replace(bound, workers=(described,))]).findings[0].cure
+
+    assert cure("cuda:0", "cpu").startswith("smartbatch retune m --set image_decoder=gpu")
+    for others in (cure("cpu", "cpu"), cure("cuda:0", "gpu"), cure("cuda:0", "cpu", None)):
+        assert "image_decoder" not in others
+
+
 def test_every_illness_is_made_by_a_test_and_explained() -> None:
     assert set(OF_MODELS) == set(ILL)
     explained = re.findall(r"^\| `([a-z-]+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
