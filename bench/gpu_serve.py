@@ -24,7 +24,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from smartbatch.archive.build import build_archive
 from smartbatch.archive.settings import ArchiveSettings
 from smartbatch.remote.status import wait_measured
@@ -93,18 +92,11 @@ def archive(folder: Path, model: str, precision: str, overrides: dict[str, str])
     Returns:
         The model store.
     """
-    import torchvision
-
-    torch.manual_seed(0)
-    torch.save(torchvision.models.get_model(model, weights=None).state_dict(), folder / "weights.pth")
-    (folder / "store").mkdir()
-    keys = {"precision": precision, "output": "topk", "load": "eager", "weights_source": "random", **overrides}
-    build_archive(
-        ArchiveSettings(
-            model=model, model_path=folder / "weights.pth", name=NAME, overrides=keys, output=folder / "store"
-        )
-    )
-    return folder / "store"
+    store = folder / "store"
+    store.mkdir()
+    keys = {"precision": precision, "output": "topk", "load": "eager", **overrides}
+    build_archive(ArchiveSettings(model=model, random_weights=True, name=NAME, overrides=keys, output=store))
+    return store
 
 
 def measure(server: RunningServer, body: Body, workers: int, args: argparse.Namespace) -> Iterator[dict[str, Any]]:

@@ -63,7 +63,7 @@ class DecoderPool:
         slow: list[Row] = []
         most = torch.get_num_threads()
         for row in rows:
-            found = None if self._is_customised else _format_of(row)
+            found = None if self._is_customised or most == 1 else _format_of(row)
             (at_once if found and found.is_copied and len(row.body) <= QUICK_BYTES else slow).append(row)
             if found and found.is_image:
                 most = min(most, MOST_FOR_PICTURES)
