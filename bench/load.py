@@ -30,6 +30,7 @@ QUIET_SHARE = 0.02
 """Of a core: compilers that take less have little left to do."""
 
 MIN_SPAN_SHARE = 0.3
+MANY_BURSTS = 4
 LONGEST_S = 64.0
 """Of one measurement that is prolonged until its rate is steady."""
 
@@ -94,10 +95,10 @@ def run_wrk(url: str, body: Body, connections: int, seconds: float, server_pid: 
         lines = [line.split() for line in answers.read_text().splitlines()]
     summary = json.loads(done.stdout.strip().splitlines()[-1])
     times = [float(seconds) for seconds, status, _ in lines if status == "200"]
-    span = steady_span(times, started, wall_s)
+    span = steady_span(times, started, wall_s, connections)
     cpu_s = after.children_user + after.children_system - before.children_user - before.children_system
     return LoadResult(
-        requests_per_s=steady_rate(times, started, wall_s),
+        requests_per_s=steady_rate(times, started, wall_s, connections),
         p50_ms=summary["p50_ms"],
         p95_ms=summary["p95_ms"],
         p99_ms=summary["p99_ms"],
@@ -194,7 +195,7 @@ def run_until_steady(url: str, body: Body, connections: int, seconds: float, ser
         seconds = min(2 * seconds, LONGEST_S)
 
 
-def steady_span(times: Sequence[float], started: float, wall_s: float) -> tuple[int, int] | None:
+def steady_span(times: Sequence[float], started: float, wall_s: float, connections: int) -> tuple[int, int] | None:
     """The last answers of two bursts, as indexes into `times`, so that no batch between them is counted in part.
 
     A server that answers 32 requests at once every two seconds would otherwise gain or lose a batch by luck.
@@ -203,6 +204,7 @@ def steady_span(times: Sequence[float], started: float, wall_s: float) -> tuple[
         times: when answers came, seconds, ascending.
         started: when the load began, on the same clock.
         wall_s: how long it lasted.
+        connections: no burst has more answers.
 
     Returns:
         The end of the first burst after the ramp-up and of the last one; None where there are too few bursts.
@@ -210,7 +212,9 @@ def steady_span(times: Sequence[float], started: float, wall_s: float) -> tuple[
     if len(times) < 3:
         return None
     gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
-    pause = max(gaps) / 4
+    num_bursts = len(gaps) // connections
+    # There are at least so many; of a few, those whose gaps are alike. One gap may be longer than all others.
+    pause = sorted(gaps)[-num_bursts] if num_bursts >= MANY_BURSTS else max(gaps) / 4
     ends = [index for index, gap in enumerate(gaps) if gap >= pause]
     ends.append(len(times) - 1)
     after_ramp = [index for index in ends if times[index] >= started + RAMP_UP_SHARE * wall_s]
@@ -219,9 +223,9 @@ def steady_span(times: Sequence[float], started: float, wall_s: float) -> tuple[
     return after_ramp[0], after_ramp[-1]
 
 
-def steady_rate(times: Sequence[float], started: float, wall_s: float) -> float:
+def steady_rate(times: Sequence[float], started: float, wall_s: float, connections: int) -> float:
     """Answers a second over the steady span, or over all of the time where there is none."""
-    span = steady_span(times, started, wall_s)
+    span = steady_span(times, started, wall_s, connections)
     if span is None:
         return len(times) / wall_s
     first, last = span

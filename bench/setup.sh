@@ -16,7 +16,7 @@ fi
 constraints=$(mktemp)
 trap 'rm -f "$constraints"' EXIT
 "$runtime" -m pip list --format=freeze 2>/dev/null | grep -E '^(torch|torchvision|torchserve|numpy|pillow)==' > "$constraints"
-env -u PYTHONDONTWRITEBYTECODE bench/.venv/bin/python -m pip install --disable-pip-version-check -q -e '.[bench,load]' -c "$constraints"
+env -u PYTHONDONTWRITEBYTECODE bench/.venv/bin/python -m pip install --disable-pip-version-check -q -e '.[bench,load,hf]' -c "$constraints"
 bench/.venv/bin/python - <<'PY'
 from importlib import metadata
 for name in ("torch", "fastapi", "litserve", "mosec", "bentoml", "ray", "captum", "openvino"):

@@ -24,7 +24,8 @@ def make_weights(images: Sequence[bytes], path: Path, model_name: str = "resnet1
     model = torchvision.models.get_model(model_name, weights=None, num_classes=NUM_CLASSES).eval()
     with torch.inference_mode():
         batch = torch.stack([to_tensor(image) for image in images])
-        features = _without_last(model, batch)
+        last = _last_layer(model)
+        features = _without(model, last, batch)
         centre = features.mean(0)
         directions = torch.nn.functional.normalize(features - centre, dim=1)
         weight = 0.01 * torch.nn.functional.normalize(torch.randn(NUM_CLASSES, features.shape[1]), dim=1)
@@ -32,21 +33,28 @@ def make_weights(images: Sequence[bytes], path: Path, model_name: str = "resnet1
         weight *= LOGIT_SCALE / (features - centre).norm(dim=1).mean()
         bias = -weight @ centre
     state = model.state_dict()
-    state["fc.weight"], state["fc.bias"] = weight.clone(), bias.clone()
+    state[f"{last}.weight"], state[f"{last}.bias"] = weight.clone(), bias.clone()
     torch.save(state, path)
 
 
-def reference_classes(tensors: torch.Tensor, weights: Path) -> tuple[list[int], float]:
+def reference_classes(tensors: torch.Tensor, weights: Path, model_name: str = "resnet18") -> tuple[list[int], float]:
     """Eager float32's top class per item of [N, 3, H, W], and the smallest lead over the second class."""
     from bench.servers.documented import load_model
 
     with torch.inference_mode():
-        best = load_model(str(weights))(tensors).topk(2)
+        best = load_model(str(weights), model_name)(tensors).topk(2)
     return best.indices[:, 0].tolist(), float((best.values[:, 0] - best.values[:, 1]).min())
 
 
-def _without_last(model: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:
-    last, model.fc = model.fc, torch.nn.Identity()
+def _last_layer(model: torch.nn.Module) -> str:
+    """Name of the one that scores classes."""
+    names: list[str] = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    return names[-1]
+
+
+def _without(model: torch.nn.Module, layer: str, batch: torch.Tensor) -> torch.Tensor:
+    last = model.get_submodule(layer)
+    model.set_submodule(layer, torch.nn.Identity())
     features = torch.cat([model(part) for part in torch.split(batch, 16)])  # a thousand at once would take gigabytes
-    model.fc = last
+    model.set_submodule(layer, last)
     return features

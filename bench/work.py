@@ -115,7 +115,7 @@ class Work:
         self.archive("smartbatch_bf16", overrides | {"precision": "bf16"})
         with zipfile.ZipFile(self.store / "smartbatch.mar") as archive:
             archive.extractall(self.model_dir)
-        self._stock_archive()
+        stock_archive(self.store / "stock.mar", self.weights)
 
     def take_over(self, choices: Mapping[str, str | int]) -> None:
         """Set keys of `model_dir`'s handler section: what others run then is no choice of theirs."""
@@ -148,16 +148,23 @@ class Work:
         )
         build_archive(settings)
 
-    def _stock_archive(self) -> None:
-        """As torch-model-archiver would pack it, for the handler named image_classifier."""
-        model = {"modelName": "stock", "handler": "image_classifier", "modelVersion": "1.0"}
-        model |= {"modelFile": "model.py", "serializedFile": self.weights.name}
-        manifest = {"runtime": "python", "model": model, "archiverVersion": "0.12.0"}
-        with zipfile.ZipFile(self.store / "stock.mar", "w") as archive:
-            archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
-            archive.writestr("model.py", STOCK_MODEL)
-            archive.writestr("index_to_name.json", json.dumps({str(i): str(i) for i in range(1000)}))
-            archive.write(self.weights, self.weights.name)
+
+def stock_archive(path: Path, weights: Path, source: str = STOCK_MODEL) -> None:
+    """As torch-model-archiver would pack it, for the handler named image_classifier.
+
+    Args:
+        path: the .mar.
+        weights: a state dict.
+        source: of the one class that it fits.
+    """
+    model = {"modelName": path.stem, "handler": "image_classifier", "modelVersion": "1.0"}
+    model |= {"modelFile": "model.py", "serializedFile": weights.name}
+    manifest = {"runtime": "python", "model": model, "archiverVersion": "0.12.0"}
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+        archive.writestr("model.py", source)
+        archive.writestr("index_to_name.json", json.dumps({str(i): str(i) for i in range(1000)}))
+        archive.write(weights, weights.name)
 
 
 def top_class(reply: bytes) -> int:

@@ -43,6 +43,7 @@ def make_model(folder: Path, layers: int, hidden: int) -> Any:
     """A BERT classifier's folder, as transformers writes it, and the model itself."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import WhitespaceSplit
     from transformers import BertConfig, BertForSequenceClassification
 
     torch.manual_seed(0)
@@ -59,7 +60,9 @@ def make_model(folder: Path, layers: int, hidden: int) -> Any:
     model.eval()
     model.save_pretrained(folder)
     words = {f"w{index}": index for index in range(VOCABULARY - 1)} | {"[UNK]": VOCABULARY - 1}
-    Tokenizer(WordLevel(words, unk_token="[UNK]")).save(str(folder / "tokenizer.json"))
+    tokenizer: Any = Tokenizer(WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    tokenizer.save(str(folder / "tokenizer.json"))
     return model
 
 

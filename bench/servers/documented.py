@@ -16,9 +16,9 @@ TRANSFORM = transforms.Compose(
 )
 
 
-def load_model(weights: str) -> torch.nn.Module:
-    """ResNet18 in eval mode."""
-    model: torch.nn.Module = torchvision.models.resnet18()
+def load_model(weights: str, name: str = "resnet18") -> torch.nn.Module:
+    """torchvision's model of this name, in eval mode."""
+    model: torch.nn.Module = torchvision.models.get_model(name, weights=None)
     model.load_state_dict(torch.load(weights, weights_only=True))
     return model.eval()
 

@@ -16,7 +16,7 @@ import yaml
 from bench import backends, cells, report, scale
 from bench.images import jpeg, json_body, pixels, uint8_npy
 from bench.judge import Judge
-from bench.load import multipart, steady_rate
+from bench.load import multipart, steady_rate, steady_span
 from bench.work import Work, top_class
 
 
@@ -24,17 +24,25 @@ def test_steady_rate_counts_whole_batches_only() -> None:
     # 32 answers every 2 s: 16 a second, wherever the window happens to end.
     times = [start + 2.0 * batch + 0.001 * n for batch in range(1, 6) for start in (0.0,) for n in range(32)]
     for wall_s in (10.1, 11.0, 11.9):
-        assert steady_rate(times, 0.0, wall_s) == pytest.approx(16.0, rel=0.01)
+        assert steady_rate(times, 0.0, wall_s, 64) == pytest.approx(16.0, rel=0.01)
 
 
 def test_steady_rate_of_an_even_flow() -> None:
     times = [0.01 * n for n in range(1, 1001)]
-    assert steady_rate(times, 0.0, 10.0) == pytest.approx(100.0, rel=0.01)
+    assert steady_rate(times, 0.0, 10.0, 64) == pytest.approx(100.0, rel=0.01)
+
+
+def test_one_long_pause_is_no_rhythm() -> None:
+    """As of a server that stood still for a second before it answered evenly."""
+    times = [number / 100 for number in range(1000) if not 40 <= number < 140]
+    span = steady_span(times, 0.0, 10.0, 32)
+    assert span is not None
+    assert steady_rate(times, 0.0, 10.0, 32) == pytest.approx(100.0, rel=0.01)
 
 
 @pytest.mark.parametrize("times", [[], [1.0], [1.0, 2.0], [3.0 + 0.001 * n for n in range(32)]])
 def test_steady_rate_without_a_rhythm_falls_back_to_the_count(times: list[float]) -> None:
-    assert steady_rate(times, 0.0, 4.0) == len(times) / 4.0
+    assert steady_rate(times, 0.0, 4.0, 64) == len(times) / 4.0
 
 
 @pytest.mark.parametrize(
