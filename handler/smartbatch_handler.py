@@ -28,7 +28,7 @@ from smartbatch_worker.contract import media_types
 from smartbatch_worker.contract import metrics as names
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.contract.description import Description, ExampleBody, example_of
-from smartbatch_worker.contract.shapes import ItemShape, Sample, spelled
+from smartbatch_worker.contract.shapes import ItemShape, Samples, spelled
 from smartbatch_worker.errors import RowError, blame_server
 from smartbatch_worker.flow import decode, examples, recover
 from smartbatch_worker.flow.answers import outputs
@@ -262,7 +262,7 @@ class SmartBatchHandler:
             return TensorBatcher(self._stacker)
         return NamedBatcher(self.config, self._stacker, lambda: self.model.timings(), pin_memory)
 
-    def _samples(self) -> list[Sample]:
+    def _samples(self) -> Samples:
         """Of named inputs, batches to measure with."""
         return examples.samples(self.config, self._example_items())
 

@@ -21,6 +21,15 @@ class Sample:
     """One of so many items, on the host."""
 
 
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """What a model of named inputs is measured with, and what tells whether a compiler has read all of it."""
+
+    measured: Sequence[Sample] = ()
+    compared: Sequence[Any] = ()
+    """Batches on the host."""
+
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 

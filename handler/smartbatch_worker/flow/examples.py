@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.contract.inputs import InputSpec
-from smartbatch_worker.contract.shapes import Sample
+from smartbatch_worker.contract.shapes import Sample, Samples
 from smartbatch_worker.flow.batch import Item
 from smartbatch_worker.flow.batchers import NamedBatcher
 from smartbatch_worker.flow.inputs import NamedInputs
@@ -17,10 +18,12 @@ from smartbatch_worker.flow.stack import Stacker
 
 MEASURED_LENGTHS = (32, 128)
 """Where the configuration declares none."""
+LONGEST_COMPARED = 512
+"""Of a text: most models take no longer one, and a forward of one that is costs what nobody would notice."""
 
 
-def samples(config: WorkerConfig, items: Sequence[NamedInputs]) -> list[Sample]:
-    """Batches of several lengths.
+def samples(config: WorkerConfig, items: Sequence[NamedInputs]) -> Samples:
+    """Batches of several lengths; and to compare by, one in which an item is filled up, one item alone, a long one.
 
     Args:
         config: inputs and lengths.
@@ -31,13 +34,28 @@ def samples(config: WorkerConfig, items: Sequence[NamedInputs]) -> list[Sample]:
 
     def sample(sizes: LetterSizes) -> Sample:
         its_items = [stretched(item, config, sizes) for item in items]
+        return Sample(batcher.padding.shape(its_items[0], sizes), lambda count: together(cycled(its_items, count)))
 
-        def batch(count: int) -> dict[str, torch.Tensor]:
-            return batcher.stack([Item(item, 0, 0) for item in cycled(its_items, count)])
+    def together(its_items: Sequence[NamedInputs]) -> dict[str, torch.Tensor]:
+        return batcher.stack([Item(item, 0, 0) for item in its_items])
 
-        return Sample(batcher.padding.shape(its_items[0], sizes), batch)
-
-    return [sample(sizes) for sizes in lengths_to_measure(config)] if items else []
+    if not items:
+        return Samples()
+    lengths = lengths_to_measure(config)
+    halves = {letter: max(1, size // 2) for letter, size in lengths[0].items()}
+    compared = [[lengths[0], halves, lengths[0]], [halves]]
+    if config.task is not None:  # a text
+        compared.append([dict.fromkeys(lengths[0], min(config.max_length, LONGEST_COMPARED))])
+    return Samples(
+        [sample(sizes) for sizes in lengths],
+        [
+            {
+                name: tensor.clone()
+                for name, tensor in together([stretched(items[0], config, sizes) for sizes in each]).items()
+            }
+            for each in compared
+        ],
+    )
 
 
 def made_up(config: WorkerConfig, count: int = 1) -> list[NamedInputs]:
@@ -63,7 +81,12 @@ def lengths_to_measure(config: WorkerConfig) -> list[LetterSizes]:
         for letter in padding.letters
     }
     most = max((len(column) for column in columns.values()), default=1)
-    return [{letter: column[min(at, len(column) - 1)] for letter, column in columns.items()} for at in range(most)]
+    longest = config.max_length if config.task is not None else math.inf  # of a text
+    found = [
+        {letter: int(min(column[min(at, len(column) - 1)], longest)) for letter, column in columns.items()}
+        for at in range(most)
+    ]
+    return [sizes for at, sizes in enumerate(found) if sizes not in found[:at]]
 
 
 def stretched(item: NamedInputs, config: WorkerConfig, sizes: LetterSizes) -> NamedInputs:

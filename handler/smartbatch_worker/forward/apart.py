@@ -14,7 +14,7 @@ from functools import partial
 
 import torch
 
-from smartbatch_worker.contract.shapes import Sample
+from smartbatch_worker.contract.shapes import Sample, Samples
 from smartbatch_worker.forward.batches import first_items
 from smartbatch_worker.forward.later import Order, give_way
 from smartbatch_worker.forward.managed import ManagedModel
@@ -41,7 +41,7 @@ def main() -> None:
         order.cache_dir,
         torch.device("cpu"),
         order.max_batch_size,
-        samples=lambda: samples,
+        samples=lambda: Samples(samples, order.compared),
     )
     model.measures_first = True
     with model.ready():

@@ -22,6 +22,13 @@ class ByName(torch.nn.Module):
         return self.module(**batch)
 
 
+def check_of(module: torch.nn.Module) -> Callable[[dict[str, torch.Tensor]], None]:
+    """What a module of named inputs refuses before it computes, which is no part of what a compiler reads of it."""
+    inner = module.module if isinstance(module, ByName) else module
+    check: Callable[..., None] | None = getattr(inner, "check_inputs", None)
+    return lambda batch: None if check is None else check(**batch)
+
+
 def each(function: Callable[[torch.Tensor], torch.Tensor], batch: Batch) -> Batch:
     """The batch with `function` applied to every tensor."""
     if isinstance(batch, dict):

@@ -13,9 +13,18 @@ from typing import Any
 import torch
 
 from smartbatch_worker.contract.config import WorkerConfig
+from smartbatch_worker.contract.shapes import Samples
 from smartbatch_worker.forward import calibrate, measure
+from smartbatch_worker.forward.batches import Batch, each, num_items
 from smartbatch_worker.forward.compilers import COMPILERS
-from smartbatch_worker.forward.compilers.compiler import Built, CompilerUnavailableError, Padding, Task, no_padding
+from smartbatch_worker.forward.compilers.compiler import (
+    Built,
+    CompilerUnavailableError,
+    Examples,
+    Padding,
+    Task,
+    no_padding,
+)
 from smartbatch_worker.forward.measurements import Measurements
 from smartbatch_worker.forward.precision import Forward, is_emulated, warn_if_emulated
 from smartbatch_worker.models import kind_of
@@ -33,8 +42,8 @@ BF16_TOLERANCE = 2.0
 ALIKE = 0.1
 """Of the answers, root mean square: how far two ways may be apart in one precision, of which bf16 takes a tenth."""
 
-NUM_CHECKED = 2
-"""Items that a way has to answer as PyTorch does, each time that it is built."""
+NUM_TIMED, NUM_CHECKED = 4, 2
+"""Items of a forward that is timed; and those that a way has to answer as PyTorch does, each time that it is built."""
 NUM_ROUNDS = 3
 HOPELESS = 4.0
 """Times the fastest: a way that takes longer is not timed again. Less may be a worker that was loading meanwhile."""
@@ -68,6 +77,7 @@ def compile_forward(
     shape: tuple[int, ...] | None,
     measurements: Measurements,
     largest: int = calibrate.MAX_LARGEST,
+    samples: Samples | None = None,
     *,
     at_once: bool = False,
 ) -> Compiled:
@@ -80,32 +90,38 @@ def compile_forward(
         shape: of one item, where known: compilation then happens here and not at the first request.
         measurements: of this model; what is built is kept beside them.
         largest: most items in one batch; CUDA graphs are recorded up to it.
+        samples: of a module with named inputs, where there are any.
         at_once: where the fastest way is to be taken, PyTorch's is, and the answer says that the choice is left.
 
     Raises:
         ValueError: the compiler is not installed or does not take this kind of model.
         RuntimeError: it took the model and failed.
     """
+    kind = kind_of(config.model)
+    is_compared = device.type == "cpu" and (config.compile == "auto" or COMPILERS[config.compile].reads_once)
     task = Task(
         module,
         config.precision,
-        is_ours=kind_of(config.model).is_ours,
+        is_ours=kind.is_ours,
         shape=shape,
         device=device,
         cache_dir=measurements.folder,
         largest=largest,
+        inputs=config.inputs,
+        examples=_examples(shape, samples) if is_compared else None,
     )
-    can_choose = config.compile == "auto" and device.type == "cpu" and task.is_ours and config.precision != "fp16"
-    if can_choose and shape is not None:
-        choice = Choice(task, shape, measurements)
-        return choice.plain() if at_once else choice.measured()
+    can_choose = device.type == "cpu" and (kind.is_ours or kind.may_be_read(config)) and config.precision != "fp16"
+    if config.compile == "auto" and can_choose and task.examples is not None:
+        choice = Choice(task, measurements)
+        if kind.is_ours or choice.is_open:
+            return choice.plain() if at_once else choice.measured()
     warn_if_emulated(config.precision, device)
     if config.compile == "auto" and device.type == "cuda" and task.is_ours and shape is not None:
         return _recorded_or_plain(task)
     compiler = COMPILERS[PLAIN if config.compile == "auto" else config.compile]
     built = compiler.take(task)
     if compiler.reads_once:
-        _check_alike(built.forward, task.plain, shape or ())
+        _check_alike(built.forward, task)
     return Compiled(built.forward, compiler.name, config.precision, built.padding, built.modules)
 
 
@@ -121,16 +137,33 @@ def _recorded_or_plain(task: Task) -> Compiled:
     return Compiled(built.forward, name, task.precision, built.padding, built.modules)
 
 
+def _examples(shape: tuple[int, ...] | None, samples: Samples | None) -> Examples | None:
+    """What to time and to compare a model with; None where nobody knows what it takes."""
+    if shape is not None:
+        batch = torch.randn((NUM_TIMED, *shape), generator=torch.Generator().manual_seed(0))
+        return Examples(f"shape={shape}", [batch], [batch[:NUM_CHECKED]])
+    if samples is None or not samples.measured:
+        return None
+    # A sample's batch is valid until the next one's.
+    timed = [each(torch.clone, sample.batch(NUM_TIMED)) for sample in samples.measured]
+    return Examples(f"shape={[sample.shape for sample in samples.measured]}", timed, [*timed, *samples.compared])
+
+
 class Choice:
     """Which way of computing in the configured precision or better is the fastest on this CPU: measured once.
 
     bf16 is computed in fp32 where the CPU has no bf16 instructions, or where fp32 is faster.
     """
 
-    def __init__(self, task: Task, shape: tuple[int, ...], measurements: Measurements) -> None:
-        self._ways, self._measurements = _Ways(task, shape), measurements
-        self.key = f"compile {' or '.join(self._ways.names)} shape={shape}"
+    def __init__(self, task: Task, measurements: Measurements) -> None:
+        self._ways, self._measurements = _Ways(task), measurements
+        self.key = f"compile {' or '.join(self._ways.names)} {self._ways.examples.told}"
         """Of `Measurements`."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is more than one way."""
+        return len(self._ways.names) > 1
 
     def plain(self) -> Compiled:
         """PyTorch: it is there at once, and leaves this choice to be made."""
@@ -188,9 +221,12 @@ class Choice:
         for _ in range(NUM_ROUNDS):
             limit = HOPELESS * min(times.values())
             for way in [way for way in built if times[way] <= limit]:
-                times[way] = min(times[way], measure.time_forward(built[way].forward, ways.example, ways.device))
+                seconds = [
+                    measure.time_forward(built[way].forward, batch, ways.device) for batch in ways.examples.timed
+                ]
+                times[way] = min(times[way], sum(seconds))
         told = ", ".join(f"{way} {1000 * seconds:.1f} ms" for way, seconds in times.items())
-        logger.info("forward of %d items: %s", len(ways.example), told)
+        logger.info("forward of %d items: %s", sum(map(num_items, ways.examples.timed)), told)
         return times
 
     def _is_way(self, name: str) -> bool:
@@ -203,21 +239,25 @@ class _Ways:
     A way's name is its compiler and its precision: "winograd fp32".
     """
 
-    def __init__(self, task: Task, shape: tuple[int, ...]) -> None:
-        self.device = task.device
+    def __init__(self, task: Task) -> None:
+        assert task.examples is not None
+        self.device, self.examples = task.device, task.examples
         self.has_failed = False  # what is not installed has not failed; it is told apart in the measurements' key
-        self.example = torch.randn((4, *shape), generator=torch.Generator().manual_seed(0))
         has_bf16 = task.precision == "bf16" and not is_emulated("bf16")
         if task.precision == "bf16" and not has_bf16:
             logger.info("this CPU has no bf16 instructions: computing in fp32, which is faster here and more precise")
         self._tasks = {precision: task.in_another(precision) for precision in ("fp32", "bf16")}
         self.plain = f"{PLAIN} {'bf16' if has_bf16 else 'fp32'}"
         """PyTorch's, in the configured precision where the CPU has it."""
-        self.names = [f"{row.name} {precision}" for row in COMPILERS.values() for precision in row.ways(has_bf16)]
+        self.names = [f"{row.name} {precision}" for row in COMPILERS.values() for precision in row.ways(task, has_bf16)]
 
     def comparable(self) -> list[str]:
         """Those to try: what gives anything but a tensor cannot be compared, and stays PyTorch's."""
-        is_tensor = isinstance(self._expected, torch.Tensor)
+        try:
+            is_tensor = all(isinstance(answer, torch.Tensor) for answer in self._expected)
+        except Exception as error:  # whatever a model raises that does not take made-up numbers
+            logger.warning("ways of computing are not compared: PyTorch fails (%s: %s)", type(error).__name__, error)
+            self.has_failed, is_tensor = True, False
         return [way for way in self.names if is_tensor or way.split()[0] == PLAIN]
 
     def build(self, way: str) -> Built | None:
@@ -229,7 +269,7 @@ class _Ways:
             return Built(task.plain, modules=(task.plain_module,))
         try:
             built = COMPILERS[compiler].take(task)
-            difference = built.forward(self._checked) - self._expected
+            difference = _difference(self._answers(built.forward), self._expected)
         except CompilerUnavailableError as error:
             logger.info("%s: %s", error.instead, error)
             return None
@@ -246,30 +286,51 @@ class _Ways:
     def _is_right(self, difference: torch.Tensor, precision: str) -> bool:
         if precision == "bf16":
             return _rms(difference) <= BF16_TOLERANCE * self._error_of_plain_bf16
-        return float(difference.abs().max()) <= FP32_TOLERANCE * float(self._expected.abs().max())
+        largest = max(float(answer.abs().max()) for answer in self._expected)
+        return float(difference.abs().max()) <= FP32_TOLERANCE * largest
 
     @cached_property
     def _error_of_plain_bf16(self) -> float:
-        return _rms(self._tasks["bf16"].plain(self._checked) - self._expected)
-
-    @property
-    def _checked(self) -> torch.Tensor:
-        return self.example[:NUM_CHECKED]
+        return _rms(_difference(self._answers(self._tasks["bf16"].plain), self._expected))
 
     @cached_property
-    def _expected(self) -> Any:
-        return self._tasks["fp32"].plain(self._checked)
+    def _expected(self) -> list[Any]:
+        return self._answers(self._tasks["fp32"].plain)
+
+    def _answers(self, forward: Forward) -> list[Any]:
+        return [forward(batch) for batch in self.examples.compared]
 
 
-def _check_alike(compiled: Forward, plain: Forward, shape: tuple[int, ...]) -> None:
-    """Refuse what a compiler made of a module whose Python does other things for another number of items."""
-    for count in (3, 1):
-        example = torch.randn((count, *shape), generator=torch.Generator().manual_seed(0))
-        actual, expected = compiled(example), plain(example)
+def _difference(answers: list[Any], expected: list[Any]) -> torch.Tensor:
+    """Of all numbers.
+
+    Raises:
+        ValueError: an answer has another shape.
+    """
+    for answer, wanted in zip(answers, expected, strict=True):
+        if answer.shape != wanted.shape:
+            raise ValueError(f"it answers {list(answer.shape)} where {list(wanted.shape)} is right")
+    pairs = zip(answers, expected, strict=True)
+    return torch.cat([(answer.float() - wanted.float()).flatten() for answer, wanted in pairs])
+
+
+def _check_alike(compiled: Forward, task: Task) -> None:
+    """Refuse what a compiler made of a module whose Python does other things for another number or length of items."""
+    batches: list[Batch] = []
+    if task.inputs is None:
+        generator, shape = torch.Generator().manual_seed(0), task.shape or ()
+        batches = [torch.randn((count, *shape), generator=generator) for count in (3, 1)]
+    elif task.examples is not None:
+        batches = list(task.examples.compared)
+    for batch in batches:
+        actual, expected = compiled(batch), task.plain(batch)
         if not isinstance(actual, torch.Tensor) or not isinstance(expected, torch.Tensor):
             return
         if actual.shape != expected.shape or _rms(actual - expected) > ALIKE * _rms(expected):
-            raise ValueError(f"what compile: made of the model answers other than the model for {count} items")
+            told = f"{num_items(batch)} items"
+            if isinstance(batch, dict):
+                told += f" of {', '.join(f'{name} {list(tensor.shape[1:])}' for name, tensor in batch.items())}"
+            raise ValueError(f"what compile: made of the model answers other than the model for {told}")
 
 
 def _rms(tensor: torch.Tensor) -> float:

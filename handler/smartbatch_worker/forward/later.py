@@ -51,6 +51,8 @@ class Order:
     max_batch_size: int
     samples: Sequence[tuple[ItemShape, Any]]
     """Of a model with named inputs: an item's shape, and a batch of as many as are ever measured at once."""
+    compared: Sequence[Any]
+    """Of a model with named inputs: batches on which whatever computes it has to answer alike."""
     num_threads: int
     """What a worker computes with where all of them do."""
 

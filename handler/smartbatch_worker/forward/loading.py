@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from smartbatch_worker.contract.config import WorkerConfig
-from smartbatch_worker.contract.shapes import Sample, spelled
+from smartbatch_worker.contract.shapes import ItemShape, Sample, Samples, spelled
 from smartbatch_worker.errors import ModelUnavailable
 from smartbatch_worker.forward import calibrate
 from smartbatch_worker.forward.batches import Batch, ByName, each
@@ -38,6 +38,8 @@ class Loaded:
     takes_list: bool
     samples: Sequence[Sample]
     """To calibrate with; none where the micro-batch is given."""
+    named: Samples
+    """Of a model with named inputs."""
     calibrations: Calibrations | None = None
     is_uncalibrated: bool = False
     """Whether that takes too long for whoever waits for an answer."""
@@ -63,6 +65,11 @@ class Loaded:
         assert way is not None
         return next((question.key for question in self.questions(way) if question.kept() is None), None)
 
+    def told_samples(self) -> list[tuple[ItemShape, Any]]:
+        """Of named inputs, for another process: an item's shape, and as many as are ever measured at once."""
+        # A sample's batch is valid until the next one's.
+        return [(one.shape, each(torch.clone, one.batch(self.largest))) for one in self.named.measured]
+
     def calibrate(self, found: Sequence[Calibration | None]) -> None:
         """Take what is known of it."""
         self.calibrations = Calibrations([calibration for calibration in found if calibration is not None])
@@ -74,7 +81,7 @@ def load_model(
     cache_dir: Path,
     device: torch.device,
     max_batch_size: int,
-    samples: Callable[[], Sequence[Sample]],
+    samples: Callable[[], Samples],
     *,
     at_once: bool,
 ) -> Loaded:
@@ -86,7 +93,7 @@ def load_model(
         cache_dir: where what is built and measured is kept.
         device: where it runs.
         max_batch_size: TorchServe's batch size.
-        samples: of a model with named inputs, batches to calibrate with.
+        samples: of a model with named inputs, batches to measure and compare with.
         at_once: somebody waits for its first answer: what takes long to measure is left.
 
     Raises:
@@ -114,7 +121,8 @@ def load_model(
     with torch.inference_mode():
         try:
             measurements = Measurements.of(model_dir, config, cache_dir)
-            made = compile_forward(module, config, device, shape, measurements, most, at_once=at_once)
+            named = samples() if config.inputs is not None else Samples()
+            made = compile_forward(module, config, device, shape, measurements, most, named, at_once=at_once)
         except Exception as error:  # compilers run the model, which may raise anything
             logger.exception("cannot compile the model")
             raise ModelUnavailable(f"the model cannot be compiled: {error}") from error
@@ -123,8 +131,8 @@ def load_model(
             if shape is None
             else [calibrate.random_sample(shape, min(most, calibrate.most_measured(device)), device)]
         )
-        tried = (samples() if config.inputs is not None else random) if is_measured else []
-        loaded = Loaded(made, measurements, device, bound, most, takes_list, tried)
+        tried = (named.measured if config.inputs is not None else random) if is_measured else []
+        loaded = Loaded(made, measurements, device, bound, most, takes_list, tried, named)
         if made.choice is None:
             _calibrate(loaded, at_once)
     return loaded

@@ -9,7 +9,7 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from smartbatch_worker.contract.config import WorkerConfig
-from smartbatch_worker.contract.shapes import ItemShape, Sample
+from smartbatch_worker.contract.shapes import ItemShape, Samples
 from smartbatch_worker.forward.batches import Batch, each
 from smartbatch_worker.forward.calibrate import Calibrations
 from smartbatch_worker.forward.choose import Compiled
@@ -52,7 +52,7 @@ class ManagedModel:
         on_load: told the seconds a load took.
         on_unload: told when the weights were freed.
         on_measuring: told True when a load leaves something to be measured or built, False when that is over.
-        samples: of a model with named inputs, batches of these to measure with; asked while loading.
+        samples: of a model with named inputs, batches to measure and compare with; asked while loading.
         weights_dir: where the server's workers share a file of weights; None: this model is no worker's.
     """
 
@@ -66,7 +66,7 @@ class ManagedModel:
         on_load: Callable[[float], None] = _ignore,
         on_unload: Callable[[], None] = _ignore,
         on_measuring: Callable[[bool], None] = _ignore,
-        samples: Callable[[], Sequence[Sample]] = tuple,
+        samples: Callable[[], Samples] = Samples,
         weights_dir: Path | None = None,
     ) -> None:
         self._config = config
@@ -285,7 +285,8 @@ class ManagedModel:
             model_dir=self._model_dir,
             cache_dir=self._cache_dir,
             max_batch_size=self._max_batch_size,
-            samples=[(sample.shape, sample.batch(loaded.largest)) for sample in loaded.samples if self._config.inputs],
+            samples=loaded.told_samples(),
+            compared=loaded.named.compared,
             num_threads=loaded.num_threads,
         )
         have_measured(order, loaded.measurements.name_of(missing), lambda: loaded.missing() is None)

@@ -48,10 +48,15 @@ class _Guarded(torch.nn.Module):
         settings: Any = model.config
         self._num_tokens = getattr(settings, "vocab_size", None)
 
-    def check(self, ids: torch.Tensor) -> None:
-        """Raises:
-        ValueError: a text of [N, L] is too long, or of numbers that are no tokens.
+    def check_inputs(self, *, input_ids: torch.Tensor | None = None, **others: torch.Tensor) -> None:
+        """Of what is computed without Python, too.
+
+        Raises:
+            ValueError: a text of [N, L] is too long, or of numbers that are no tokens.
         """
+        if input_ids is None:
+            return
+        ids = input_ids
         if ids.shape[1] > self._max_length:
             raise ValueError(f"the size of a text is {ids.shape[1]} tokens; at most {self._max_length} (max_length)")
         if self._num_tokens is not None and (int(ids.min()) < 0 or int(ids.max()) >= self._num_tokens):
@@ -71,8 +76,7 @@ class Scores(_Guarded):
         """Logits."""
         if pixel_values is not None:
             inputs["pixel_values"] = pixel_values
-        if "input_ids" in inputs:
-            self.check(inputs["input_ids"])
+        self.check_inputs(**inputs)
         logits: torch.Tensor = self.model(**inputs).logits
         return logits
 
@@ -86,7 +90,7 @@ class Embedding(_Guarded):
 
     def forward(self, **inputs: torch.Tensor) -> torch.Tensor:
         """[N, L] each to [N, D]."""
-        self.check(inputs["input_ids"])
+        self.check_inputs(**inputs)
         vectors = self.model(**inputs).last_hidden_state  # [N, L, D]
         if self._pooling == "cls":
             pooled = vectors[:, 0]
@@ -121,7 +125,7 @@ class Generation(_Guarded):
 
     def forward(self, **inputs: torch.Tensor) -> list[torch.Tensor]:
         """[N, L] each to N lists of token numbers, of at most max_new_tokens, without the one that ends the text."""
-        self.check(inputs["input_ids"])
+        self.check_inputs(**inputs)
         model: Any = self.model
         written = model.generate(**inputs, generation_config=self._settings)
         new = written[:, inputs["input_ids"].shape[1] :]
@@ -215,6 +219,7 @@ KIND = Kind(
     suffix="config.json",
     load=load,
     own_weights=f"file {_WEIGHTS} beside {{model}}",
+    may_be_read=lambda config: config.task != "text-generation",
     libraries=("transformers",),
     settings=("task", "max_new_tokens", "pooling", "normalize"),
     weights_beside=_WEIGHTS,

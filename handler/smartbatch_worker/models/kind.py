@@ -37,6 +37,9 @@ class Kind:
     """One file carries code and weights, and no other can be put in it; see `contract/programs.py`."""
     is_ours: bool = False
     """Its source is known, so that it may be traced: batch norms are folded and convolutions swapped."""
+    may_be_read: Callable[[WorkerConfig], bool] = lambda config: False
+    """Its source is a known library's, and gives tensors: `compile: auto` may have a compiler read it by running it,
+    and compares what that made."""
     keeps_rows_apart: bool = False
     """Known from its source; and its answers, lists in the order of their scores, cannot be compared number by number:
     rounding decides between equals."""

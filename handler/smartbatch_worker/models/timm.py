@@ -83,4 +83,12 @@ def build_timm(name: str, num_classes: int | None) -> torch.nn.Module:
     return module
 
 
-KIND = Kind(name="timm", suffix=None, prefixes=(PREFIX,), load=load, own_weights="none", libraries=("timm",))
+KIND = Kind(
+    name="timm",
+    suffix=None,
+    prefixes=(PREFIX,),
+    load=load,
+    own_weights="none",
+    may_be_read=lambda config: True,
+    libraries=("timm",),
+)

@@ -254,7 +254,7 @@ def test_the_process_ends_with_the_worker(tmp_path: Path) -> None:
     )
     config = WorkerConfig(model="model.py", weights_source="embedded", input_shape=(4,))
     order = later.Order(
-        config=config, model_dir=folder, cache_dir=tmp_path, max_batch_size=1, samples=(), num_threads=1
+        config=config, model_dir=folder, cache_dir=tmp_path, max_batch_size=1, samples=(), compared=(), num_threads=1
     )
     command = [sys.executable, "-m", later.PROGRAM]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ) as process:

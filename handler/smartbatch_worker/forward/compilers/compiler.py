@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,8 @@ from typing import TypeAlias
 
 import torch
 
+from smartbatch_worker.contract.inputs import Inputs
+from smartbatch_worker.forward.batches import Batch
 from smartbatch_worker.forward.fold import fold_batch_norms
 from smartbatch_worker.forward.precision import Forward, in_precision
 
@@ -36,6 +38,17 @@ class CompilerUnavailableError(RuntimeError):
         self.instead = instead
 
 
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Batches of a few items, on the host."""
+
+    told: str
+    """Their shapes, for a key."""
+    timed: Sequence[Batch]
+    compared: Sequence[Batch]
+    """On which whatever was made of a module has to answer as the module does."""
+
+
 class Task:
     """A module to be made a function of one batch.
 
@@ -43,10 +56,12 @@ class Task:
         module: in eval mode, in float32 and on its device.
         precision: to compute in.
         is_ours: its source is known, so that it may be traced.
-        shape: of one item, where known.
+        shape: of one item of a single tensor, where known.
         device: where it runs.
         cache_dir: where what is built is kept for later workers.
         largest: most items in one batch.
+        inputs: of a module that takes them by name.
+        examples: of what it takes; none where nobody knows.
     """
 
     num_threads: int
@@ -62,9 +77,12 @@ class Task:
         device: torch.device,
         cache_dir: Path,
         largest: int,
+        inputs: Inputs | None = None,
+        examples: Examples | None = None,
     ) -> None:
         self.module, self.precision, self.is_ours = module, precision, is_ours
         self.shape, self.device, self.cache_dir, self.largest = shape, device, cache_dir, largest
+        self.inputs, self.examples = inputs, examples
         self.num_threads = torch.get_num_threads()
 
     @cached_property
@@ -98,6 +116,8 @@ class Task:
             device=self.device,
             cache_dir=self.cache_dir,
             largest=self.largest,
+            inputs=self.inputs,
+            examples=self.examples,
         )
         other.__dict__["folded"] = self.folded
         return other
@@ -119,7 +139,7 @@ def always(task: Task) -> str | None:
     return None
 
 
-def never(has_bf16: bool) -> tuple[str, ...]:
+def never(task: Task, has_bf16: bool) -> tuple[str, ...]:
     """Of a compiler that `compile: auto` does not try."""
     return ()
 
@@ -133,7 +153,7 @@ class Compiler:
     """Raises `RuntimeError` or `ValueError` where it fails, `CompilerUnavailableError` where it cannot be here."""
     why_not: Callable[[Task], str | None] = always
     """Why it does not take a task, in a sentence that names the setting; None where it does."""
-    ways: Callable[[bool], tuple[str, ...]] = never
+    ways: Callable[[Task, bool], tuple[str, ...]] = never
     """The precisions in which `compile: auto` tries it on this CPU, told whether bf16 is wanted and there."""
     reads_once: bool = False
     """It reads a module by running it once, so that what it made has to be compared for other numbers of items."""

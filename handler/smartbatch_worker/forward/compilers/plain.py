@@ -11,7 +11,7 @@ def build(task: Task) -> Built:
     return Built(in_precision(task.folded, task.precision), modules=(task.folded,))
 
 
-def ways(has_bf16: bool) -> tuple[str, ...]:
+def ways(task: Task, has_bf16: bool) -> tuple[str, ...]:
     """Both precisions: fp32 may be the faster one even where the CPU has bf16."""
     return ("fp32", "bf16") if has_bf16 else ("fp32",)
 

@@ -53,8 +53,10 @@ def build(task: Task) -> Built:
     return Built(module, modules=(module,))
 
 
-def ways(has_bf16: bool) -> tuple[str, ...]:
+def ways(task: Task, has_bf16: bool) -> tuple[str, ...]:
     """fp32 too where bf16 is wanted: it may be the faster one."""
+    if not task.is_ours:
+        return ()
     return ("fp32", "bf16") if has_bf16 and has_bf16_products() else ("fp32",)
 
 
