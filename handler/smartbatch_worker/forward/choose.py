@@ -14,8 +14,8 @@ import torch
 
 from smartbatch_worker.contract.config import WorkerConfig
 from smartbatch_worker.contract.shapes import Samples
-from smartbatch_worker.forward import calibrate, measure
-from smartbatch_worker.forward.batches import Batch, each, num_items
+from smartbatch_worker.forward import alike, calibrate, measure
+from smartbatch_worker.forward.batches import each, num_items
 from smartbatch_worker.forward.compilers import COMPILERS
 from smartbatch_worker.forward.compilers.compiler import (
     Built,
@@ -38,9 +38,6 @@ FP32_TOLERANCE = 1e-4
 """Of the largest answer: how far one way of computing in fp32 may be from another."""
 BF16_TOLERANCE = 2.0
 """Times the error of the model converted to bf16, root mean square: what another way of computing in bf16 may have."""
-
-ALIKE = 0.1
-"""Of the answers, root mean square: how far two ways may be apart in one precision, of which bf16 takes a tenth."""
 
 NUM_TIMED, NUM_CHECKED = 4, 2
 """Items of a forward that is timed; and those that a way has to answer as PyTorch does, each time that it is built."""
@@ -121,7 +118,7 @@ def compile_forward(
     compiler = COMPILERS[PLAIN if config.compile == "auto" else config.compile]
     built = compiler.take(task)
     if compiler.reads_once:
-        _check_alike(built.forward, task)
+        alike.check_alike(built.forward, task)
     return Compiled(built.forward, compiler.name, config.precision, built.padding, built.modules)
 
 
@@ -269,7 +266,7 @@ class _Ways:
             return Built(task.plain, modules=(task.plain_module,))
         try:
             built = COMPILERS[compiler].take(task)
-            difference = _difference(self._answers(built.forward), self._expected)
+            difference = alike.difference(self._answers(built.forward), self._expected)
         except CompilerUnavailableError as error:
             logger.info("%s: %s", error.instead, error)
             return None
@@ -285,13 +282,13 @@ class _Ways:
 
     def _is_right(self, difference: torch.Tensor, precision: str) -> bool:
         if precision == "bf16":
-            return _rms(difference) <= BF16_TOLERANCE * self._error_of_plain_bf16
+            return alike.rms(difference) <= BF16_TOLERANCE * self._error_of_plain_bf16
         largest = max(float(answer.abs().max()) for answer in self._expected)
         return float(difference.abs().max()) <= FP32_TOLERANCE * largest
 
     @cached_property
     def _error_of_plain_bf16(self) -> float:
-        return _rms(_difference(self._answers(self._tasks["bf16"].plain), self._expected))
+        return alike.rms(alike.difference(self._answers(self._tasks["bf16"].plain), self._expected))
 
     @cached_property
     def _expected(self) -> list[Any]:
@@ -299,39 +296,3 @@ class _Ways:
 
     def _answers(self, forward: Forward) -> list[Any]:
         return [forward(batch) for batch in self.examples.compared]
-
-
-def _difference(answers: list[Any], expected: list[Any]) -> torch.Tensor:
-    """Of all numbers.
-
-    Raises:
-        ValueError: an answer has another shape.
-    """
-    for answer, wanted in zip(answers, expected, strict=True):
-        if answer.shape != wanted.shape:
-            raise ValueError(f"it answers {list(answer.shape)} where {list(wanted.shape)} is right")
-    pairs = zip(answers, expected, strict=True)
-    return torch.cat([(answer.float() - wanted.float()).flatten() for answer, wanted in pairs])
-
-
-def _check_alike(compiled: Forward, task: Task) -> None:
-    """Refuse what a compiler made of a module whose Python does other things for another number or length of items."""
-    batches: list[Batch] = []
-    if task.inputs is None:
-        generator, shape = torch.Generator().manual_seed(0), task.shape or ()
-        batches = [torch.randn((count, *shape), generator=generator) for count in (3, 1)]
-    elif task.examples is not None:
-        batches = list(task.examples.compared)
-    for batch in batches:
-        actual, expected = compiled(batch), task.plain(batch)
-        if not isinstance(actual, torch.Tensor) or not isinstance(expected, torch.Tensor):
-            return
-        if actual.shape != expected.shape or _rms(actual - expected) > ALIKE * _rms(expected):
-            told = f"{num_items(batch)} items"
-            if isinstance(batch, dict):
-                told += f" of {', '.join(f'{name} {list(tensor.shape[1:])}' for name, tensor in batch.items())}"
-            raise ValueError(f"what compile: made of the model answers other than the model for {told}")
-
-
-def _rms(tensor: torch.Tensor) -> float:
-    return float(tensor.float().square().mean().sqrt())

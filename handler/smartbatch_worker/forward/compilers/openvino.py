@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from smartbatch_worker.contract.inputs import Inputs
+from smartbatch_worker.contract.inputs import Inputs, padded_letters
 from smartbatch_worker.contract.machine import cpu_flags
 from smartbatch_worker.forward.batches import check_of
 from smartbatch_worker.forward.compilers.compiler import Built, Compiler, Task
@@ -94,11 +94,22 @@ def _build_named(task: Task, inputs: Inputs) -> Built:
     def sizes(batch: dict[str, torch.Tensor]) -> list[int]:
         return [size for name in names for size in batch[name].shape[1:]]
 
-    longest = [max(column) for column in zip(*map(sizes, batches), strict=True)]
+    padded = padded_letters(inputs)
+    # At sizes that are not padded only the example's was compared.
+    is_padded = [size in padded for spec in inputs for size in spec.shape]
+    bounds = [
+        (0 if varies else min(column), max(column))
+        for varies, column in zip(is_padded, zip(*map(sizes, batches), strict=True), strict=True)
+    ]
     module = _InOrder(task.folded.float(), names)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch, about how a module is read
-        traced = torch.jit.trace(module, tuple(batches[0][name] for name in names), check_trace=False)  # type: ignore[no-untyped-call]
+        example = tuple(batches[0][name] for name in names)
+        try:
+            traced = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
+        except Exception as error:  # one that gives no tensors, as those that write texts
+            reason = (str(error).strip().splitlines() or [""])[0]
+            raise ValueError(f"compile: openvino cannot read this model ({type(error).__name__}: {reason})") from error
         shapes = [[-1, *(size if isinstance(size, int) else -1 for size in spec.shape)] for spec in inputs]
         types = [getattr(openvino.Type, _DTYPES[spec.dtype]) for spec in inputs]
         model = openvino.convert_model(
@@ -108,7 +119,7 @@ def _build_named(task: Task, inputs: Inputs) -> Built:
     check = check_of(task.module)
 
     def forward(batch: dict[str, torch.Tensor]) -> Any:
-        if any(size > most for size, most in zip(sizes(batch), longest, strict=True)):
+        if not all(least <= size <= most for size, (least, most) in zip(sizes(batch), bounds, strict=True)):
             return plain(batch)
         check(batch)
         return run([batch[name] for name in names])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -149,6 +151,58 @@ def test_openvino_needs_to_know_what_named_inputs_look_like(tmp_path: Path) -> N
         compile_forward(ByName(MeanOfTokens(60)), config, CPU, None, Measurements(tmp_path), samples=Samples())
 
 
+class Parts(torch.nn.Module):
+    """Of a tensor and a picture of its own size, what `kind` makes of two parts."""
+
+    def __init__(self, kind: Callable[[torch.Tensor, torch.Tensor], Any]) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x: torch.Tensor, image: torch.Tensor) -> Any:
+        return self.kind(x.sum(1), image.mean((2, 3)) * (image.shape[2] % 7))
+
+
+def of_parts(kind: Callable[[torch.Tensor, torch.Tensor], Any], cache: Path) -> Compiled:
+    inputs = {"x": {"shape": ["L"], "pad": 0}, "image": {"shape": [3, None, None]}}
+    config = WorkerConfig.resolve({"model": "model.py", "compile": "openvino", "inputs": inputs}, {})
+    samples = examples.samples(config, [{"x": torch.ones(4), "image": torch.ones(3, 9, 9)}])
+    return compile_forward(ByName(Parts(kind)), config, CPU, None, Measurements(cache), samples=samples)
+
+
+def test_openvino_runs_sizes_that_are_not_padded_only_where_they_are_the_examples(tmp_path: Path) -> None:
+    pair = lambda x, y: (x, y)  # noqa: E731
+    with torch.inference_mode():
+        made = of_parts(pair, tmp_path)
+        for side in (9, 8, 12):
+            batch = {"x": torch.rand(2, 5), "image": torch.rand(2, 3, side, side)}
+            torch.testing.assert_close(made.forward(batch), Parts(pair)(**batch))
+
+
+class Named(NamedTuple):
+    first: torch.Tensor
+    second: torch.Tensor
+
+
+@pytest.mark.parametrize("kind", [lambda x, y: {"first": x, "second": y}, Named, lambda x, y: [x, y]])
+def test_openvino_is_refused_where_it_would_lose_the_parts_names(
+    kind: Callable[[torch.Tensor, torch.Tensor], Any], tmp_path: Path
+) -> None:
+    with torch.inference_mode(), pytest.raises(ValueError, match=r"cannot read this model|gives a tuple, the model a"):
+        of_parts(kind, tmp_path)
+
+
+def test_openvino_says_of_a_model_that_writes_texts_that_it_cannot_read_it(tmp_path: Path) -> None:
+    small_transformers.gpt2(tmp_path)
+    ids = {"dtype": "int64", "shape": ["L"], "pad": 0, "pad_side": "left"}
+    inputs = {"input_ids": ids, "attention_mask": ids}
+    section = {"model": "config.json", "task": "text-generation", "inputs": inputs, "max_length": 40}
+    config = WorkerConfig.resolve({**section, "compile": "openvino", "max_new_tokens": 2}, {})
+    module = ByName(build_model(config, tmp_path))
+    samples = examples.samples(config, [])
+    with torch.inference_mode(), pytest.raises(ValueError, match="compile: openvino cannot read this model"):
+        compile_forward(module, config, CPU, None, Measurements(tmp_path), samples=samples)
+
+
 @pytest.fixture
 def openvino_is_the_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of all that are timed, by name."""
@@ -209,3 +263,11 @@ def test_of_a_librarys_model_nothing_is_timed_where_openvino_is_not_installed(
     module = torch.nn.Conv2d(3, 8, 3)
     made = compile_forward(module, config, CPU, (3, 32, 32), Measurements(tmp_path), at_once=True)
     assert (made.way, made.choice, list(tmp_path.iterdir())) == ("off fp32", None, [])
+
+
+def test_a_model_that_takes_no_made_up_numbers_is_pytorchs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = WorkerConfig.resolve({"model": "timm/vit_tiny_patch16_224"}, {})
+    with torch.inference_mode():
+        made = compile_forward(torch.nn.Conv2d(1, 8, 3), config, CPU, (3, 32, 32), Measurements(tmp_path))
+    assert made.way == "off fp32"
+    assert "ways of computing are not compared" in caplog.text
