@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -191,17 +191,12 @@ class Choice:
         """
         look = self._measurements.last_known if even_old else self._measurements.kept
         times = look(self.key, self._is_way)
-        return None if times is None else self._best(times, {}, undisturbed)
+        self._ways.read_within(undisturbed)
+        return None if times is None else self._best(times, {})
 
-    def _best(
-        self,
-        times: Mapping[str, float],
-        built: Mapping[str, Built],
-        undisturbed: Callable[[], AbstractContextManager[None]] = nullcontext,
-    ) -> Compiled:
+    def _best(self, times: Mapping[str, float], built: Mapping[str, Built]) -> Compiled:
         for way in sorted(times, key=times.__getitem__):
-            with undisturbed() if COMPILERS[way.split()[0]].reads_once else nullcontext():
-                made = built.get(way) or self._ways.build(way)  # what was the fastest once may fail today
+            made = built.get(way) or self._ways.build(way)  # what was the fastest once may fail today
             if made is not None:
                 return self._compiled(way, made)
         raise RuntimeError("plain PyTorch is among the ways, and always there")
@@ -248,6 +243,11 @@ class _Ways:
         """PyTorch's, in the configured precision where the CPU has it."""
         self.names = [f"{row.name} {precision}" for row in COMPILERS.values() for precision in row.ways(task, has_bf16)]
 
+    def read_within(self, undisturbed: Callable[[], AbstractContextManager[None]]) -> None:
+        """What is built from now on runs the module, to read it, only within such blocks."""
+        for task in self._tasks.values():
+            task.undisturbed = undisturbed
+
     def comparable(self) -> list[str]:
         """Those to try: what gives anything but a tensor cannot be compared, and stays PyTorch's."""
         try:
@@ -270,9 +270,9 @@ class _Ways:
         except CompilerUnavailableError as error:
             logger.info("%s: %s", error.instead, error)
             return None
-        except (RuntimeError, ValueError, ImportError) as error:
+        except Exception as error:  # of a library that reads another's model
             self.has_failed = True
-            logger.warning("%s in %s fails: not used (%s)", compiler, precision, error)
+            logger.warning("%s in %s fails: not used (%s: %s)", compiler, precision, type(error).__name__, error)
             return None
         if not self._is_right(difference, precision):
             self.has_failed = True

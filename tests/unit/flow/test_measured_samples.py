@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from smartbatch_worker.contract.config import WorkerConfig
+from smartbatch_worker.contract.shapes import Samples
 from smartbatch_worker.flow import examples
 
 IDS = {"dtype": "int64", "shape": ["L"], "pad": 0}
@@ -18,7 +19,7 @@ def config(**keys: object) -> WorkerConfig:
     ("keys", "lengths", "compared"),
     [
         ({}, [32, 128], [(3, 32), (1, 16)]),
-        ({"lengths": {"L": [4, 9, 20, 40]}}, [4, 20, 40], [(3, 4), (1, 2)]),
+        ({"lengths": {"L": [4, 9, 20, 40]}}, [4, 20, 40], [(3, 4), (1, 4)]),
         ({"task": "text-classification"}, [32, 128], [(3, 32), (1, 16), (1, 512)]),
         ({"task": "text-classification", "max_length": 8192}, [32, 128], [(3, 32), (1, 16), (1, 512)]),
         ({"task": "text-classification", "max_length": 120}, [32, 120], [(3, 32), (1, 16), (1, 120)]),
@@ -40,4 +41,4 @@ def test_one_of_those_that_are_compared_is_filled_up() -> None:
 
 def test_without_an_example_nothing_is_made_up_of_a_size_that_nobody_knows() -> None:
     unknown = WorkerConfig.resolve({"model": "model.py", "inputs": {"x": {"shape": ["K"]}}}, {})
-    assert examples.samples(unknown, []) == examples.Samples()
+    assert examples.samples(unknown, []) == Samples()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -83,6 +84,8 @@ class Task:
         self.module, self.precision, self.is_ours = module, precision, is_ours
         self.shape, self.device, self.cache_dir, self.largest = shape, device, cache_dir, largest
         self.inputs, self.examples = inputs, examples
+        self.undisturbed: Callable[[], AbstractContextManager[None]] = nullcontext
+        """Entered while the module is read by running it: nobody else runs it then."""
         self.num_threads = torch.get_num_threads()
 
     @cached_property

@@ -58,7 +58,7 @@ def build(task: Task) -> Built:
 
     shape, plain = task.shape, task.plain
     assert shape is not None
-    with warnings.catch_warnings():
+    with task.undisturbed(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch, about how OpenVINO reads a module
         model = openvino.convert_model(
             task.folded.float(), example_input=torch.zeros((2, *shape)), input=openvino.PartialShape([-1, *shape])
@@ -106,7 +106,8 @@ def _build_named(task: Task, inputs: Inputs) -> Built:
         warnings.simplefilter("ignore")  # of torch, about how a module is read
         example = tuple(batches[0][name] for name in names)
         try:
-            traced = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
+            with task.undisturbed():
+                traced = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
         except Exception as error:  # one that gives no tensors, as those that write texts
             reason = (str(error).strip().splitlines() or [""])[0]
             raise ValueError(f"compile: openvino cannot read this model ({type(error).__name__}: {reason})") from error

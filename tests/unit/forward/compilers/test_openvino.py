@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -271,3 +272,38 @@ def test_a_model_that_takes_no_made_up_numbers_is_pytorchs(tmp_path: Path, caplo
         made = compile_forward(torch.nn.Conv2d(1, 8, 3), config, CPU, (3, 32, 32), Measurements(tmp_path))
     assert made.way == "off fp32"
     assert "ways of computing are not compared" in caplog.text
+
+
+@pytest.mark.usefixtures("openvino_is_the_fastest")
+@pytest.mark.parametrize("named", [True, False])
+def test_batches_wait_while_a_model_is_read_and_no_longer(
+    named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = examples.samples(WorkerConfig.resolve({"model": "model.py", "inputs": NAMED}, {}), [])
+    module = ByName(MeanOfTokens(1000).eval()) if named else torch.nn.Conv2d(3, 8, 3)
+    # Of a library's models, whichever.
+    config = WorkerConfig.resolve({"model": "timm/x", **({"inputs": NAMED} if named else {})}, {})
+    shape = None if named else (3, 32, 32)
+    seen: list[str] = []
+
+    @contextmanager
+    def undisturbed() -> Iterator[None]:
+        seen.append("begin")
+        yield
+        seen.append("end")
+
+    def compiled(*args: Any) -> Any:
+        seen.append("compiled")
+        return really(*args)
+
+    really = openvino._compiled
+    monkeypatch.setattr(openvino, "_compiled", compiled)
+    measurements = Measurements(tmp_path)
+    with torch.inference_mode():
+        compile_forward(module, config, CPU, shape, measurements, samples=samples)
+        first = compile_forward(module, config, CPU, shape, measurements, samples=samples, at_once=True)
+        assert first.choice is not None
+        seen.clear()
+        made = first.choice.known(undisturbed)
+    assert made is not None
+    assert (made.way, seen) == ("openvino fp32", ["begin", "end", "compiled"])
