@@ -18,6 +18,8 @@ import numpy as np
 import psutil
 import requests
 
+LOOK_S, STILL_SHARE = 0.3, 0.4
+"""How often it is looked whether a server computes; it does not where it takes less of a core: some wait by polling."""
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 PROJECT = Path(__file__).resolve().parents[1]
@@ -66,12 +68,12 @@ def resume(pid: int) -> None:
 
 
 def wait_idle(pid: int, timeout_s: float = 60.0) -> None:
-    """Return when the tree has answered what the last load left in its queue, seen by its CPU time standing still."""
+    """Return when the tree has answered what the last load left in its queue: hardly any CPU time passes."""
     deadline, before, num_still = time.monotonic() + timeout_s, _cpu_s(pid), 0
     while time.monotonic() < deadline and num_still < 3:
-        time.sleep(0.3)
+        time.sleep(LOOK_S)
         now = _cpu_s(pid)
-        num_still = num_still + 1 if now - before < 0.03 else 0
+        num_still = num_still + 1 if now - before < STILL_SHARE * LOOK_S else 0
         before = now
 
 
