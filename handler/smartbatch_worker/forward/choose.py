@@ -209,6 +209,8 @@ class Choice:
     def _time_all(self, built: dict[str, Built]) -> dict[str, float]:
         ways = self._ways
         built.update({way: made for way in ways.comparable() if (made := ways.build(way)) is not None})
+        if not built:
+            return {ways.plain: 0.0}
         times = dict.fromkeys(built, math.inf)
         for _ in range(NUM_ROUNDS):
             limit = HOPELESS * min(times.values())
@@ -249,12 +251,16 @@ class _Ways:
             task.undisturbed = undisturbed
 
     def comparable(self) -> list[str]:
-        """Those to try: what gives anything but a tensor cannot be compared, and stays PyTorch's."""
+        """Those to try: what gives anything but a tensor cannot be compared, and stays PyTorch's.
+
+        None where PyTorch itself fails with the examples.
+        """
         try:
             is_tensor = all(isinstance(answer, torch.Tensor) for answer in self._expected)
         except Exception as error:  # whatever a model raises that does not take made-up numbers
             logger.warning("ways of computing are not compared: PyTorch fails (%s: %s)", type(error).__name__, error)
-            self.has_failed, is_tensor = True, False
+            self.has_failed = True
+            return []
         return [way for way in self.names if is_tensor or way.split()[0] == PLAIN]
 
     def build(self, way: str) -> Built | None:
