@@ -38,6 +38,8 @@ public final class DrainHandler extends ChannelDuplexHandler {
     private final Drain drain;
     private ChannelHandlerContext context;
     private boolean isRefusing;
+    /** Whether the answer that is being written says that it is the connection's last. */
+    private boolean isLast;
     private int numUnsent;
 
     public DrainHandler(Drain drain) {
@@ -102,21 +104,26 @@ public final class DrainHandler extends ChannelDuplexHandler {
     public void write(ChannelHandlerContext ctx, Object message, ChannelPromise promise) {
         boolean isHead = message instanceof HttpResponse;
         boolean isInterim = isHead && ((HttpResponse) message).status().code() < 200;
-        if (isHead && !isInterim && drain.isDraining()) {
-            ((HttpResponse) message).headers().set(HttpHeaderNames.CONNECTION, HttpHeaderValues.CLOSE);
+        if (isHead && !isInterim) {
+            isLast = drain.isDraining();
+            if (isLast) {
+                ((HttpResponse) message).headers().set(HttpHeaderNames.CONNECTION, HttpHeaderValues.CLOSE);
+            }
         }
         if (message instanceof LastHttpContent && !isInterim) {
             phase = Phase.IDLE; // now: the client's next request may be let in before all of this is sent
             numUnsent++;
-            promise = promise.unvoid().addListener(done -> sent());
+            boolean isLast = this.isLast;
+            promise = promise.unvoid().addListener(done -> sent(isLast));
         }
         ctx.write(message, promise);
     }
 
-    private void sent() {
+    /** A client that was not told so may be sending its next request: that is refused, not cut off. */
+    private void sent(boolean isLast) {
         lastNanos = System.nanoTime();
         numUnsent--;
-        if (drain.isDraining()) {
+        if (isLast) {
             context.close();
         }
     }

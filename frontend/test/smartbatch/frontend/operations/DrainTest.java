@@ -145,6 +145,9 @@ public class DrainTest {
         channel.runPendingTasks();
         assertTrue(channel.isActive());
         unsent.get(0).setSuccess();
+        assertTrue("nobody told the client that this was the last answer", channel.isActive());
+        channel.writeInbound(head(), rest());
+        unsent.get(1).setSuccess();
         assertFalse(channel.isActive());
     }
 
