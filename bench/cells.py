@@ -86,8 +86,8 @@ QUICK = tuple(
     and (cell.table != "goodput" or "bf16" not in cell.title)
 )
 """What a quick run measures: enough for the ratios that the project promises. Of the peers it leaves out Ray Serve and,
-around the identical forward, all but mosec, which was the fastest there in every whole run; of the experts, in bf16 and
-for their goodput, all but those that are then the fastest in fp32."""
+around the identical forward, all but mosec, which was the fastest there in every whole run; of the experts, in bf16 all
+but the one that is then the fastest in fp32, and for their goodput all but two."""
 
 BARE = "identical:bare forward loop:none"
 

@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
         "--quick",
         action="store_true",
         help="ten minutes: 2 rounds of 4 s, without Ray Serve, around the identical forward mosec alone, and of the "
-        "experts' goodput only the best",
+        "experts' goodput only the two best",
     )
     parser.add_argument("--out", type=Path, default=Path("bench/results"))
     parser.add_argument("--only", nargs="+", default=[], metavar="TEXT", help="cells whose key contains one of these")
