@@ -71,7 +71,12 @@ def have_measured(order: Order, key: str, is_kept: Callable[[], bool]) -> None:
     """
     with kept_files.alone(order.cache_dir, key):
         if not is_kept():
-            _measure(order)
+            try:
+                _measure(order)
+            except NotMeasuredError as error:
+                if not is_kept():
+                    raise
+                logger.warning("it was measured: %s", error)
     if not is_kept():
         raise NotMeasuredError("what the process measured is not kept: it says why")
 

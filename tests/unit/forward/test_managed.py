@@ -265,3 +265,21 @@ def test_the_process_ends_with_the_worker(tmp_path: Path) -> None:
         assert process.stdout.readline() == b"begun\n"
         process.stdin.close()
         assert process.wait(60) == 1
+
+
+def test_what_was_kept_counts_however_the_process_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that a library's threads end by SIGABRT once it has done its work."""
+    kept: list[bool] = []
+
+    def ends_badly(order: later.Order) -> None:
+        kept.append(True)
+        raise later.NotMeasuredError("the process for it ended with -6")
+
+    monkeypatch.setattr(later, "_measure", ends_badly)
+    config = WorkerConfig(model="model.py", input_shape=(4,))
+    order = later.Order(
+        config=config, model_dir=tmp_path, cache_dir=tmp_path, max_batch_size=1, samples=(), compared=(), num_threads=1
+    )
+    later.have_measured(order, "ab", lambda: bool(kept))
+    with pytest.raises(later.NotMeasuredError):
+        later.have_measured(order, "ab", lambda: False)
