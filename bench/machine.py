@@ -20,6 +20,7 @@ PACKAGES = (
     "fastapi",
     "uvicorn",
     "openvino",
+    "onnxruntime",
 )
 
 

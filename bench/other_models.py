@@ -30,6 +30,8 @@ from smartbatch.archive.settings import ArchiveSettings
 
 from bench import images, processes, texts
 from bench.backends import TorchServe
+from bench.experiments.compilers import OWN as OWN_FORWARD
+from bench.experiments.compilers import OWN_ALONE as ALONE
 from bench.load import Body, run_until_idle, run_until_steady, warm_up_jvm
 from bench.machine import describe
 from bench.progress import say
@@ -189,7 +191,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     served.bar_label(served.barh(names, ratios, color="#d95f02"), fmt="%.2f", padding=3)
     served.set(title="requests/s, in terms of TorchServe's own handler", xlim=(0, 1.15 * max([1.0, *ratios])))
     served.axvline(2, color="grey", linestyle=":")
-    contestants = ("SmartBatch", "SmartBatch without OpenVINO")
+    contestants = (OWN_FORWARD, ALONE)
     height = 0.38
     for number, contestant in enumerate(contestants):
         found = [(place, one["ratios"].get(contestant)) for place, one in enumerate(results["forwards"].values())]

@@ -2,8 +2,9 @@
 
     bench/.venv/bin/python -m bench.experiments.compilers [--model swin_t] [--sizes 1 4 8 16] [--rounds 5]
 
-SmartBatch takes its fastest way and its micro-batch by itself, once with OpenVINO to choose from and once as it is
-installed without; every other one is given each of the sizes, and its best counts. Prints one line of JSON.
+SmartBatch takes its fastest way and its micro-batch by itself, once with OpenVINO and ONNX Runtime to choose from and
+once as it is installed without; every other one is given each of the sizes, and its best counts. Prints one line of
+JSON.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from bench.identical import Worker
 from bench.progress import say
 
 Run = Callable[[torch.Tensor], Any]
+OWN, OWN_ALONE = "SmartBatch", "SmartBatch without library compilers"
 LIBRARIES = ("inductor", "openvino", "onnxruntime", "torchscript")
 """Keys of BACKENDS."""
 SIDE, LARGEST = 224, 32
@@ -50,29 +52,35 @@ class Contestant:
 
 
 @contextmanager
-def hidden(package: str) -> Iterator[None]:
-    """For the length of the block, as if a package were not installed."""
-    before = sys.modules.get(package)
-    sys.modules[package] = None  # type: ignore[assignment]
+def alone() -> Iterator[None]:
+    """For the length of the block, as if no library compiler were installed."""
+    before = {name: sys.modules.get(name) for name in ("openvino", "onnxruntime")}
+    sys.modules.update(dict.fromkeys(before))  # type: ignore[arg-type]
     try:
         yield
     finally:
-        del sys.modules[package]
-        if before is not None:
-            sys.modules[package] = before
+        for name, module in before.items():
+            del sys.modules[name]
+            if module is not None:
+                sys.modules[name] = module
 
 
-def own(name: str, model_dir: Path) -> Contestant:
-    """The handler's forward, chosen and calibrated as a worker does."""
-    worker = Worker(model_dir, LARGEST, 1)
+def own(model_dir: Path, largest: int) -> tuple[Worker, Callable[[Any], Any], str]:
+    """The handler, its forward, chosen and calibrated as a worker does, and how that computes."""
+    worker = Worker(model_dir, largest, 1)
     model = worker.handler.model
-    size = model.micro_batch_size((3, SIDE, SIDE))
 
-    def run(batch: torch.Tensor) -> Any:
+    def run(batch: Any) -> Any:
         with model.ready():
             return model.forward(batch)
 
-    return Contestant(name, size, run, f"{model.compiler} {model.precision}")
+    return worker, run, f"{model.compiler} {model.precision}"
+
+
+def contestant(name: str, model_dir: Path) -> Contestant:
+    """SmartBatch, of images."""
+    worker, run, way = own(model_dir, LARGEST)
+    return Contestant(name, worker.handler.model.micro_batch_size((3, SIDE, SIDE)), run, way)
 
 
 def of_library(name: str, module: torch.nn.Module, images: torch.Tensor) -> Run:
@@ -102,12 +110,9 @@ def contestants(model: str, sizes: Sequence[int], folder: Path) -> tuple[list[Co
         expected = module(images[:2])
     found, failed = [], {}
     say(f"{model}: SmartBatch")
-    with suppress(ImportError):
-        import openvino  # noqa: F401
-
-        found.append(own("SmartBatch", model_dir))
-    with hidden("openvino"):
-        found.append(own("SmartBatch without OpenVINO", model_dir))
+    found.append(contestant(OWN, model_dir))
+    with alone():
+        found.append(contestant(OWN_ALONE, model_dir))
     for name in LIBRARIES:
         say(f"{model}: {name}")
         try:
@@ -161,7 +166,7 @@ def measure(model: str, sizes: Sequence[int], rounds: int) -> dict[str, Any]:
         "failed": failed,
         "best_library": fastest,
         "ratios": {
-            name: round(rate / libraries[fastest], 3) for name, rate in best.items() if name.startswith("SmartBatch")
+            name: round(rate / libraries[fastest], 3) for name, rate in best.items() if name in (OWN, OWN_ALONE)
         },
         "seconds": {f"{name} of {size}": taken for (name, size), taken in times.items()},
     }

@@ -160,7 +160,7 @@ def onnxruntime(model: torch.nn.Module, example: torch.Tensor, num_threads: int)
     """ONNX Runtime on the exported graph, dynamic batch."""
     import tempfile
 
-    import onnxruntime as ort  # type: ignore[import-not-found]
+    import onnxruntime as ort
 
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "model.onnx"

@@ -28,7 +28,7 @@ from smartbatch_worker.flow.batch import Item
 from smartbatch_worker.flow.rows import Row
 
 from bench import texts
-from bench.experiments.compilers import TOLERANCE, hidden
+from bench.experiments.compilers import OWN, OWN_ALONE, TOLERANCE, alone, own
 from bench.experiments.padding import make_model, sentences
 from bench.identical import Worker
 from bench.progress import say
@@ -36,7 +36,7 @@ from bench.progress import say
 Named = dict[str, torch.Tensor]
 Forward = Callable[[Named], torch.Tensor]
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-OWN, OWN_ALONE = "SmartBatch", "SmartBatch without OpenVINO"
+LARGEST = 64
 ALONE, SAME = "one a text", "forwards of SmartBatch"
 
 
@@ -67,7 +67,7 @@ def openvino(model: Plain, examples: Sequence[Named]) -> Forward:
 
 def onnxruntime(model: Plain, examples: Sequence[Named]) -> Forward:
     """Of any number of texts of any length."""
-    import onnxruntime as ort  # type: ignore[import-not-found]
+    import onnxruntime as ort
 
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     with tempfile.TemporaryDirectory() as folder:
@@ -123,19 +123,6 @@ def planned(worker: Worker, bodies: Sequence[bytes]) -> tuple[list[Named], list[
     return [stacked(one.items) for one in micro_batches], [stacked([item]) for item in items]
 
 
-def own(model_dir: Path) -> tuple[Worker, Forward]:
-    """The handler's forward, chosen and calibrated as a worker does."""
-    worker = Worker(model_dir, 64, 1)
-    model = worker.handler.model
-
-    def forward(batch: Named) -> torch.Tensor:
-        with model.ready():
-            scores: torch.Tensor = model.forward(batch)
-        return scores
-
-    return worker, forward
-
-
 def measure(rounds: int, folder: Path) -> dict[str, Any]:
     """Texts a second, medians over rounds in turns."""
     torch.set_num_threads(1)
@@ -147,25 +134,25 @@ def measure(rounds: int, folder: Path) -> dict[str, Any]:
     runs: dict[str, tuple[Forward, list[Named]]] = {}
     ways = {}
     say(OWN)
-    worker, forward = own(folder / "unpacked")
-    together, alone = planned(worker, bodies)
+    worker, forward, ways[OWN] = own(folder / "unpacked", LARGEST)
+    together, one_by_one = planned(worker, bodies)
     runs[OWN] = forward, together
-    ways[OWN] = f"{worker.handler.model.compiler} {worker.handler.model.precision}"
-    with hidden("openvino"):
-        worker, forward = own(folder / "unpacked")
+    with alone():
+        worker, forward, ways[OWN_ALONE] = own(folder / "unpacked", LARGEST)
     runs[OWN_ALONE] = forward, planned(worker, bodies)[0]
-    ways[OWN_ALONE] = f"{worker.handler.model.compiler} {worker.handler.model.precision}"
     failed = {}
     for name, build in LIBRARIES.items():
         say(name)
         try:
-            forward = build(Plain(model).eval(), [max(together, key=lambda batch: len(batch["input_ids"])), alone[0]])
+            forward = build(
+                Plain(model).eval(), [max(together, key=lambda batch: len(batch["input_ids"])), one_by_one[0]]
+            )
         except Exception as error:  # a compiler may fail in any way; the others are measured
             failed[name] = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"[:300]
             say(f"  {failed[name]}")
             continue
         runs[f"{name}, {SAME}"] = forward, together
-        runs[f"{name}, {ALONE}"] = forward, alone
+        runs[f"{name}, {ALONE}"] = forward, one_by_one
     times: dict[str, list[float]] = {name: [] for name in runs}
     with torch.inference_mode():
         expected = [model(**batch).logits for batch in together]

@@ -128,7 +128,7 @@ def openvino(setup: Setup) -> Forward:
 
 def onnxruntime(setup: Setup) -> Forward:
     """Its default graph optimisations, which are all of them; it has no bf16 on CPUs."""
-    import onnxruntime as ort  # type: ignore[import-not-found,unused-ignore]
+    import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = setup.threads

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 import torchvision
-from smartbatch_worker.forward.compilers import winograd
+from smartbatch_worker.forward.compilers import reading, winograd
 
 needs_bf16 = pytest.mark.skipif(not winograd.has_bf16_products(), reason="this CPU has no avx512_bf16")
 
@@ -27,6 +27,11 @@ def with_lively_statistics(module: torch.nn.Module) -> torch.nn.Module:
                 assert tensor is not None
                 tensor.uniform_(low, high, generator=generator)
     return module.eval().requires_grad_(False)
+
+
+def installed(monkeypatch: pytest.MonkeyPatch, *compilers: str) -> None:
+    """Of those that a package brings, only these."""
+    monkeypatch.setattr(reading, "not_installed", lambda packages: [] if packages[0] in compilers else list(packages))
 
 
 @contextmanager

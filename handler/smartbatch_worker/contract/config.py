@@ -12,7 +12,7 @@ from smartbatch_worker.contract.pictures import FITS, Sides, check_sides, parse_
 from smartbatch_worker.contract.shapes import IMAGENET_MEAN, IMAGENET_STD, takes_pictures
 
 PRECISIONS = ("fp32", "bf16", "fp16")
-_COMPILERS = ("auto", "off", "winograd", "inductor", "openvino", "cuda_graphs")
+_COMPILERS = ("auto", "off", "winograd", "inductor", "openvino", "onnxruntime", "cuda_graphs")
 _LOADS = ("lazy", "eager")
 OUTPUTS = ("auto", "raw", "topk", "labels", "boxes", "mask", "embedding", "text")
 _ENVELOPES = ("result", "bare")
@@ -79,7 +79,8 @@ class WorkerConfig:
     precision: str = "fp32"
     """fp32, bf16 or fp16: the coarsest to compute in; on a CPU `compile: auto` takes fp32 where it is faster."""
     compile: str = "auto"
-    """auto (the fastest that this machine has in this precision), off, winograd, inductor, openvino or cuda_graphs."""
+    """auto (the fastest that this machine has in this precision), off, winograd, inductor, openvino, onnxruntime or
+    cuda_graphs."""
     threads: int | str = "auto"
     """Intra-op threads; auto shares the cores among those of this server's workers that compute right now."""
     load: str = "lazy"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import torch
@@ -24,9 +25,24 @@ class ByName(torch.nn.Module):
 
 def check_of(module: torch.nn.Module) -> Callable[[dict[str, torch.Tensor]], None]:
     """What a module of named inputs refuses before it computes, which is no part of what a compiler reads of it."""
-    inner = module.module if isinstance(module, ByName) else module
-    check: Callable[..., None] | None = getattr(inner, "check_inputs", None)
+    check: Callable[..., None] | None = getattr(_inner(module), "check_inputs", None)
     return lambda batch: None if check is None else check(**batch)
+
+
+@contextmanager
+def unchecked(module: torch.nn.Module) -> Iterator[None]:
+    """For the length of the block the module computes without that: what it asks of numbers cannot be exported."""
+    inner: Any = _inner(module)
+    if hasattr(inner, "check_inputs"):
+        inner.check_inputs = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        vars(inner).pop("check_inputs", None)
+
+
+def _inner(module: torch.nn.Module) -> torch.nn.Module:
+    return module.module if isinstance(module, ByName) else module
 
 
 def each(function: Callable[[torch.Tensor], torch.Tensor], batch: Batch) -> Batch:

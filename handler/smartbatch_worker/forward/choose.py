@@ -40,7 +40,8 @@ BF16_TOLERANCE = 2.0
 """Times the error of the model converted to bf16, root mean square: what another way of computing in bf16 may have."""
 
 NUM_TIMED, NUM_CHECKED = 4, 2
-"""Items of a forward that is timed; and those that a way has to answer as PyTorch does, each time that it is built."""
+"""Items of a forward that is timed; and those that a way has to answer as PyTorch does, each time that it is built: and
+one alone, since what reads a module may take the number for a constant."""
 NUM_ROUNDS = 3
 HOPELESS = 4.0
 """Times the fastest: a way that takes longer is not timed again. Less may be a worker that was loading meanwhile."""
@@ -103,6 +104,7 @@ def compile_forward(
         shape=shape,
         device=device,
         cache_dir=measurements.folder,
+        name_of=measurements.name_of,
         largest=largest,
         inputs=config.inputs,
         examples=_examples(shape, samples) if is_compared else None,
@@ -138,7 +140,7 @@ def _examples(shape: tuple[int, ...] | None, samples: Samples | None) -> Example
     """What to time and to compare a model with; None where nobody knows what it takes."""
     if shape is not None:
         batch = torch.randn((NUM_TIMED, *shape), generator=torch.Generator().manual_seed(0))
-        return Examples(f"shape={shape}", [batch], [batch[:NUM_CHECKED]])
+        return Examples(f"shape={shape}", [batch], [batch[:NUM_CHECKED], batch[NUM_CHECKED : NUM_CHECKED + 1]])
     if samples is None or not samples.measured:
         return None
     # A sample's batch is valid until the next one's.
@@ -178,7 +180,8 @@ class Choice:
     def name(self) -> str | None:
         """Of the fastest, compiler and precision, as `known` would build it; None where it is not known."""
         times = self._measurements.kept(self.key, self._is_way)
-        return None if times is None else min(times, key=times.__getitem__)
+        fastest = None if times is None else min(times, key=times.__getitem__)
+        return fastest if fastest is not None and self._ways.is_kept(fastest) else None
 
     def known(
         self, undisturbed: Callable[[], AbstractContextManager[None]], *, even_old: bool = False
@@ -248,7 +251,12 @@ class _Ways:
     def read_within(self, undisturbed: Callable[[], AbstractContextManager[None]]) -> None:
         """What is built from now on runs the module, to read it, only within such blocks."""
         for task in self._tasks.values():
-            task.undisturbed = undisturbed
+            task.undisturbed, task.answers_meanwhile = undisturbed, True
+
+    def is_kept(self, way: str) -> bool:
+        """Whether what takes long to make of it need not be made."""
+        compiler, precision = way.split()
+        return COMPILERS[compiler].is_kept(self._tasks[precision])
 
     def comparable(self) -> list[str]:
         """Those to try: what gives anything but a tensor cannot be compared, and stays PyTorch's.

@@ -38,7 +38,7 @@ WHOLLY_READ_BYTES = 64 << 20
 """Of a larger file, its size and this much of both ends tell it from others."""
 
 _CODE = (".py", ".c", ".h")
-_COMPUTES = ("torch", "torchvision", "openvino")
+_COMPUTES = ("torch", "torchvision", "openvino", "onnxruntime", "onnxscript")
 _MAX_FILE_BYTES = 1 << 20
 _CLOCKS_APART_S = 60.0
 _DIGEST_LETTERS = 32

@@ -28,7 +28,7 @@ NEEDED_BYTES = 4 << 20
 MAX_WAIT_S = 60.0
 """For another worker's lock: one that was stopped, or measures a very slow model, must not keep others from serving."""
 
-_KEPT = (".so", ".json")
+_KEPT = (".so", ".json", ".onnx")
 _SCRATCH = "building-"
 _MAX_SCRATCH_AGE_S = 3600.0
 _POLL_S = 0.02

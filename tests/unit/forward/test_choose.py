@@ -17,7 +17,7 @@ from smartbatch_worker.forward.compilers import openvino, winograd
 from smartbatch_worker.forward.measurements import MAX_AGE_OF_A_PART_S, MAX_AGE_S, Measurements
 from smartbatch_worker.kernels.convolutions import compiled
 
-from tests.unit.networks import lively_resnet18, lively_small_network, needs_bf16, with_lively_statistics
+from tests.unit.networks import installed, lively_resnet18, lively_small_network, needs_bf16, with_lively_statistics
 
 CPU = torch.device("cpu")
 
@@ -39,6 +39,7 @@ def model_dir(tmp_path: Path, built: Path) -> Path:
         ("winograd", "mobilenet_v3_small"),
         ("off", "mobilenet_v3_small"),
         ("openvino", "mobilenet_v3_small"),
+        ("onnxruntime", "resnet18"),
         ("auto", "resnet18"),
     ],
 )
@@ -48,7 +49,7 @@ def test_answers_equal_eager(name: str, how: str, model_dir: Path) -> None:
     config = WorkerConfig(model=name, compile=how)
     with torch.inference_mode():
         made = compile_forward(module, config, CPU, (3, 96, 96), Measurements(model_dir))
-        assert made.name in ("off", "winograd", "openvino")
+        assert made.name in ("off", "winograd", "openvino", "onnxruntime")
         assert how in ("auto", made.name)
         assert made.precision == "fp32"
         for shape in ((1, 3, 96, 96), (3, 3, 96, 96), (2, 3, 64, 77)):
@@ -88,11 +89,6 @@ def test_bf16_is_computed_in_fp32_where_the_cpu_has_none(model_dir: Path, monkey
         torch.testing.assert_close(made.forward(batch), expected, atol=1e-4 * float(expected.abs().max()), rtol=0)
 
 
-def without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As most machines are: PyTorch is what is left where Winograd is not taken."""
-    monkeypatch.setattr(openvino, "find_spec", lambda _: None)
-
-
 def fastest(model_dir: Path) -> str:
     """The way that is taken for a small network."""
     return compile_forward(lively_small_network(), WorkerConfig(), CPU, (3, 32, 32), Measurements(model_dir)).name
@@ -104,7 +100,7 @@ def test_a_way_that_answers_wrongly_is_not_taken(
     def wrong(module: torch.nn.Module, cache_dir: Path, bf16: bool = False) -> Callable[[torch.Tensor], torch.Tensor]:
         return lambda batch: 1.001 * module(batch)
 
-    without_openvino(monkeypatch)
+    installed(monkeypatch)  # as most machines are: PyTorch is what is left
     monkeypatch.setattr(winograd, "accelerate", wrong)
     with torch.inference_mode():
         assert fastest(model_dir) == "off"
@@ -116,6 +112,7 @@ def test_a_way_that_answers_wrongly_is_not_taken(
 
 def test_one_disturbed_measurement_decides_nothing(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one that was taken while another worker of the same process was loading."""
+    installed(monkeypatch, "openvino")
     seconds = iter([0.13, 0.30, 0.10, 0.13, 0.05, 0.10, 0.13, 0.05, 0.10])
     monkeypatch.setattr("smartbatch_worker.forward.measure.time_forward", lambda *_: next(seconds))
     with torch.inference_mode():
@@ -129,6 +126,7 @@ def test_one_disturbed_measurement_decides_nothing(model_dir: Path, monkeypatch:
 def test_the_second_fastest_way_is_taken_where_the_fastest_fails_now(
     model_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    installed(monkeypatch, "openvino")
     seconds = {"off fp32": 3.0, "openvino fp32": 2.0, "winograd fp32": 1.0}
 
     def remember(
@@ -155,7 +153,7 @@ def fails(*_: object) -> None:
 def test_a_way_that_fails_is_not_taken(
     model_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    without_openvino(monkeypatch)
+    installed(monkeypatch)  # as most machines are: PyTorch is what is left
 
     class Wide(torch.nn.Module):
         """Adds an image to one number a channel: the sum is larger than what the convolution gives."""
@@ -177,7 +175,7 @@ def test_a_way_that_fails_is_not_taken(
 def test_without_a_compiler_the_forward_stays_pytorchs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
-    without_openvino(monkeypatch)
+    installed(monkeypatch)  # as most machines are: PyTorch is what is left
     module = lively_small_network()
     with torch.inference_mode():
         assert compile_forward(module, WorkerConfig(), CPU, (3, 32, 32), Measurements(tmp_path)).name == "off"

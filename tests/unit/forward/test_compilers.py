@@ -29,6 +29,7 @@ def task(tmp_path: Path, precision: str = "fp32", *, is_ours: bool = True, devic
         shape=(3, 8, 8),
         device=torch.device(device),
         cache_dir=tmp_path,
+        name_of=lambda key: key,
         largest=4,
     )
 
@@ -55,6 +56,8 @@ def test_every_compiler_is_described_and_tested(compiler: Compiler) -> None:
         ("winograd", {"device": "cuda"}, "winograd needs a torchvision classifier"),
         ("cuda_graphs", {}, "cuda_graphs needs a GPU and a known input_shape; this is cpu"),
         ("openvino", {"device": "cuda"}, "openvino needs"),
+        ("onnxruntime", {"device": "cuda"}, "onnxruntime needs"),
+        ("onnxruntime", {"precision": "bf16"}, "onnxruntime computes in fp32"),
     ],
 )
 def test_a_compiler_says_why_it_does_not_take_a_task(

@@ -7,13 +7,20 @@ recipe 3.
 
 from __future__ import annotations
 
-from smartbatch_worker.forward.compilers import cuda_graphs, inductor, openvino, plain, winograd
+from smartbatch_worker.forward.compilers import cuda_graphs, inductor, onnxruntime, openvino, plain, winograd
 from smartbatch_worker.forward.compilers.compiler import Compiler
 
 __all__ = ["COMPILERS"]
 
 COMPILERS: dict[str, Compiler] = {
     row.name: row
-    for row in (plain.COMPILER, winograd.COMPILER, inductor.COMPILER, openvino.COMPILER, cuda_graphs.COMPILER)
+    for row in (
+        plain.COMPILER,
+        winograd.COMPILER,
+        inductor.COMPILER,
+        openvino.COMPILER,
+        onnxruntime.COMPILER,
+        cuda_graphs.COMPILER,
+    )
 }
 """By name, as `compile` takes them, in the order in which `compile: auto` tries those that it does."""

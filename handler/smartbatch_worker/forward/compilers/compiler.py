@@ -60,6 +60,7 @@ class Task:
         shape: of one item of a single tensor, where known.
         device: where it runs.
         cache_dir: where what is built is kept for later workers.
+        name_of: from what is built of this module to a name for its file, which tells it from all others'.
         largest: most items in one batch.
         inputs: of a module that takes them by name.
         examples: of what it takes; none where nobody knows.
@@ -77,13 +78,16 @@ class Task:
         shape: tuple[int, ...] | None,
         device: torch.device,
         cache_dir: Path,
+        name_of: Callable[[str], str],
         largest: int,
         inputs: Inputs | None = None,
         examples: Examples | None = None,
     ) -> None:
         self.module, self.precision, self.is_ours = module, precision, is_ours
         self.shape, self.device, self.cache_dir, self.largest = shape, device, cache_dir, largest
-        self.inputs, self.examples = inputs, examples
+        self.name_of, self.inputs, self.examples = name_of, inputs, examples
+        self.answers_meanwhile = False
+        """Whether others run the module while it is compiled: what would keep it from them for long is not begun."""
         self.undisturbed: Callable[[], AbstractContextManager[None]] = nullcontext
         """Entered while the module is read by running it: nobody else runs it then."""
         self.num_threads = torch.get_num_threads()
@@ -118,6 +122,7 @@ class Task:
             shape=self.shape,
             device=self.device,
             cache_dir=self.cache_dir,
+            name_of=self.name_of,
             largest=self.largest,
             inputs=self.inputs,
             examples=self.examples,
@@ -142,6 +147,11 @@ def always(task: Task) -> str | None:
     return None
 
 
+def at_once(task: Task) -> bool:
+    """Of a compiler that keeps nothing which takes it long to make."""
+    return True
+
+
 def never(task: Task, has_bf16: bool) -> tuple[str, ...]:
     """Of a compiler that `compile: auto` does not try."""
     return ()
@@ -158,6 +168,8 @@ class Compiler:
     """Why it does not take a task, in a sentence that names the setting; None where it does."""
     ways: Callable[[Task, bool], tuple[str, ...]] = never
     """The precisions in which `compile: auto` tries it on this CPU, told whether bf16 is wanted and there."""
+    is_kept: Callable[[Task], bool] = at_once
+    """Whether what takes it long to make of a task is in the cache."""
     reads_once: bool = False
     """It reads a module by running it once, so that what it made has to be compared for other numbers of items."""
 
