@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from pathlib import Path
 
 import torch
-import yaml
 from smartbatch.archive.build import build_archive
 from smartbatch.archive.settings import ArchiveSettings
 
 from bench.experiments.padding import make_model, sentences
 from bench.load import Body
+from bench.work import write_mar
 
 NAME = "bert"
 LAYERS, HIDDEN = 4, 512
@@ -44,17 +43,6 @@ def make(folder: Path, own: Path, stock: Path) -> tuple[Body, list[int]]:
             bodies.append(json.dumps({"text": " ".join(f"w{index}" for index in ids)}).encode())
             classes.append(int(best.indices[0]))
     build_archive(ArchiveSettings(hf=str(bert), name=own.stem, output=own.parent))
-    model = {
-        "modelName": stock.stem,
-        "handler": _HANDLER.name,
-        "modelVersion": "1.0",
-        "configFile": "model-config.yaml",
-    }
-    with zipfile.ZipFile(stock, "w") as archive:
-        manifest = {"runtime": "python", "model": model, "archiverVersion": "0.12.0"}
-        archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
-        archive.writestr("model-config.yaml", yaml.safe_dump({"responseTimeout": 300}))
-        archive.write(_HANDLER, _HANDLER.name)
-        for file in sorted(bert.iterdir()):
-            archive.write(file, file.name)
+    files = {file.name: file for file in (_HANDLER, *sorted(bert.iterdir()))}
+    write_mar(stock, _HANDLER.name, files, {"responseTimeout": 300})
     return Body("application/json", tuple(bodies)), classes

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -132,13 +133,8 @@ class Work:
         """
         config = {"handler": asdict(setup), "responseTimeout": 300, "startupTimeout": 300, "jobQueueSize": 1024}
         handler = Path(expert.__file__).with_name("torchserve_expert.py")
-        model = {"modelName": name, "handler": handler.name, "modelVersion": "1.0", "configFile": "model-config.yaml"}
-        manifest = {"runtime": "python", "model": model, "archiverVersion": "0.12.0"}
-        with zipfile.ZipFile(self.store / f"{name}.mar", "w") as archive:
-            archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
-            archive.writestr("model-config.yaml", yaml.safe_dump(config))
-            archive.write(handler, handler.name)
-            archive.write(expert.__file__, "expert.py")
+        files = {handler.name: handler, "expert.py": Path(expert.__file__)}
+        write_mar(self.store / f"{name}.mar", handler.name, files, config)
         return f"{name}.mar"
 
     def archive(self, name: str, overrides: dict[str, str]) -> None:
@@ -157,14 +153,36 @@ def stock_archive(path: Path, weights: Path, source: str = STOCK_MODEL) -> None:
         weights: a state dict.
         source: of the one class that it fits.
     """
-    model = {"modelName": path.stem, "handler": "image_classifier", "modelVersion": "1.0"}
-    model |= {"modelFile": "model.py", "serializedFile": weights.name}
-    manifest = {"runtime": "python", "model": model, "archiverVersion": "0.12.0"}
+    labels = json.dumps({str(i): str(i) for i in range(1000)})
+    files = {"model.py": source, "index_to_name.json": labels, weights.name: weights}
+    write_mar(path, "image_classifier", files, modelFile="model.py", serializedFile=weights.name)
+
+
+def write_mar(
+    path: Path,
+    handler: str,
+    files: Mapping[str, str | Path],
+    config: Mapping[str, Any] | None = None,
+    **keys: str,
+) -> None:
+    """An archive of another handler than SmartBatch's.
+
+    Args:
+        path: the .mar; its stem is the model's name.
+        handler: its file among `files`, or a name that TorchServe knows.
+        files: text or a file, by name in the archive.
+        config: of model-config.yaml.
+        keys: further ones of the manifest's model.
+    """
+    model = {"modelName": path.stem, "handler": handler, "modelVersion": "1.0", **keys}
+    if config is not None:
+        files = {**files, "model-config.yaml": yaml.safe_dump(dict(config))}
+        model["configFile"] = "model-config.yaml"
     with zipfile.ZipFile(path, "w") as archive:
+        manifest = {"runtime": "python", "model": model, "archiverVersion": "0.12.0"}
         archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
-        archive.writestr("model.py", source)
-        archive.writestr("index_to_name.json", json.dumps({str(i): str(i) for i in range(1000)}))
-        archive.write(weights, weights.name)
+        for name, content in files.items():
+            archive.writestr(name, content.read_bytes() if isinstance(content, Path) else content)
 
 
 def top_class(reply: bytes) -> int:

@@ -95,11 +95,11 @@ def compile_forward(
         ValueError: the compiler is not installed or does not take this kind of model.
         RuntimeError: it took the model and failed.
     """
-    kind = kind_of(config.model)
+    kind, precision = kind_of(config.model), _computed_in(config, device)
     is_compared = device.type == "cpu" and (config.compile == "auto" or COMPILERS[config.compile].reads_once)
     task = Task(
         module,
-        config.precision,
+        precision,
         is_ours=kind.is_ours,
         shape=shape,
         device=device,
@@ -109,19 +109,28 @@ def compile_forward(
         inputs=config.inputs,
         examples=_examples(shape, samples) if is_compared else None,
     )
-    can_choose = device.type == "cpu" and (kind.is_ours or kind.may_be_read(config)) and config.precision != "fp16"
+    can_choose = device.type == "cpu" and (kind.is_ours or kind.may_be_read(config)) and precision != "fp16"
     if config.compile == "auto" and can_choose and task.examples is not None:
         choice = Choice(task, measurements)
         if kind.is_ours or choice.is_open:
             return choice.plain() if at_once else choice.measured()
-    warn_if_emulated(config.precision, device)
+    warn_if_emulated(precision, device)
     if config.compile == "auto" and device.type == "cuda" and task.is_ours and shape is not None:
         return _recorded_or_plain(task)
     compiler = COMPILERS[PLAIN if config.compile == "auto" else config.compile]
     built = compiler.take(task)
     if compiler.reads_once:
         alike.check_alike(built.forward, task)
-    return Compiled(built.forward, compiler.name, config.precision, built.padding, built.modules)
+    return Compiled(built.forward, compiler.name, precision, built.padding, built.modules)
+
+
+def _computed_in(config: WorkerConfig, device: torch.device) -> str:
+    """The configured precision, the coarsest to compute in; where the choice is ours and the CPU has it not, fp32."""
+    if config.compile != "auto" or device.type != "cpu" or not is_emulated(config.precision):
+        return config.precision
+    told = "this CPU has no %s instructions: computing in fp32, which is faster here and more precise"
+    logger.info(told, config.precision)
+    return "fp32"
 
 
 def _recorded_or_plain(task: Task) -> Compiled:
@@ -240,9 +249,7 @@ class _Ways:
         assert task.examples is not None
         self.device, self.examples = task.device, task.examples
         self.has_failed = False  # what is not installed has not failed; it is told apart in the measurements' key
-        has_bf16 = task.precision == "bf16" and not is_emulated("bf16")
-        if task.precision == "bf16" and not has_bf16:
-            logger.info("this CPU has no bf16 instructions: computing in fp32, which is faster here and more precise")
+        has_bf16 = task.precision == "bf16"
         self._tasks = {precision: task.in_another(precision) for precision in ("fp32", "bf16")}
         self.plain = f"{PLAIN} {'bf16' if has_bf16 else 'fp32'}"
         """PyTorch's, in the configured precision where the CPU has it."""

@@ -89,6 +89,20 @@ def test_bf16_is_computed_in_fp32_where_the_cpu_has_none(model_dir: Path, monkey
         torch.testing.assert_close(made.forward(batch), expected, atol=1e-4 * float(expected.abs().max()), rtol=0)
 
 
+@pytest.mark.parametrize("coarse", ["bf16", "fp16"])
+@pytest.mark.parametrize("model", ["model.py", "timm/x", "config.json"])
+def test_a_precision_that_the_cpu_has_not_is_emulated_only_where_a_compiler_is_named(
+    model: str, coarse: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    installed(monkeypatch)
+    monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset({"avx2", "fma"}))
+    for compile_by, computes_in in (("auto", "fp32"), ("off", coarse)):
+        config = WorkerConfig(model=model, task="image-classification", precision=coarse, compile=compile_by)
+        made = compile_forward(torch.nn.Linear(2, 2), config, CPU, (2,), Measurements(tmp_path))
+        assert made.precision == computes_in
+        assert (f"precision {coarse} is emulated" in caplog.text) == (compile_by == "off")
+
+
 def fastest(model_dir: Path) -> str:
     """The way that is taken for a small network."""
     return compile_forward(lively_small_network(), WorkerConfig(), CPU, (3, 32, 32), Measurements(model_dir)).name

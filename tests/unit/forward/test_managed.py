@@ -62,11 +62,11 @@ def of_torchvision(
     return ManagedModel(config, folder, cache, CPU, 8, weights_dir=weights_dir, on_measuring=on_measuring)
 
 
-def slow(folder: Path, cache: Path, **keys: Any) -> ManagedModel:
+def slow(folder: Path, cache: Path, weights_dir: Path | None = None, **keys: Any) -> ManagedModel:
     folder.mkdir(exist_ok=True)
     (folder / "model.py").write_text(SLOW.format(sleeps=SLEEPS))
     config = WorkerConfig(model="model.py", weights_source="embedded", input_shape=(4,), **keys)
-    return ManagedModel(config, folder, cache, CPU, 4)
+    return ManagedModel(config, folder, cache, CPU, 4, weights_dir=weights_dir)
 
 
 def answer(model: ManagedModel, batch: torch.Tensor) -> torch.Tensor:
@@ -283,3 +283,31 @@ def test_what_was_kept_counts_however_the_process_ended(tmp_path: Path, monkeypa
     later.have_measured(order, "ab", lambda: bool(kept))
     with pytest.raises(later.NotMeasuredError):
         later.have_measured(order, "ab", lambda: False)
+
+
+def test_a_worker_without_requests_returns_what_batches_left_to_be_reused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    returned: list[bool] = []
+
+    def return_free_memory() -> None:
+        if threading.current_thread().name == "smartbatch-idle":
+            returned.append(True)
+
+    def wait_for(count: int) -> None:
+        deadline = time.monotonic() + 60
+        while len(returned) < count:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    monkeypatch.setattr(managed, "RETURN_AFTER_S", 0.0)
+    monkeypatch.setattr(managed.heap, "return_free_memory", return_free_memory)
+    before = threading.active_count()
+    slow(tmp_path / "archive", tmp_path, micro_batch=4)
+    assert threading.active_count() == before, "this model is no worker's"
+    model = slow(tmp_path / "archive", tmp_path, weights_dir=tmp_path, micro_batch=4)
+    for count in (1, 2):
+        answer(model, torch.ones(2, 4))
+        wait_for(count)
+    time.sleep(1.5)  # it looks once a second
+    assert len(returned) == 2, "nothing was used since"
