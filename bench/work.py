@@ -154,7 +154,7 @@ def stock_archive(path: Path, weights: Path, source: str = STOCK_MODEL) -> None:
         source: of the one class that it fits.
     """
     labels = json.dumps({str(i): str(i) for i in range(1000)})
-    files = {"model.py": source, "index_to_name.json": labels, weights.name: weights}
+    files: dict[str, str | Path] = {"model.py": source, "index_to_name.json": labels, weights.name: weights}
     write_mar(path, "image_classifier", files, modelFile="model.py", serializedFile=weights.name)
 
 

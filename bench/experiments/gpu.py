@@ -29,7 +29,11 @@ def make_model_dir(folder: Path, model: str, precision: str, compiler: str, devi
     import torchvision
 
     torch.manual_seed(0)
-    torch.save(torchvision.models.get_model(model, weights=None).state_dict(), folder / "weights.pth")
+    module = torchvision.models.get_model(model, weights=None)
+    for parameter in module.parameters():
+        if parameter.dim() > 1 and not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.02)  # ViT's last layer begins as zeros: all answers would be alike
+    torch.save(module.state_dict(), folder / "weights.pth")
     section = {"model": model, "weights": "weights.pth", "weights_source": "random", "precision": precision}
     section |= {"compile": compiler, "device": device, "output": "topk", **keys}
     (folder / "model-config.yaml").write_text(yaml.safe_dump({"handler": section}))

@@ -23,6 +23,7 @@ from smartbatch_worker.contract.environment import FORKED_PYTHON
 from smartbatch_worker.forward import calibrate, later, managed
 from smartbatch_worker.forward.managed import ManagedModel
 from smartbatch_worker.forward.measurements import Measurements
+from smartbatch_worker.process import heap
 
 CPU = torch.device("cpu")
 NAME, SHAPE = "mobilenet_v3_small", (3, 64, 64)
@@ -301,7 +302,7 @@ def test_a_worker_without_requests_returns_what_batches_left_to_be_reused(
             time.sleep(0.01)
 
     monkeypatch.setattr(managed, "RETURN_AFTER_S", 0.0)
-    monkeypatch.setattr(managed.heap, "return_free_memory", return_free_memory)
+    monkeypatch.setattr(heap, "return_free_memory", return_free_memory)
     before = threading.active_count()
     slow(tmp_path / "archive", tmp_path, micro_batch=4)
     assert threading.active_count() == before, "this model is no worker's"
