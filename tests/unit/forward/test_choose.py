@@ -137,6 +137,24 @@ def test_one_disturbed_measurement_decides_nothing(model_dir: Path, monkeypatch:
     assert kept["until"] - kept["measured"] == MAX_AGE_S
 
 
+@pytest.mark.parametrize(
+    ("seconds", "is_exported"), [([1.0, 0.4] * 3, False), ([1.0, 0.6] * 3 + [1.0, 0.6, 0.7] * 3, True)]
+)
+def test_what_takes_long_to_make_is_made_only_where_the_rest_decides_nothing(
+    seconds: list[float], is_exported: bool, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed(monkeypatch, "onnxruntime")
+    measured = iter(seconds)
+    monkeypatch.setattr("smartbatch_worker.forward.measure.time_forward", lambda *_: next(measured))
+    with torch.inference_mode():
+        assert fastest(model_dir) == "winograd"
+    assert (len(list(model_dir.glob("*.onnx"))), list(measured)) == (int(is_exported), [])
+    (file,) = model_dir.glob("*.json")
+    kept = json.loads(file.read_text())
+    assert ("onnxruntime fp32" in kept["seconds"]) == is_exported
+    assert kept["until"] - kept["measured"] == MAX_AGE_S
+
+
 def test_the_second_fastest_way_is_taken_where_the_fastest_fails_now(
     model_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
