@@ -138,16 +138,22 @@ def test_one_disturbed_measurement_decides_nothing(model_dir: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "is_exported"), [([1.0, 0.4] * 3, False), ([1.0, 0.6] * 3 + [1.0, 0.6, 0.7] * 3, True)]
+    ("libraries", "seconds", "taken"),
+    [
+        (["onnxruntime"], [1.0, 0.4] * 3, "winograd"),
+        (["onnxruntime"], [1.0, 0.6] * 3 + [1.0, 0.6, 0.5] * 3, "onnxruntime"),
+        (["openvino", "onnxruntime"], [1.0, 0.9, 0.4] * 3 + [1.0, 0.9, 0.4, 0.3] * 3, "onnxruntime"),
+    ],
 )
-def test_what_takes_long_to_make_is_made_only_where_the_rest_decides_nothing(
-    seconds: list[float], is_exported: bool, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_takes_long_to_make_is_not_made_where_convolutions_of_our_own_decide(
+    libraries: list[str], seconds: list[float], taken: str, model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    installed(monkeypatch, "onnxruntime")
+    installed(monkeypatch, *libraries)
     measured = iter(seconds)
     monkeypatch.setattr("smartbatch_worker.forward.measure.time_forward", lambda *_: next(measured))
     with torch.inference_mode():
-        assert fastest(model_dir) == "winograd"
+        assert fastest(model_dir) == taken
+    is_exported = taken == "onnxruntime"
     assert (len(list(model_dir.glob("*.onnx"))), list(measured)) == (int(is_exported), [])
     (file,) = model_dir.glob("*.json")
     kept = json.loads(file.read_text())
