@@ -83,9 +83,9 @@ def test_a_killed_server_ends_the_search_and_keeps_the_rates(
     fixed = ["capacity", "--model", "tiny", "--body", str(body), "--out", str(out), "--warmup", "0"]
     urls = ["--url", server.inference_url, "--management-url", server.management_url]
     arguments = [*fixed, *urls, "--metrics-url", server.metrics_url, "--duration", "2s", "--start-rate", "2"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "loadtest.cli", *arguments, "--max-rate", "4"], stderr=subprocess.PIPE, text=True
-    )
+    # An objective within which a busy machine's generator counts as punctual: its lateness ends a search, too.
+    arguments += ["--max-rate", "4", "--slo-p95-ms", "20000"]
+    process = subprocess.Popen([sys.executable, "-m", "loadtest.cli", *arguments], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (out / "capacity.json").exists():
         assert process.poll() is None

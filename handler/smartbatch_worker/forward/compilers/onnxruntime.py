@@ -29,6 +29,12 @@ logger = logging.getLogger(__name__)
 MAX_GRAPH_BYTES = 4 << 20
 """Of a graph without weights: one that has more computes with numbers that are no weights, and crowds the cache."""
 
+_PACKAGES = ["onnxruntime", "onnx", "onnxscript"]
+_DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
+"""Of inputs; NumPy has no bfloat16."""
+_DIGEST = hashlib.sha256
+_DIGEST_BYTES = _DIGEST().digest_size
+
 
 @dataclass(frozen=True, slots=True)
 class Graph:
@@ -52,13 +58,6 @@ class Graph:
             return None
         names, _, model = told.partition(b"\n")
         return cls(model, json.loads(names))
-
-
-_PACKAGES = ["onnxruntime", "onnx", "onnxscript"]
-_DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
-"""Of inputs; NumPy has no bfloat16."""
-_DIGEST = hashlib.sha256
-_DIGEST_BYTES = _DIGEST().digest_size
 
 
 def why_not(task: Task) -> str | None:
@@ -88,7 +87,6 @@ def build(task: Task) -> Built:
         ValueError: it cannot be exported.
     """
     module, example = reading.in_order(task)
-    module.requires_grad_(False)  # folded weights are of inference mode, in which no export can ask for gradients
     graph = _read(_path(task))
     if graph is None:
         if task.answers_meanwhile:
@@ -140,6 +138,7 @@ def _export(task: Task, module: torch.nn.Module, example: Sequence[torch.Tensor]
     )
     if isinstance(module, reading.InOrder):
         free = (free,)  # its tensors are one argument, as `torch.export` counts
+    module.requires_grad_(False)  # folded weights are of inference mode, in which no export can ask for gradients
     with warnings.catch_warnings(), _quiet("torch", "onnxscript", "onnx_ir"), unchecked(task.module), torch.no_grad():
         warnings.simplefilter("ignore")  # of torch, about how a module is read
         try:
