@@ -327,8 +327,10 @@ class ManagedModel:
             idle_since = self._last_used
             idle_s = time.monotonic() - idle_since
             if self.is_loaded and idle_s >= unload_after_s:
-                self.unload()
+                self.unload()  # which returns that memory as well
+                returned_since = idle_since
             elif idle_s >= RETURN_AFTER_S and idle_since != returned_since:
                 heap.return_free_memory()
                 returned_since = idle_since
-            time.sleep(max(0.05, min(1.0, unload_after_s - idle_s)))
+            left_s = unload_after_s - idle_s if self.is_loaded else unload_after_s
+            time.sleep(max(0.05, min(1.0, left_s)))

@@ -27,7 +27,7 @@ def load(config: WorkerConfig, model_dir: Path, read_weights: ReadWeights) -> to
     """
     path = model_dir / config.model
     try:
-        with _quiet("torch.export"):
+        with quiet("torch.export"):
             program = torch.export.load(path)
     except Exception as error:  # it deserializes a whole graph: any type of error can come out of a bad file
         raise ModelLoadError(f"{path}: cannot be loaded as an exported program ({first_line(error)})") from error
@@ -104,7 +104,7 @@ def _upper_bound(program: ExportedProgram, batch: torch.SymInt) -> int | None:
 
 
 @contextmanager
-def _quiet(logger_name: str) -> Iterator[None]:
+def quiet(logger_name: str) -> Iterator[None]:
     """Keep torch from logging a traceback of its own: the error we raise says it in one line."""
     logger = logging.getLogger(logger_name)
     level = logger.level

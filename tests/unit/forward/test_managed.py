@@ -312,3 +312,16 @@ def test_a_worker_without_requests_returns_what_batches_left_to_be_reused(
         wait_for(count)
     time.sleep(1.5)  # it looks once a second
     assert len(returned) == 2, "nothing was used since"
+
+
+def test_a_model_without_requests_is_freed_each_time(tmp_path: Path) -> None:
+    freed: list[bool] = []
+    model = slow(tmp_path / "archive", tmp_path, micro_batch=4, idle_unload_s=0.1)
+    model._on_unload = lambda: freed.append(True)
+    for count in (1, 2):
+        answer(model, torch.ones(2, 4))
+        deadline = time.monotonic() + 60
+        while len(freed) < count:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert (model.is_loaded, model.num_loads) == (False, count)

@@ -10,8 +10,7 @@ import hashlib
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from smartbatch_worker.contract.machine import cpu_flags
 from smartbatch_worker.forward.batches import unchecked
 from smartbatch_worker.forward.compilers import reading
 from smartbatch_worker.forward.compilers.compiler import Built, Compiler, CompilerUnavailableError, Task
+from smartbatch_worker.models.exported import quiet
 from smartbatch_worker.process import cache as kept_files
 
 logger = logging.getLogger(__name__)
@@ -139,7 +139,14 @@ def _export(task: Task, module: torch.nn.Module, example: Sequence[torch.Tensor]
     if isinstance(module, reading.InOrder):
         free = (free,)  # its tensors are one argument, as `torch.export` counts
     module.requires_grad_(False)  # folded weights are of inference mode, in which no export can ask for gradients
-    with warnings.catch_warnings(), _quiet("torch", "onnxscript", "onnx_ir"), unchecked(task.module), torch.no_grad():
+    with (
+        warnings.catch_warnings(),
+        quiet("torch"),
+        quiet("onnxscript"),
+        quiet("onnx_ir"),
+        unchecked(task.module),
+        torch.no_grad(),
+    ):
         warnings.simplefilter("ignore")  # of torch, about how a module is read
         try:
             # Not strict: that runs the module's Python, as tracing does, and takes half the time.
@@ -165,24 +172,9 @@ def _export(task: Task, module: torch.nn.Module, example: Sequence[torch.Tensor]
     return graph
 
 
-@contextmanager
-def _quiet(*names: str) -> Iterator[None]:
-    """Of these loggers only errors are heard."""
-    loggers = [logging.getLogger(name) for name in names]
-    before = [each.level for each in loggers]
-    try:
-        for each in loggers:
-            each.setLevel(logging.ERROR)
-        yield
-    finally:
-        for each, level in zip(loggers, before, strict=True):
-            each.setLevel(level)
-
-
 def _weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     """By every name that they have."""
-    named = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
-    return dict(named)
+    return dict([*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)])
 
 
 def _session(graph: Graph, module: torch.nn.Module, num_threads: int) -> reading.Run:

@@ -17,6 +17,7 @@ from smartbatch_worker.contract.inputs import padded_letters
 from smartbatch_worker.forward.batches import check_of
 from smartbatch_worker.forward.compilers.compiler import Task
 from smartbatch_worker.forward.precision import Forward
+from smartbatch_worker.models.kind import first_line
 
 Run: TypeAlias = Callable[[Sequence[torch.Tensor]], Any]
 """From a module's inputs in their order, on the host and contiguous, to what it gives."""
@@ -47,8 +48,7 @@ def why_not(compiler: str, task: Task, packages: Sequence[str], dtypes: Collecti
 
 def cannot_read(compiler: str, error: Exception) -> str:
     """Why a module is refused that cannot be read."""
-    reason = (str(error).strip().splitlines() or [""])[0]
-    return f"compile: {compiler} cannot read this model ({type(error).__name__}: {reason})"
+    return f"compile: {compiler} cannot read this model ({first_line(error)})"
 
 
 class InOrder(torch.nn.Module):
