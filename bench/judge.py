@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import requests
-from smartbatch_worker.contract.machine import num_cores
+from smartbatch_worker.contract.machine import cpu_flags, num_cores
 
 from bench import backends, processes
 from bench.bare import BareLoop
@@ -19,6 +19,9 @@ from bench.progress import say
 from bench.work import Work, top_class
 
 CELL_WARM_UP_S = 4.0
+BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
+KEPT_BY_QUICK = ("smartbatch", "stock")
+"""Backends that a quick run keeps from the first table to the last: a JVM takes half a minute to warm up."""
 
 
 class WrongAnswer(RuntimeError):
@@ -69,10 +72,25 @@ class Judge:
         """By cell: the highest rate within the objective, and each rate that was tried."""
         self._warm: set[tuple[str, str]] = set()
         """Backends whose JVM has compiled what a kind of body needs."""
+        self._kept: frozenset[str] = frozenset()
+        """Backends of an earlier table that go on running, with the models that they had there."""
+
+    def measurable(self, cells: Sequence[Cell]) -> list[Cell]:
+        """Those that this processor can compute; the others are left out: in fp32 they would be other cells again."""
+        if BF16_FLAGS & set(cpu_flags()):
+            return list(cells)
+        self.leave_out([cell for cell in cells if cell.precision == "bf16"], "this processor has no bf16 instructions")
+        return [cell for cell in cells if cell.precision != "bf16"]
+
+    def leave_out(self, cells: Sequence[Cell], why: str) -> None:
+        """Not measured, and it is said why."""
+        for cell in cells:
+            self.skipped[cell.key] = why
+            say(f"  {cell.key}: {why}")
 
     def measure_table(self, cells: Sequence[Cell]) -> None:
         """Start what `cells` need, and measure in rounds; what ran before ends, and with it the memory it had taken."""
-        self.end_all()
+        self.end_table()
         self.prepare(cells)
         is_identical = any(cell.table == "identical" for cell in cells)
         if is_identical and (not self.args.only or any("bare" in text for text in self.args.only)):
@@ -151,14 +169,32 @@ class Judge:
         else:
             run_until_idle(url, body, self.args.connections, others_s, backend.pid)
 
+    def end_table(self) -> None:
+        """End what the tables that follow do not need; whole runs begin each anew, a quick one keeps what is warm."""
+        kept = KEPT_BY_QUICK if self.args.quick else ()
+        self._end_but(kept)
+        self._kept = frozenset(self.running)
+
+    def drop_models(self) -> None:
+        """Of what was kept: it serves others from now on, and these would take memory and threads."""
+        for key in self._kept:
+            server = self.running[key]
+            assert isinstance(server, backends.TorchServe)
+            with self.turn(server):
+                server.unregister(key)  # each has one, of its own name
+        self._kept = frozenset()
+
     def end_all(self) -> None:
         """End the servers that run, and the bare loop."""
+        self._end_but(())
+
+    def _end_but(self, kept: Sequence[str]) -> None:
         if self.bare is not None:
             self.bare.stop()
             self.bare = None
-        for key in list(self.running):
+        for key in [key for key in self.running if key not in kept]:
             self._end(self.running.pop(key))
-        self._warm.clear()
+        self._warm = {(key, workload) for key, workload in self._warm if key in self.running}
 
     def _prepare(self, key: str, cells: list[Cell]) -> None:
         """Start a backend unless it runs, check its answers, warm it up, pause it."""
@@ -192,7 +228,8 @@ class Judge:
                 say(f"  {self.skipped[cell.key]}")
                 continue
             self.samples[cell.key] = []
-        self.memory_mb[f"{cells[0].table}:{key}"] = processes.memory_mb(backend.pid)
+        if key not in self._kept:  # which has another table's models as well
+            self.memory_mb[f"{cells[0].table}:{key}"] = processes.memory_mb(backend.pid)
         processes.pause(backend.pid)
 
     def longest_warm_up_s(self, cell: Cell) -> float:
@@ -202,9 +239,11 @@ class Judge:
 
     def _measure_cell(self, cell: Cell) -> str:
         backend = self.running[cell.backend]
+        # As long as the last one had to be: a slow server's bursts are no closer together now.
+        seconds = max([self.args.seconds, *(sample.seconds for sample in self.samples[cell.key])])
         try:
             with self.turn(backend):
-                result = measure(cell, backend, self.work, self.args.seconds, self.args.connections)
+                result = measure(cell, backend, self.work, seconds, self.args.connections)
         except LoadError as error:  # a peer that dies must not end the run of all
             self.skipped[cell.key] = f"not measured to the end: {error}"
             return self.skipped[cell.key]

@@ -64,6 +64,8 @@ class LoadResult:
     """Whether the rate was taken between the ends of two bursts; if not, it says little of a slow server."""
     server_cpu_ms: float | None
     """The server's CPU time per answer: hardly touched by other programs on the machine, as the rate is."""
+    seconds: float
+    """How long it lasted."""
 
 
 def run_wrk(url: str, body: Body, connections: int, seconds: float, server_pid: int | None = None) -> LoadResult:
@@ -107,6 +109,7 @@ def run_wrk(url: str, body: Body, connections: int, seconds: float, server_pid: 
         generator_cpu_share=cpu_s / wall_s / num_cores(),
         is_steady=span is not None,
         server_cpu_ms=None if span is None else watch.ms_per_answer(times, *span),
+        seconds=seconds,
     )
 
 

@@ -20,6 +20,8 @@ import requests
 
 LOOK_S, STILL_SHARE = 0.3, 0.4
 """How often it is looked whether a server computes; it does not where it takes less of a core: some wait by polling."""
+GRACE_S = 3.0
+"""For a server to end by itself; LitServe takes longer than anybody would wait."""
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 PROJECT = Path(__file__).resolve().parents[1]
@@ -183,12 +185,12 @@ class Process:
         raise ServerFailed(f"no answer at {url} ({last}); its log ends: {tail}")
 
     def stop(self) -> None:
-        """End the whole tree, politely first."""
+        """End the whole tree, politely first: a server that nobody asks any more has nothing to finish."""
         processes = tree(self.pid)
         resume(self.pid)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGTERM)
-        _, alive = psutil.wait_procs(processes, timeout=15)
+        _, alive = psutil.wait_procs(processes, timeout=GRACE_S)
         for process in alive:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()

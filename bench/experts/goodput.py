@@ -23,7 +23,7 @@ from bench.progress import say
 
 RAMP_UP_S = 1.0
 """Answers to what was sent before do not count: the first batches are small."""
-START, GROWTH, TOLERANCE = 0.7, 1.2, 0.06
+START, GROWTH, TOLERANCE, QUICK_TOLERANCE = 0.7, 1.2, 0.06, 0.12
 """The first rate as a share of that in a closed loop, then by which factor, and how closely the knee is known."""
 
 
@@ -36,8 +36,9 @@ def measure(judge: Judge, cells: Sequence[Cell], closed_loop: Mapping[str, float
         closed_loop: requests a second that each cell's server makes with many connections.
         seconds: that count, at each rate.
     """
+    tolerance = QUICK_TOLERANCE if judge.args.quick else TOLERANCE
     searches = {
-        cell.key: KneeSearch(start=START * closed_loop[cell.key], growth=GROWTH, tolerance=TOLERANCE)
+        cell.key: KneeSearch(start=START * closed_loop[cell.key], growth=GROWTH, tolerance=tolerance)
         for cell in cells
         if cell.key in judge.samples and cell.key not in judge.skipped
     }

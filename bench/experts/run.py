@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from smartbatch_worker.contract.machine import cpu_flags
-
 from bench import backends
 from bench.cells import EXPERT_PEERS, PRECISIONS, SMARTBATCH, Cell, in_precision
 from bench.experts import goodput, search
@@ -14,7 +12,6 @@ from bench.judge import Judge
 from bench.progress import say
 from bench.servers.expert import Setup
 
-BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 LONGEST_PROBE_S = 10.0
 QUICK_PEERS = 2
 """Whose goodput a quick run measures: a few connections do not tell for certain who bears random arrivals."""
@@ -24,10 +21,11 @@ def measure_experts(judge: Judge, cells: Sequence[Cell]) -> None:
     """Set up, then measure the tables expert and goodput; nothing where there are no such cells."""
     if not cells:
         return
-    judge.end_all()
+    judge.end_table()
+    judge.drop_models()
     contest = Contest(judge, cells)
     for precision in PRECISIONS:
-        if any(_precision_of(cell) == precision for cell in cells):
+        if any(cell.precision == precision for cell in cells):
             contest.set_up(precision)
     contest.measure()
 
@@ -49,15 +47,12 @@ class Contest:
     def set_up(self, precision: str) -> None:
         """Choose a setup for each cell of this precision; cells without one are left out, and it is said why."""
         judge = self._judge
-        cells = [cell for cell in self._cells if _precision_of(cell) == precision]
-        if precision == "bf16" and not BF16_FLAGS & set(cpu_flags()):
-            self._leave_out(cells, "this processor has no instructions for bf16")
-            return
+        cells = [cell for cell in self._cells if cell.precision == precision]
         say(f"experts in {precision}: the fastest engine")
         try:
             base, rates = search.fastest_engine(judge, precision)
         except search.NoEngine as error:
-            self._leave_out(cells, str(error))
+            judge.leave_out(cells, str(error))
             return
         told = judge.setups[precision] = {"engine": base.engine, "micro_batch": base.micro_batch, "engines": rates}
         for peer in self._worth_trying(precision):
@@ -66,7 +61,7 @@ class Contest:
             trials = search.search_own(judge, precision) if peer == SMARTBATCH else search.search(judge, peer, base)
             own = [cell for cell in cells if cell.title == title]
             if not trials:
-                self._leave_out(own, "no setup worked")
+                judge.leave_out(own, "no setup worked")
                 continue
             for cell in own:
                 self._chosen[cell.key] = search.CHOICES[cell.table](trials)
@@ -88,7 +83,7 @@ class Contest:
 
     def _worth_trying(self, precision: str) -> list[str]:
         """Who is measured in this precision; in a quick run, beside SmartBatch, the best expert in fp32."""
-        titles = {cell.title for cell in self._cells if _precision_of(cell) == precision}
+        titles = {cell.title for cell in self._cells if cell.precision == precision}
         peers = [peer for peer in (SMARTBATCH, *EXPERT_PEERS) if in_precision(peer, precision) in titles]
         if not self._judge.args.quick or precision == "fp32":
             return peers
@@ -125,12 +120,3 @@ class Contest:
             if isinstance(server, backends.TorchServe) and (trial.backend, trial.model) not in kept:
                 with self._judge.turn(server):
                     server.unregister(trial.model)
-
-    def _leave_out(self, cells: Sequence[Cell], why: str) -> None:
-        for cell in cells:
-            self._judge.skipped[cell.key] = why
-            say(f"  {cell.key}: {why}")
-
-
-def _precision_of(cell: Cell) -> str:
-    return next((precision for precision in PRECISIONS[1:] if cell.title.endswith(f" {precision}")), PRECISIONS[0])

@@ -166,7 +166,8 @@ def search(judge: Judge, peer: str, base: Setup) -> list[Trial]:
         name = f"try_{number}_{base.precision}"
         if peer == "TorchServe":
             archive = judge.work.expert_archive(name, setup)
-            key = backends.TORCHSERVE_EXPERTS
+            # A quick run's other TorchServe goes on, and its JVM is warm: the same server, other models.
+            key = "stock" if "stock" in judge.running else backends.TORCHSERVE_EXPERTS
             serve = _one_model(judge, key, name, archive, setup.processes, setup.batch_size)
         else:
             serve = _one_server(judge, f"{peer}/{name}", name, setup)

@@ -17,7 +17,8 @@ import torch
 from smartbatch_load.capacity.files import Rung
 from smartbatch_load.load.openloop import Shot, Volley
 
-from bench import backends, cells, report
+import bench.judge
+from bench import backends, cells, processes, report
 from bench.cells import Cell
 from bench.experts import export, goodput, run, search
 from bench.figures import peer_tables
@@ -187,17 +188,48 @@ def expert_cells() -> list[Cell]:
     return [cell for cell in cells.CELLS if cell.table in cells.EXPERT_TABLES]
 
 
-def test_what_this_processor_cannot_do_is_left_out_and_said(
-    tmp_path: Path, expert_cells: list[Cell], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(run, "cpu_flags", lambda: ("avx2",))
+def test_what_this_processor_cannot_do_is_left_out_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     judge = judge_of(tmp_path)
-    contest = run.Contest(judge, expert_cells)
-    contest.set_up("bf16")
-    left_out = {cell.key for cell in expert_cells if cell.title.endswith("bf16")}
-    assert set(judge.skipped) == left_out
-    assert len(left_out) == 10
-    assert set(judge.skipped.values()) == {"this processor has no instructions for bf16"}
+    monkeypatch.setattr(bench.judge, "cpu_flags", lambda: ("avx512_bf16",))
+    assert judge.measurable(cells.CELLS) == list(cells.CELLS)
+    assert judge.skipped == {}
+    monkeypatch.setattr(bench.judge, "cpu_flags", lambda: ("avx2",))
+    measured = judge.measurable(cells.CELLS)
+    left_out = {cell.key for cell in cells.CELLS if cell.title.endswith("bf16")}
+    assert set(judge.skipped) == left_out == {cell.key for cell in cells.CELLS if cell not in measured}
+    assert len(left_out) == 14
+    assert set(judge.skipped.values()) == {"this processor has no bf16 instructions"}
+
+
+class Kept(backends.TorchServe):
+    """A server that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.pid = 0
+        self.told: list[str] = []
+
+    def unregister(self, model: str) -> None:
+        self.told.append(f"unregister {model}")
+
+    def stop(self) -> None:
+        self.told.append("stop")
+
+
+def test_a_quick_run_keeps_what_is_warm_from_table_to_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("pause", "resume"):
+        monkeypatch.setattr(processes, name, lambda pid: None)
+    for quick in (False, True):
+        judge = judge_of(tmp_path, quick=quick)
+        own, peer = Kept(), Kept()
+        judge.running |= {"smartbatch": own, "mosec/documented": peer}
+        judge.end_table()
+        judge.drop_models()
+        assert peer.told == ["stop"]
+        assert own.told == (["unregister smartbatch"] if quick else ["stop"])
+        assert set(judge.running) == ({"smartbatch"} if quick else set())
+        judge.end_all()
+        assert own.told[-1] == "stop"
+        assert not judge.running
 
 
 def test_each_cell_has_the_server_that_was_chosen_for_it(
