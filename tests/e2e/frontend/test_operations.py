@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,6 +25,7 @@ from tritonclient.utils import InferenceServerException
 
 from tests.conftest import StartServer
 
+ROOT = Path(__file__).parents[3]
 NOBODY = 65534
 BODY = b'{"data": [1, 2, 3, 4]}'
 OIP = "org.pytorch.serve.grpc.openinference.GRPCInferenceService"
@@ -33,9 +35,21 @@ pytestmark = pytest.mark.mended
 
 
 @pytest.fixture(scope="module")
-def server(start: StartServer) -> RunningServer:
-    """One worker of `tiny`; TorchServe's own Open Inference handlers are on, and ours stand before them; no page."""
-    return start(tiny_workers=1, properties={"ts_open_inference_protocol": "true"}, env={"SMARTBATCH_UI": "off"})
+def server(start: StartServer, tmp_path_factory: pytest.TempPathFactory) -> RunningServer:
+    """One worker of `tiny`; TorchServe's own Open Inference handlers are on, and ours stand before them; no page.
+
+    Its log tells how long TorchServe waits before it starts a worker again.
+    """
+    logging = tmp_path_factory.mktemp("config") / "log4j2.xml"
+    text = (ROOT / "config" / "log4j2.xml").read_text(encoding="utf-8")
+    more = '<Logger name="org.pytorch.serve.wlm.WorkerThread" level="info"/>'
+    logging.write_text(text.replace("<Loggers>", f"<Loggers>{more}"), encoding="utf-8")
+    return start(
+        tiny_workers=1,
+        properties={"ts_open_inference_protocol": "true"},
+        env={"SMARTBATCH_UI": "off"},
+        vm_args=[f"-Dlog4j.configurationFile={logging}"],
+    )
 
 
 def worker_pid(server: RunningServer) -> int:
@@ -240,18 +254,32 @@ def test_grpc_management_is_its_owners(server: RunningServer) -> None:
 
 
 def test_a_killed_worker_shows_until_another_has_the_model_loaded(server: RunningServer) -> None:
-    psutil.Process(worker_pid(server)).kill()
-    deadline = time.monotonic() + 120
-    while (answer := get(server.metrics_url, "/readyz")).status_code == 200:
-        assert time.monotonic() < deadline
-    assert answer.json()["message"] == "tiny 1.0 has no worker with its model loaded"
-    assert not answer.json()["models"]["tiny"]["ready"]
-    for path in ("/v2/health/ready", "/v2/models/tiny/ready"):
-        assert get(server.inference_url, path).status_code == 503
-    assert get(server.inference_url, "/livez").status_code == 200
+    """TorchServe starts the other at once; what forks workers stands still until all has been looked at."""
+    worker = psutil.Process(worker_pid(server))
+    fork_server = worker.parent()
+    assert fork_server is not None
+    assert "serve" in fork_server.cmdline()
+    fork_server.suspend()
+    try:
+        worker.kill()
+        deadline = time.monotonic() + 120
+        while (answer := get(server.metrics_url, "/readyz")).status_code == 200:
+            assert time.monotonic() < deadline
+        assert answer.json()["message"] == "tiny 1.0 has no worker with its model loaded"
+        assert not answer.json()["models"]["tiny"]["ready"]
+        for path in ("/v2/health/ready", "/v2/models/tiny/ready"):
+            assert get(server.inference_url, path).status_code == 503
+        assert get(server.inference_url, "/livez").status_code == 200
+    finally:
+        fork_server.resume()
     while get(server.metrics_url, "/readyz").status_code != 200:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    log = server.run_dir / "logs" / "ts_log.log"
+    while not (waits := re.findall(r"Retry worker: \d+ in (\d+) seconds", log.read_text(encoding="utf-8"))):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert waits == ["0"]
     assert requests.post(f"{server.inference_url}/predictions/tiny", BODY, timeout=60).json() == {
         "result": [3, 5, 7, 9]
     }

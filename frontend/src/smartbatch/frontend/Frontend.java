@@ -17,6 +17,7 @@ import smartbatch.frontend.models.Models;
 import smartbatch.frontend.operations.Drain;
 import smartbatch.frontend.operations.Pages;
 import smartbatch.frontend.patch.Patches;
+import smartbatch.frontend.worker.StartLatch;
 
 /** What the handlers of one server share. There is one server a JVM; only {@link #get} knows which. */
 public final class Frontend {
@@ -102,6 +103,13 @@ public final class Frontend {
                         logger.warn("{} is left as TorchServe has it: {}", name, outcome);
                     }
                 });
+        try {
+            if (Patches.MENDED.equals(instance.patches.get(Patches.LIFE_CYCLE))) {
+                StartLatch.restartAtOnce();
+            }
+        } catch (ReflectiveOperationException e) {
+            logger.warn("workers that end are started again after a second, as TorchServe has it: {}", e.toString());
+        }
     }
 
     /** The one that runs in this JVM. */

@@ -16,6 +16,7 @@ import smartbatch.frontend.http.RequestIds;
 import smartbatch.frontend.models.JobQueues;
 import smartbatch.frontend.operations.Listeners;
 import smartbatch.frontend.worker.Inline;
+import smartbatch.frontend.worker.StartLatch;
 import smartbatch.frontend.worker.WorkerChannels;
 
 /**
@@ -28,6 +29,9 @@ import smartbatch.frontend.worker.WorkerChannels;
 public final class Patches {
     /** What {@link #apply} says of a class that is ours now. */
     public static final String MENDED = "mended";
+
+    /** Without this one, a worker that has ended is not to be started again at once. */
+    public static final String LIFE_CYCLE = "org.pytorch.serve.wlm.WorkerLifeCycle";
 
     /**
      * One class to mend.
@@ -64,6 +68,11 @@ public final class Patches {
                                     pool.redirectStatic(
                                                     "java/util/concurrent/CompletableFuture", "runAsync", Inline.class)
                                             .construct("java/util/ArrayList", WorkerChannels.class)),
+                    new Patch(
+                            LIFE_CYCLE.replace('.', '/'),
+                            "e5dd443a881d1b221ab6728a069fe58c4ae166b5813ffc389d162f6bdef36383",
+                            "org.pytorch.serve.wlm.WorkerState",
+                            pool -> pool.construct("java/util/concurrent/CountDownLatch", StartLatch.class)),
                     new Patch(
                             "org/pytorch/serve/http/Session",
                             "08cab9ac58d796c7a9553efc84e485efd299a7d75f00860395dbdc2762613181",
