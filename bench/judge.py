@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import requests
+from smartbatch.errors import SmartBatchError
 from smartbatch_worker.contract.machine import cpu_flags, num_cores
 
 from bench import backends, processes
@@ -180,7 +181,7 @@ class Judge:
         for key in self._kept:
             server = self.running[key]
             assert isinstance(server, backends.TorchServe)
-            with self.turn(server):
+            with self.turn(server), suppress(SmartBatchError):  # one that has died is told of where it is asked next
                 server.unregister(key)  # each has one, of its own name
         self._kept = frozenset()
 

@@ -7,7 +7,7 @@ import org.pytorch.serve.wlm.WorkerThread;
 /**
  * Stands in for the latch on which WorkerLifeCycle waits until a worker has started. It first lets the threads end that
  * read what the worker's last process printed: the last thing that they do is to report a start that failed, and the
- * start that is under way by then would be taken for it. TorchServe waits a second, for whatever reason; so need we not.
+ * start that is under way by then would be taken for it. TorchServe has a second between the two, we have none.
  */
 public final class StartLatch extends CountDownLatch {
     /** As long as TorchServe would wait in any case: a process that outlives its worker may keep its output open. */
