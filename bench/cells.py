@@ -85,7 +85,9 @@ _LEFT_OUT = (
     "plain",
     "Ray Serve/documented",
     "mosec/documented",
+    "BentoML/documented",
     *(f"{peer}/identical" for peer in IDENTICAL_PEERS if peer != "mosec"),
+    "TorchServe/experts",
     *(f"BentoML/{table} {precision}" for table in EXPERT_TABLES for precision in PRECISIONS),
 )
 QUICK = tuple(
@@ -97,8 +99,8 @@ QUICK = tuple(
     and (cell.table != "goodput" or "bf16" not in cell.title)
 )
 """What a quick run measures: enough for the ratios that the project promises. Of the peers it leaves out those that
-were the fastest in no whole run: as documented Ray Serve and mosec, around the identical forward all but mosec, of the
-experts BentoML; in bf16 all but the expert that is then the fastest in fp32, and for their goodput all but two."""
+were never the fastest: as documented all but LitServe, around the identical forward all but mosec, of the experts
+TorchServe and BentoML; in bf16 all but the expert that is then the fastest in fp32."""
 
 BARE = "identical:bare forward loop:none"
 

@@ -15,14 +15,14 @@ from smartbatch_worker.contract.machine import cpu_flags, num_cores
 from bench import backends, processes
 from bench.bare import BareLoop
 from bench.cells import Cell
-from bench.load import LoadError, LoadResult, run_until_idle, run_until_steady, warm_up_jvm
+from bench.load import JVM_WARM_UP_S, LoadError, LoadResult, run_until_idle, run_until_steady, warm_up_jvm
 from bench.progress import say
 from bench.work import Work, top_class
 
 CELL_WARM_UP_S = 4.0
 BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
-KEPT_BY_QUICK = ("smartbatch", "stock")
-"""Backends that a quick run keeps from the first table to the last: a JVM takes half a minute to warm up."""
+KEPT_BY_QUICK = ("smartbatch",)
+"""What a quick run keeps from the first table to the last: a JVM takes half a minute to warm up."""
 
 
 class WrongAnswer(RuntimeError):
@@ -165,7 +165,9 @@ class Judge:
         """
         url, body = backend.url(cell.model), backend.body(self.work.bodies[cell.workload])
         if isinstance(backend, backends.TorchServe) and (key, cell.workload) not in self._warm:
-            say("  " + warm_up_jvm(url, body, self.args.connections, backend.pid, longest_s))
+            has_run = any(warm == key for warm, _ in self._warm)
+            least_s = JVM_WARM_UP_S / 2 if has_run else JVM_WARM_UP_S
+            say("  " + warm_up_jvm(url, body, self.args.connections, backend.pid, longest_s, least_s))
             self._warm.add((key, cell.workload))
         else:
             run_until_idle(url, body, self.args.connections, others_s, backend.pid)
@@ -185,6 +187,12 @@ class Judge:
                 server.unregister(key)  # each has one, of its own name
         self._kept = frozenset()
 
+    def end(self, key: str) -> None:
+        """End one server."""
+        backend = self.running.pop(key)
+        processes.resume(backend.pid)
+        backend.stop()
+
     def end_all(self) -> None:
         """End the servers that run, and the bare loop."""
         self._end_but(())
@@ -194,7 +202,7 @@ class Judge:
             self.bare.stop()
             self.bare = None
         for key in [key for key in self.running if key not in kept]:
-            self._end(self.running.pop(key))
+            self.end(key)
         self._warm = {(key, workload) for key, workload in self._warm if key in self.running}
 
     def _prepare(self, key: str, cells: list[Cell]) -> None:
@@ -253,8 +261,3 @@ class Judge:
             f"{result.requests_per_s:.1f}/s p95 {result.p95_ms:.0f} ms, CPU {result.server_cpu_ms or 0:.1f} ms, "
             f"wrk {result.generator_cpu_share:.1%}, failed {result.num_failed}"
         )
-
-    @staticmethod
-    def _end(backend: backends.Backend) -> None:
-        processes.resume(backend.pid)
-        backend.stop()

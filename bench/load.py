@@ -168,8 +168,10 @@ def run_until_idle(url: str, body: Body, connections: int, seconds: float, serve
     return result
 
 
-def warm_up_jvm(url: str, body: Body, connections: int, server_pid: int, longest_s: float) -> str:
-    """Load until the JVM has compiled what the load needs: JVM_WARM_UP_S, then on while its compilers are busy.
+def warm_up_jvm(
+    url: str, body: Body, connections: int, server_pid: int, longest_s: float, least_s: float = JVM_WARM_UP_S
+) -> str:
+    """Load until the JVM has compiled what the load needs: `least_s`, then on while its compilers are busy.
 
     At 50 requests a second the compilers take 5 to 10 % of a core for two minutes, which is no property of the server.
 
@@ -177,7 +179,7 @@ def warm_up_jvm(url: str, body: Body, connections: int, server_pid: int, longest
         What was seen, in words.
     """
     began = time.monotonic()
-    seconds, share = JVM_WARM_UP_S, 1.0
+    seconds, share = least_s, 1.0
     while time.monotonic() - began < longest_s and share >= QUIET_SHARE:
         before, started = compiler_cpu_s(server_pid), time.monotonic()
         run_until_idle(url, body, connections, seconds, server_pid)

@@ -102,8 +102,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="thirteen minutes on two slow cores: 2 rounds of 4 s, TorchServes that go on from table to table, without "
-        "peers that never were the fastest, and of the experts' goodput only the two best",
+        help="twelve minutes: 2 rounds of 4 s, SmartBatch's server kept from table to table, without peers that were "
+        "never the fastest",
     )
     parser.add_argument("--out", type=Path, default=Path("bench/results"))
     parser.add_argument("--only", nargs="+", default=[], metavar="TEXT", help="cells whose key contains one of these")

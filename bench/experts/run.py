@@ -10,11 +10,8 @@ from bench.cells import EXPERT_PEERS, PRECISIONS, SMARTBATCH, Cell, in_precision
 from bench.experts import goodput, search
 from bench.judge import Judge
 from bench.progress import say
-from bench.servers.expert import Setup
 
 LONGEST_PROBE_S = 10.0
-QUICK_PEERS = 2
-"""Whose goodput a quick run measures: a few connections do not tell for certain who bears random arrivals."""
 
 
 def measure_experts(judge: Judge, cells: Sequence[Cell]) -> None:
@@ -43,6 +40,8 @@ class Contest:
         self._cells = list(cells)
         self._chosen: dict[str, search.Trial] = {}
         """By a cell's key."""
+        self._named: dict[str, str] = {}
+        """What a server that was tried and chosen is called from then on: as the first cell has it that it is for."""
 
     def set_up(self, precision: str) -> None:
         """Choose a setup for each cell of this precision; cells without one are left out, and it is said why."""
@@ -75,8 +74,6 @@ class Contest:
         self._judge.prepare(throughput)
         self._judge.measure_rounds(throughput)
         rates = [self._placed(cell) for cell in self._cells if cell.table == "goodput" and cell.key in self._chosen]
-        if self._judge.args.quick:
-            rates = self._best_of(rates)
         self._judge.prepare(rates)
         closed_loop = {cell.key: self._chosen[cell.key].requests_per_s for cell in rates}
         goodput.measure(self._judge, rates, closed_loop, min(self._judge.args.seconds, LONGEST_PROBE_S))
@@ -92,31 +89,26 @@ class Contest:
         best = max(known, key=lambda peer: self._chosen[keys[peer]].requests_per_s, default=None)
         return [peer for peer in peers if best is None or peer in (SMARTBATCH, best)]
 
-    def _best_of(self, cells: Sequence[Cell]) -> list[Cell]:
-        """SmartBatch, and the experts who made most with few connections."""
-        own = [cell for cell in cells if cell.title == SMARTBATCH]
-        others = [cell for cell in cells if cell.title != SMARTBATCH]
-        others.sort(key=lambda cell: -self._chosen[cell.key].objective_requests_per_s)
-        return [*own, *others[:QUICK_PEERS]]
-
     def _placed(self, cell: Cell) -> Cell:
-        """The cell on the server that was chosen for it: a model of TorchServe's, or a server of its own to start."""
+        """The cell on the server that was chosen for it: a model of TorchServe's, or a server of its own."""
         trial = self._chosen[cell.key]
-        if trial.backend in self._judge.running:
+        running = self._judge.running
+        if isinstance(running.get(trial.backend), backends.TorchServe):
             return dataclasses.replace(cell, backend=trial.backend, model=trial.model)
-        self._judge.work.setups[cell.backend] = Setup(**trial.setup)
-        same = next((key for key in self._judge.running if self._is_same(key, trial)), cell.backend)
-        return dataclasses.replace(cell, backend=same)
-
-    def _is_same(self, key: str, trial: search.Trial) -> bool:
-        setup = self._judge.work.setups.get(key)
-        return setup == Setup(**trial.setup) and key.split("/")[0] == trial.backend.split("/")[0]
+        key = self._named.setdefault(trial.backend, cell.backend)
+        if trial.backend in running:
+            running[key] = running.pop(trial.backend)
+        return dataclasses.replace(cell, backend=key)
 
     def _keep_only_chosen(self, trials: Sequence[search.Trial]) -> None:
-        """A model that nobody measures any more has its memory."""
+        """A model or server that nobody measures has its memory."""
         kept = {(trial.backend, trial.model) for trial in self._chosen.values()}
         for trial in trials:
             server = self._judge.running.get(trial.backend)
-            if isinstance(server, backends.TorchServe) and (trial.backend, trial.model) not in kept:
+            if server is None or (trial.backend, trial.model) in kept:
+                continue
+            if isinstance(server, backends.TorchServe):
                 with self._judge.turn(server):
                     server.unregister(trial.model)
+            else:
+                self._judge.end(trial.backend)

@@ -15,7 +15,7 @@ import requests
 from smartbatch.errors import SmartBatchError
 from smartbatch_worker.contract.machine import num_cores
 
-from bench import backends
+from bench import backends, processes
 from bench.cells import OBJECTIVE_MS, SMARTBATCH, Cell, in_precision
 from bench.experts.export import EXPORTS, export
 from bench.judge import Judge, WrongAnswer, check
@@ -166,8 +166,7 @@ def search(judge: Judge, peer: str, base: Setup) -> list[Trial]:
         name = f"try_{number}_{base.precision}"
         if peer == "TorchServe":
             archive = judge.work.expert_archive(name, setup)
-            # A quick run's other TorchServe goes on, and its JVM is warm: the same server, other models.
-            key = "stock" if "stock" in judge.running else backends.TORCHSERVE_EXPERTS
+            key = backends.TORCHSERVE_EXPERTS
             serve = _one_model(judge, key, name, archive, setup.processes, setup.batch_size)
         else:
             serve = _one_server(judge, f"{peer}/{name}", name, setup)
@@ -191,12 +190,15 @@ Served = Iterator[tuple[str, backends.Backend, str]]
 
 @contextmanager
 def _one_server(judge: Judge, key: str, name: str, setup: Setup) -> Served:
+    """Goes on, paused, unless it does not work: who chooses ends those that nobody measures."""
     judge.work.setups[key] = setup
-    backend = backends.start(key, judge.work)
+    backend = judge.running[key] = backends.start(key, judge.work)
     try:
         yield key, backend, name
-    finally:
-        backend.stop()
+    except BaseException:
+        judge.end(key)
+        raise
+    processes.pause(backend.pid)
 
 
 @contextmanager

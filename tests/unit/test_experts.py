@@ -248,7 +248,7 @@ def test_each_cell_has_the_server_that_was_chosen_for_it(
     monkeypatch.setattr(judge, "measure_rounds", lambda placed: None)
     monkeypatch.setattr(goodput, "measure", lambda judge, placed, closed_loop, seconds: None)
     contest = run.Contest(judge, [cell for cell in expert_cells if not cell.title.endswith("bf16")])
-    judge.running |= {key: cast(backends.Backend, SimpleNamespace()) for key in ("smartbatch", "TorchServe/experts")}
+    judge.running |= {key: Kept() for key in ("smartbatch", "TorchServe/experts")}
     for cell in contest._cells:
         size = 32 if cell.table == "expert" or cell.title == "BentoML" else 8
         setup = {key: getattr(SETUP, key) for key in expert.Setup.__slots__} | {"batch_size": size}
@@ -259,13 +259,17 @@ def test_each_cell_has_the_server_that_was_chosen_for_it(
             setup=setup, backend=place, model=f"try_{size}", requests_per_s=90, p95_ms=1, objective_connections=4,
             objective_requests_per_s=80, objective_p95_ms=1,
         )  # fmt: skip
+        judge.running.setdefault(place, cast(backends.Backend, SimpleNamespace()))
+    tried = dict(judge.running)
     contest.measure()
     throughput, rates = ({cell.title: (cell.backend, cell.model) for cell in placed} for placed in prepared)
     assert throughput["SmartBatch"] == ("smartbatch", "try_32")
     assert rates["TorchServe"] == ("TorchServe/experts", "try_8")
     assert (throughput["mosec"][0], rates["mosec"][0]) == ("mosec/expert fp32", "mosec/goodput fp32")
     assert rates["BentoML"][0] == throughput["BentoML"][0] == "BentoML/expert fp32"
-    assert judge.work.setups["mosec/goodput fp32"].batch_size == 8
+    assert judge.running["mosec/expert fp32"] is tried["mosec/try_32"]
+    assert judge.running["mosec/goodput fp32"] is tried["mosec/try_8"]
+    assert set(map(id, judge.running.values())) == set(map(id, tried.values()))
 
 
 class Tiny(torch.nn.Module):
