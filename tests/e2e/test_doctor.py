@@ -346,17 +346,19 @@ def test_batches_are_bounded_by_what_they_may_take(clinic: Clinic) -> None:
     # Each item sleeps 10 ms, one after the other: six of them are late, however fast the machine is.
     clinic.archive("bounded", sleeps=0.01, overrides={"micro_batch": "1", "target_p95_ms": "50"})
     sizes: list[int] = []
+    together = threading.Barrier(16)  # the first batch waits for them: nothing is known before it has been answered
 
     def ask() -> None:
         url = f"{clinic.server.inference_url}/predictions/bounded"
         with requests.Session() as session:
+            together.wait()
             for _ in range(20):
                 reply = session.post(url, BODY, headers={"Content-Type": "application/json"}, timeout=60)
                 assert reply.json() == {"result": [1, 2, 3, 4]}
                 assert "X-SmartBatch-Batch-Limit" not in reply.headers, "between worker and frontend"
                 sizes.append(int(reply.headers["X-SmartBatch-Batch-Size"]))
 
-    with clinic.registered("bounded", "bounded", batch=32, delay_ms=5), clinic.server.management() as client:
+    with clinic.registered("bounded", "bounded", batch=32, delay_ms=300), clinic.server.management() as client:
         with ThreadPoolExecutor(16) as pool:
             for asked in [pool.submit(ask) for _ in range(16)]:
                 asked.result()
