@@ -10,7 +10,8 @@ from typing import Any
 
 import requests
 from smartbatch.errors import SmartBatchError
-from smartbatch_worker.contract.machine import cpu_flags, num_cores
+from smartbatch_worker.contract.machine import num_cores
+from smartbatch_worker.forward.precision import is_emulated
 
 from bench import backends, processes
 from bench.bare import BareLoop
@@ -20,7 +21,6 @@ from bench.progress import say
 from bench.work import Work, top_class
 
 CELL_WARM_UP_S = 4.0
-BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 KEPT_BY_QUICK = ("smartbatch",)
 """What a quick run keeps from the first table to the last: a JVM takes half a minute to warm up."""
 
@@ -78,10 +78,10 @@ class Judge:
 
     def measurable(self, cells: Sequence[Cell]) -> list[Cell]:
         """Those that this processor can compute; the others are left out: in fp32 they would be other cells again."""
-        if BF16_FLAGS & set(cpu_flags()):
-            return list(cells)
-        self.leave_out([cell for cell in cells if cell.precision == "bf16"], "this processor has no bf16 instructions")
-        return [cell for cell in cells if cell.precision != "bf16"]
+        self.leave_out(
+            [cell for cell in cells if is_emulated(cell.precision)], "this processor has no bf16 instructions"
+        )
+        return [cell for cell in cells if not is_emulated(cell.precision)]
 
     def leave_out(self, cells: Sequence[Cell], why: str) -> None:
         """Not measured, and it is said why."""

@@ -16,8 +16,8 @@ import pytest
 import torch
 from smartbatch_load.capacity.files import Rung
 from smartbatch_load.load.openloop import Shot, Volley
+from smartbatch_worker.forward import precision
 
-import bench.judge
 from bench import backends, cells, processes, report
 from bench.cells import Cell
 from bench.experts import export, goodput, run, search
@@ -190,10 +190,10 @@ def expert_cells() -> list[Cell]:
 
 def test_what_this_processor_cannot_do_is_left_out_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     judge = judge_of(tmp_path)
-    monkeypatch.setattr(bench.judge, "cpu_flags", lambda: ("avx512_bf16",))
+    monkeypatch.setattr(precision, "cpu_flags", lambda: {"avx512_bf16"})
     assert judge.measurable(cells.CELLS) == list(cells.CELLS)
     assert judge.skipped == {}
-    monkeypatch.setattr(bench.judge, "cpu_flags", lambda: ("avx2",))
+    monkeypatch.setattr(precision, "cpu_flags", lambda: {"avx2"})
     measured = judge.measurable(cells.CELLS)
     left_out = {cell.key for cell in cells.CELLS if cell.title.endswith("bf16")}
     assert set(judge.skipped) == left_out == {cell.key for cell in cells.CELLS if cell not in measured}
