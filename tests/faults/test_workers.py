@@ -16,7 +16,7 @@ from smartbatch.server.running import RunningServer
 
 from tests.faults.conftest import Serve
 from tests.faults.models.hostile import HANGS, SLEEPS
-from tests.faults.serving import Load, Service, good
+from tests.faults.serving import TIMEOUT_S, Load, Service, good
 
 BATCH_SIZE = 4
 
@@ -72,6 +72,55 @@ def test_queued_requests_outlive_the_only_worker(serve: Serve, figures: dict[str
             "queued, and served by its successor": len(waited),
             "refused 503 meanwhile": len(failed) - len(in_hand),
         }
+
+
+def gathered(service: Service, count: int) -> None:
+    """Wait until so many requests are in a worker thread's hands, which waits for more before it hands them over."""
+    with service.server.management() as client:
+        deadline = time.monotonic() + TIMEOUT_S
+        while True:
+            owed = client.drain_state()
+            if (owed.answering, owed.queued) == (count, 0):
+                return
+            assert time.monotonic() < deadline, owed
+            time.sleep(0.01)
+
+
+@pytest.mark.mended
+def test_a_batch_being_gathered_outlives_its_worker(serve: Serve) -> None:
+    """The worker never saw it: another gets it, in the order it came, in TorchServe's own frontend nobody."""
+    with serve(batch_size=BATCH_SIZE, max_batch_delay_ms=1000) as service:
+        (victim,) = service.worker_pids()
+        with Load(service, BATCH_SIZE - 1, good, once=True) as load:
+            gathered(service, BATCH_SIZE - 1)
+            os.kill(victim, signal.SIGKILL)
+        assert all(reply.is_right for reply in load.replies), load.replies
+        assert victim not in service.worker_pids()
+
+
+@pytest.mark.mended
+def test_workers_taken_away_by_torchserve_cost_no_request(serve: Serve) -> None:
+    with serve(workers=2, batch_size=BATCH_SIZE, max_batch_delay_ms=100) as service:
+        with service.server.management() as client, Load(service, 16, sleeping) as load:
+            for _ in range(6):
+                load.wait_for(16)
+                client.scale(service.name, 1)
+                load.wait_for(16)
+                client.scale(service.name, 2)
+                service.wait_workers(lambda now: len(now) == 2)
+        assert all(reply.is_right for reply in load.replies), load.statuses()
+
+
+@pytest.mark.mended
+def test_a_batch_in_hand_is_refused_with_the_rest_where_no_worker_is_left(serve: Serve) -> None:
+    with serve(batch_size=BATCH_SIZE, max_batch_delay_ms=1000) as service, service.server.management() as client:
+        with Load(service, 2, good, once=True) as load:
+            gathered(service, 2)
+            client.scale(service.name, 0)
+        assert [(reply.status, reply.code) for reply in load.replies] == [(503, "no_worker")] * 2
+        client.scale(service.name, 1)
+        client.wait_ready(service.name)
+        assert service.post(good(1)).is_right
 
 
 def test_a_model_that_hangs(serve: Serve, figures: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ import java.util.function.UnaryOperator;
 import smartbatch.frontend.access.GrpcJob;
 import smartbatch.frontend.account.RestartListener;
 import smartbatch.frontend.http.RequestIds;
+import smartbatch.frontend.models.Batches;
 import smartbatch.frontend.models.JobQueues;
 import smartbatch.frontend.operations.Listeners;
 import smartbatch.frontend.worker.Inline;
@@ -83,8 +84,8 @@ public final class Patches {
                             "d8078b60dcae76ca80482b1db01510c5babc45e5af88f4cff1b1e18f0e322c74",
                             "org.pytorch.serve.wlm.WorkerState",
                             pool ->
-                                    pool.construct(
-                                            "org/pytorch/serve/wlm/WorkerStateListener", RestartListener.class)),
+                                    pool.construct("org/pytorch/serve/wlm/WorkerStateListener", RestartListener.class)
+                                            .construct("org/pytorch/serve/wlm/BatchAggregator", Batches.class)),
                     new Patch(
                             "org/pytorch/serve/util/ServerGroups",
                             "8c4327920bcaae8e5f6a9f9b6ec5c028515e95752140a4c74e43ebe29db3ef65",
