@@ -23,7 +23,7 @@ from bench.progress import say
 
 RAMP_UP_S = 1.0
 """Answers to what was sent before do not count: the first batches are small."""
-START, GROWTH, TOLERANCE, QUICK_TOLERANCE = 0.7, 1.2, 0.06, 0.12
+START, GROWTH, TOLERANCE, QUICK_TOLERANCE = 0.6, 1.2, 0.06, 0.12
 """The first rate as a share of that in a closed loop, then by which factor, and how closely the knee is known."""
 
 
