@@ -49,7 +49,7 @@ jar:
 frontend: .venv/.dev  ## the jar that mends TorchServe's frontend, and its unit tests (needs Debian's ecj or a JDK from 17 on)
 	$(BIN)/python frontend/build.py --test
 
-bench: .venv/.runtime  ## SmartBatch beside its peers, in bench/results (about an hour; BENCH=--quick for twelve minutes)
+bench: .venv/.runtime  ## SmartBatch beside its peers, in bench/results (about an hour; BENCH=--quick for eleven minutes)
 	bench/setup.sh
 	bench/.venv/bin/python -m bench.peers $(BENCH)
 

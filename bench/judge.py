@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import requests
@@ -137,7 +137,7 @@ class Judge:
     def measure_round(self, cells: Sequence[Cell], head: str) -> None:
         """Every cell once, but those that failed before, and the bare loop."""
         for cell in cells:
-            if cell.key in self.samples and cell.key not in self.skipped and not self._is_known(cell):
+            if cell.key in self.samples and cell.key not in self.skipped:
                 say(f"{head} {cell.key}: {self._measure_cell(cell)}")
         if self.bare is not None:
             rate, cpu_ms = self.bare.run(self.bare.best_size, self.args.seconds)
@@ -201,8 +201,9 @@ class Judge:
         if self.bare is not None:
             self.bare.stop()
             self.bare = None
-        for key in [key for key in self.running if key not in kept]:
-            self.end(key)
+        with ExitStack() as ending:  # all of them, though one's end should fail: the others would stay behind, paused
+            for key in [key for key in self.running if key not in kept]:
+                ending.callback(self.end, key)
         self._warm = {(key, workload) for key, workload in self._warm if key in self.running}
 
     def _prepare(self, key: str, cells: list[Cell]) -> None:
@@ -240,11 +241,6 @@ class Judge:
         if key not in self._kept:  # which has another table's models as well
             self.memory_mb[f"{cells[0].table}:{key}"] = processes.memory_mb(backend.pid)
         processes.pause(backend.pid)
-
-    def _is_known(self, cell: Cell) -> bool:
-        """In a quick run one measurement of a server so slow that it took three times as long as others will do."""
-        longest_s: float = max((sample.seconds for sample in self.samples[cell.key]), default=0.0)
-        return bool(self.args.quick) and longest_s > 3 * self.args.seconds
 
     def longest_warm_up_s(self, cell: Cell) -> float:
         """Of a JVM for this cell."""

@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="twelve minutes: 2 rounds of 4 s, SmartBatch's server kept from table to table, without peers that were "
+        help="eleven minutes: 2 rounds of 4 s, SmartBatch's server kept from table to table, without peers that were "
         "never the fastest",
     )
     parser.add_argument("--out", type=Path, default=Path("bench/results"))
