@@ -100,7 +100,7 @@ class Measurements:
                 stack.enter_context(kept_files.locked(self.folder, path.stem))
             except OSError as error:
                 logger.warning("what is measured is not kept: %s", error)
-            kept = self._read(path, full_key, is_name)
+            kept = self._read(path, full_key, is_name, tells_damage=True)
             if kept is None:
                 kept = {str(measured): seconds for measured, seconds in measure_it().items()}
                 self._keep(path, full_key, kept, MAX_AGE_S if is_whole() else MAX_AGE_OF_A_PART_S)
@@ -127,19 +127,27 @@ class Measurements:
         return full_key, self.folder / f"{name}.json"
 
     def _read(
-        self, path: Path, key: str, is_name: Callable[[str], bool], *, even_old: bool = False
+        self,
+        path: Path,
+        key: str,
+        is_name: Callable[[str], bool],
+        *,
+        even_old: bool = False,
+        tells_damage: bool = False,
     ) -> dict[str, float] | None:
         """What is kept, if it is a measurement, under this key, and neither too old nor of days to come."""
         try:
             with path.open("rb") as file:
                 entry = json.loads(file.read(_MAX_FILE_BYTES))
-        except (OSError, ValueError, RecursionError):
+        except OSError:
             return None
-        if not isinstance(entry, dict) or entry.get("key") != key:
+        except (ValueError, RecursionError):
+            entry = None
+        if not _is_entry(entry, key, is_name):
+            if tells_damage:
+                logger.warning("%s cannot be read as a measurement, and is measured again", path)
             return None
-        seconds, measured, until = entry.get("seconds"), entry.get("measured"), entry.get("until")
-        if not (isinstance(measured, float) and isinstance(until, float)) or not _is_measurement(seconds, is_name):
-            return None
+        seconds, measured, until = entry["seconds"], entry["measured"], entry["until"]
         now = time.time()
         is_current = self.since <= measured <= now + _CLOCKS_APART_S and now < until <= measured + MAX_AGE_S
         if not (is_current or even_old):
@@ -159,13 +167,18 @@ class Measurements:
             logger.warning("what was measured is not kept: %s", error)
 
 
-def _is_measurement(entry: Any, is_name: Callable[[str], bool]) -> TypeGuard[dict[str, float]]:
-    """Whether an entry of a file is seconds by name, as written."""
+def _is_entry(entry: Any, key: str, is_name: Callable[[str], bool]) -> TypeGuard[dict[str, Any]]:
+    """Whether a file's contents are seconds by name, as written under this key."""
+    if not isinstance(entry, dict) or entry.get("key") != key:
+        return False
+    seconds = entry.get("seconds")
     return (
-        isinstance(entry, dict)
-        and len(entry) > 0
-        and all(is_name(name) for name in entry)
-        and all(isinstance(seconds, float) and 0 <= seconds < math.inf for seconds in entry.values())
+        isinstance(entry.get("measured"), float)
+        and isinstance(entry.get("until"), float)
+        and isinstance(seconds, dict)
+        and len(seconds) > 0
+        and all(is_name(name) for name in seconds)
+        and all(isinstance(value, float) and 0 <= value < math.inf for value in seconds.values())
     )
 
 

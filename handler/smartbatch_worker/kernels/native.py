@@ -102,11 +102,13 @@ def _load_kept(folder: Path, prefix: str, *, remove_damaged: bool) -> ctypes.CDL
                 loaded = ctypes.CDLL(str(library))
                 cache.note_use(library)
                 return loaded
-            logger.warning("%s is damaged and made again", library)
+            why = "is damaged"
         except OSError as error:  # of another C library, or not readable
-            logger.warning("%s cannot be loaded and is made again: %s", library, error)
-        if remove_damaged:
+            why = f"cannot be loaded ({error})"
+        if remove_damaged:  # it was told of before the lock was asked for
             library.unlink(missing_ok=True)
+        else:
+            logger.warning("%s %s and is made again", library, why)
     return None
 
 

@@ -94,12 +94,17 @@ def test_what_is_kept_but_is_no_measurement_is_measured_again(tmp_path: Path, sp
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"null", b"7", b"{", b"\xff\xfe", b"[" * 100_000])
-def test_a_file_that_is_something_else_is_measured_again(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_something_else_is_measured_again(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     clock, kept = Clock(), Measurements(tmp_path)
     remembered(kept, clock)
+    assert not caplog.records
     (file,) = tmp_path.glob("*.json")
     file.write_bytes(content)
     assert [remembered(kept, clock), remembered(kept, clock)] == [2, 2]
+    (told,) = caplog.messages
+    assert told == f"{file} cannot be read as a measurement, and is measured again"
 
 
 def test_where_nothing_can_be_kept_each_measures(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -57,6 +57,7 @@ def test_a_damaged_library_is_never_loaded_but_made_again(tmp_path: Path, damage
         kept.write_bytes(b"" if damage == "empty" else b"garbage" * 1000)
     again = build_apart(tmp_path)
     assert again.returncode == 0, again.stderr
+    assert again.stderr.count(" is damaged and is made again\n") == 1
     (made,) = libraries(tmp_path)
     assert made.read_bytes()[:4] == b"\x7fELF"
 
