@@ -95,3 +95,18 @@ def test_a_damaged_file_is_passed_over(
     assert runs[0].returncode == runs[1].returncode
     assert runs[0].stdout == runs[1].stdout
     assert "no-such-option" in runs[0].stdout + runs[0].stderr
+
+
+@pytest.mark.parametrize("damage", [cut_short, changed_in_the_middle, garbage, None])
+def test_a_damaged_file_is_removed_for_the_next_server_to_write_anew(
+    second: RunningServer, file: Path, damage: Callable[[bytes], bytes] | None, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o700)
+    kept = tmp_path / file.name
+    kept.write_bytes(file.read_bytes() if damage is None else damage(file.read_bytes()))
+    log = Path(second.run_dir) / "logs" / classes.LOG
+    classes.remove_damaged(second.state, {CACHE_DIR: str(tmp_path)})
+    assert kept.exists() == (damage is None)
+    assert log.exists() == (damage is not None)
+    if damage is not None:
+        assert log.read_text().endswith(f"{kept} is damaged, and was removed: the next server makes it again\n")

