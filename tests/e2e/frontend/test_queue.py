@@ -107,6 +107,7 @@ def test_workers_see_neither_late_requests_nor_those_of_clients_who_broke_off(se
 def test_who_waits_for_a_removed_model_is_told_at_once(server: RunningServer) -> None:
     crowd = Crowd(server, 25, "other")
     wait_queued(server, "other", 22)
+    crowd.wait_received()
     with server.management() as client:
         client.unregister("other")
 
@@ -119,6 +120,7 @@ def test_who_waits_for_a_removed_model_is_told_at_once(server: RunningServer) ->
 def test_who_waits_for_a_model_scaled_to_none_is_told_at_once(server: RunningServer) -> None:
     crowd = Crowd(server, 25)
     wait_queued(server, "tiny", 22)
+    crowd.wait_received()
     with server.management() as client:
         client.scale("tiny", 0)
         told = crowd.join()
