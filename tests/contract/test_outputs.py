@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,8 +101,7 @@ class Caches(torch.nn.Module):
 
 
 @pytest.fixture
-def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serve:
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", os.environ.get("TORCHINDUCTOR_CACHE_DIR", ""))  # torchvision sets it
+def serve(tmp_path: Path) -> Serve:
     (tmp_path / "model.py").write_text(MODELS)
     (tmp_path / "index_to_name.json").write_text(json.dumps({"0": "ant", "1": "bee", "2": "cat"}))
 

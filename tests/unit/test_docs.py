@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib
-import os
 import re
 import runpy
 import sys
@@ -98,7 +97,6 @@ def parse_module(monkeypatch: pytest.MonkeyPatch, module: str, arguments: list[s
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
     monkeypatch.setattr(sys, "argv", [module, *arguments])
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", os.environ.get("TORCHINDUCTOR_CACHE_DIR", ""))  # torch sets it
     # A module that tests have imported would be run a second time, which runpy warns of.
     monkeypatch.delitem(sys.modules, module, raising=False)
     try:

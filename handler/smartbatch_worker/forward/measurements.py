@@ -97,7 +97,7 @@ class Measurements:
             return kept
         with ExitStack() as stack:
             try:
-                stack.enter_context(kept_files.locked(self.folder, path.stem))
+                stack.enter_context(kept_files.locked(self.folder, "measurement", path.stem))
             except OSError as error:
                 logger.warning("what is measured is not kept: %s", error)
             kept = self._read(path, full_key, is_name, tells_damage=True)

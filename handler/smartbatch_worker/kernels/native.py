@@ -55,7 +55,7 @@ def build(name: str, cache_dir: Path, includes: Sequence[str] = (), sources: Pat
         kept = _load_kept(folder, prefix, remove_damaged=False)  # from a folder that is read-only, too
         if kept is not None:
             return kept
-        with cache.locked(folder, key):  # the first compiles, the others load
+        with cache.locked(folder, "library", key):  # the first compiles, the others load
             kept = _load_kept(folder, prefix, remove_damaged=True)
             return kept if kept is not None else _compile(compiler, source, folder, prefix)
     except OSError as error:

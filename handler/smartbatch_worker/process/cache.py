@@ -104,19 +104,21 @@ def _checked(folder: Path) -> Path:
 
 
 @contextmanager
-def locked(folder: Path, key: str) -> Iterator[None]:
+def locked(folder: Path, kind: str, key: str) -> Iterator[None]:
     """Hold back others who are about to make the same, for as long as the block runs.
 
     Others' blocks run all the same once they have waited for MAX_WAIT_S: what they make is made twice, and right.
 
     Args:
         folder: of the cache.
+        kind: of what is made. While one is made, those of another kind may be: it would wait for itself where both
+            keys begin alike.
         key: of what is made, in hexadecimal.
 
     Raises:
         OSError: nothing can be written there.
     """
-    with _lock_file(folder, key[:2]) as handle:
+    with _lock_file(folder, f"{kind}-{key[:2]}") as handle:
         deadline = time.monotonic() + MAX_WAIT_S
         while not _try_lock(handle):
             if time.monotonic() > deadline:

@@ -102,7 +102,7 @@ def write(state: ServerState, env: Mapping[str, str], ended: threading.Event | N
         return None
     folder = users_cache(env)
     file = _file(command, folder)
-    with locked(folder, file.stem), scratch(folder) as unfinished:
+    with locked(folder, "classes", file.stem), scratch(folder) as unfinished:
         made = unfinished / file.name
         if not file.exists() and _dump(command, noted, made, _log(state), ended):
             keep(made, file)
@@ -128,7 +128,7 @@ def remove_damaged(state: ServerState, env: Mapping[str, str], ended: threading.
         return
     folder = users_cache(env)
     file = _file(command, folder)
-    with locked(folder, file.stem), scratch(folder) as empty:
+    with locked(folder, "classes", file.stem), scratch(folder) as empty:
         if not file.exists():
             return
         arguments = ["-Xshare:on", f"-XX:SharedArchiveFile={file}", "-XX:+VerifySharedSpaces", "-version"]

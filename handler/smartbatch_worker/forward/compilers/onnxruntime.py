@@ -117,7 +117,7 @@ def _exported(task: Task, module: torch.nn.Module, example: Sequence[torch.Tenso
     """The graph, kept for the next worker where anything can be; those that start together take turns."""
     path, graph = _path(task), None
     try:
-        with kept_files.locked(task.cache_dir, path.stem):
+        with kept_files.locked(task.cache_dir, "graph", path.stem):
             graph = _read(path) or _export(task, module, example)
             with kept_files.scratch(task.cache_dir) as scratch:
                 partial = scratch / path.name
