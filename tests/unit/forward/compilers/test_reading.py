@@ -197,9 +197,8 @@ fastest = pytest.mark.parametrize("compiler", ["openvino", "onnxruntime"], indir
     ("compiler", "task"),
     [
         ("openvino", "text-classification"),
-        ("openvino", "token-classification"),
         ("openvino", "feature-extraction"),
-        ("onnxruntime", "feature-extraction"),
+        ("onnxruntime", "token-classification"),
     ],
     indirect=["compiler"],
 )
