@@ -99,8 +99,13 @@ def test_a_damaged_file_is_passed_over(
 
 @pytest.mark.parametrize("damage", [cut_short, changed_in_the_middle, garbage, None])
 def test_a_damaged_file_is_removed_for_the_next_server_to_write_anew(
-    second: RunningServer, file: Path, damage: Callable[[bytes], bytes] | None, tmp_path: Path
+    second: RunningServer,
+    file: Path,
+    damage: Callable[[bytes], bytes] | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-XX:+UseParallelGC")  # with which Java takes no other collector
     tmp_path.chmod(0o700)
     kept = tmp_path / file.name
     kept.write_bytes(file.read_bytes() if damage is None else damage(file.read_bytes()))

@@ -154,12 +154,12 @@ def _dump(command: Sequence[str], noted: Path, made: Path, log: Path, ended: thr
 
 def _run(command: Sequence[str], arguments: Sequence[str], folder: Path, log: Path, ended: threading.Event) -> bool:
     """Run this JVM's Java on its jars, with the lowest priority; whether it succeeded before `ended`."""
-    java = [command[0], "-XX:+UseSerialGC", "-cp", _class_path(command), *arguments]
+    java = ["nice", "-n", str(_NICENESS), command[0], "-XX:+UseSerialGC", "-cp", _class_path(command), *arguments]
+    # Another collector among a user's own options would end Java, and a whole file be taken for a damaged one.
+    env = {name: value for name, value in os.environ.items() if name not in _ALSO_READ}
     with (
         log.open("wb") as said,
-        subprocess.Popen(
-            ["nice", "-n", str(_NICENESS), *java], cwd=folder, stdin=subprocess.DEVNULL, stdout=said, stderr=said
-        ) as process,
+        subprocess.Popen(java, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=said, stderr=said) as process,
     ):
         while process.poll() is None:
             if ended.wait(_POLL_S):
